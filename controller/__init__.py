@@ -1,0 +1,1 @@
+"""The control plane: reads statistics, decides, acts. Never in the request path."""

@@ -1,0 +1,118 @@
+"""RouteTable: what the controller tells the routers; the wire type of the control API and of the table on disk."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from router.assignment import Arm
+
+BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class Wire(BaseModel):
+    """Base of all wire types: immutable, and a field nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Wire):
+    """Where a text is found in a request: exactly one of the four."""
+
+    header: str | None = Field(None, max_length=128, description="request header")
+    cookie: str | None = Field(None, max_length=128, description="cookie; minted by the router when absent")
+    json_pointer: str | None = Field(None, max_length=512, description="JSON pointer into the request body")
+    feature: str | None = Field(None, max_length=128, description="model input column, first row")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        named = [n for n in ("header", "cookie", "json_pointer", "feature") if getattr(self, n) is not None]
+        if len(named) != 1:
+            raise ValueError(f"exactly one of header, cookie, json_pointer, feature is needed, not {named or 'none'}")
+        return self
+
+
+class Attribute(Wire):
+    """A named text taken from every request into its exposure (segments)."""
+
+    name: str = Field(max_length=63)
+    source: Source
+
+
+class Target(Wire):
+    """One arm: the pinned version and where it is served."""
+
+    version: str = Field(max_length=63)
+    upstreams: tuple[str, ...] = Field(min_length=1, max_length=256, description="host:port, or http://host:port")
+
+
+class Limits(Wire):
+    """What the router may hold, and how long it may wait. Bytes and milliseconds."""
+
+    replay_bytes: int = Field(1 << 20, ge=0, description="largest request kept for fallback and mirror")
+    judge_bytes: int = Field(1 << 20, ge=0, description="largest challenger answer held until it is judged")
+    capture_bytes: int = Field(64 << 10, ge=0, description="prefix of each body that goes into the journal")
+    challenger_timeout_ms: int = Field(1_000, ge=1)
+    champion_timeout_ms: int = Field(30_000, ge=1)
+
+
+class RouteTable(Wire):
+    """One allocation of traffic, complete: a router needs nothing else to serve it.
+
+    ``generation`` grows by one with every table of a router's life; a router refuses an older one than it has.
+    ``champion`` and ``challenger`` name the versions pinned for the attempt until the rollout ends.
+    """
+
+    generation: int = Field(ge=0)
+    rollout: str = Field(max_length=253, description="name of the rollout")
+    attempt: int = Field(0, ge=0)
+    epoch: int = Field(0, ge=0, description="the allocation's number within the rollout")
+    salt: str = Field(max_length=253)
+    champion: Target
+    challenger: Target | None = None
+    weight_bp: BasisPoints = 0
+    control_from_bp: BasisPoints = 10_000
+    mirror_bp: BasisPoints = Field(0, description="share of units whose requests the challenger answers unseen")
+    unit: Source
+    attributes: tuple[Attribute, ...] = Field((), max_length=16)
+    override_header: str | None = Field(
+        None, max_length=128, description="header that names the arm by hand; off when null"
+    )
+    replay_to_champion: bool = Field(
+        True, description="a request the challenger failed is sent again to the champion; off: the failure passes on"
+    )
+    limits: Limits = Limits()
+    ttl_s: int = Field(900, ge=1, description="without word from the controller this long, the champion serves all")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.challenger is None and (self.weight_bp or self.mirror_bp):
+            raise ValueError("weight_bp and mirror_bp need a challenger")
+        if self.weight_bp > self.control_from_bp:
+            raise ValueError(f"weight_bp {self.weight_bp} is above control_from_bp {self.control_from_bp}")
+        return self
+
+
+class WorkerState(Wire):
+    """What one router worker says of itself."""
+
+    worker: str
+    generation: int
+    breaker: Literal["closed", "open", "half-open"] = "closed"
+    breaker_open_ms: int = Field(0, ge=0, description="total time open in this attempt")
+    dropped: int = Field(0, ge=0, description="exposures that never reached the journal")
+
+
+class RouterState(Wire):
+    """Answer of ``GET /v1/state``: which table every worker serves, and its breaker."""
+
+    router: str
+    generation: int
+    workers: tuple[WorkerState, ...]
+
+    @property
+    def confirmed(self) -> int:
+        """The newest generation that every worker serves; -1 without workers."""
+        return min((w.generation for w in self.workers), default=-1)
+
+
+__all__ = ["Arm", "Attribute", "Limits", "RouteTable", "RouterState", "Source", "Target", "WorkerState"]
