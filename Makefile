@@ -1,0 +1,81 @@
+# Everything runs from .venv, which `make setup` builds from requirements.lock; the other targets call it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.ready
+
+# The newest interpreter that really starts and is new enough; `make PYTHON=/some/python` overrides it.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+# Passed on to pytest (`make test ARGS=tests/router`) and to the demo.
+ARGS ?=
+SEEDS ?= 200
+
+.PHONY: help setup demo test check fmt gen sim lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Build .venv with everything that the other targets need
+
+demo: $(READY) ## Three rollouts on real flights, watched live (about five minutes)
+	@$(BIN)/understudy demo $(ARGS)
+
+test: $(READY) ## Run the tests (ARGS=… goes to pytest)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(READY) ## Lint, formatting, types, import direction, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict controller router
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/understudy schema --check
+
+fmt: $(READY) ## Format the code and repair what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gen: $(READY) ## Write the files that are generated from the spec
+	$(BIN)/understudy schema
+
+sim: $(READY) ## Simulated rollouts with faults (SEEDS=… how many)
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
+	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet \
+		--output-file requirements.lock $(ARGS)
+
+clean: ## Remove caches and build products (neither .venv nor the state of a run)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find controller router tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv does not read pip's settings. Where somebody has told pip (and not uv) which index or certificate to use,
+# uv gets the same; nothing is set otherwise.
+define user_index
+from_pip() { $(BIN)/python -m pip config get "global.$$1" 2>/dev/null || true; }; \
+index="$${PIP_INDEX_URL:-$$(from_pip index-url)}"; \
+if [ -n "$$index" ] && [ -z "$${UV_DEFAULT_INDEX:-}$${UV_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+cert="$${PIP_CERT:-$$(from_pip cert)}"; \
+if [ -n "$$cert" ] && [ -z "$${SSL_CERT_FILE:-}" ]; then export SSL_CERT_FILE="$$cert"; fi
+endef
+
+$(UV):
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found: install one, or name it: make setup PYTHON=…" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) does not start or is older than 3.11." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv/ensurepip: install them (Debian: apt install python3-venv)." >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version) …"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.7,<1'
+
+$(READY): pyproject.toml requirements.lock | $(UV)
+	@echo "Installing requirements.lock and the project into $(VENV) …"
+	@$(user_index); $(UV) pip install --quiet --python $(BIN)/python -r requirements.lock; \
+		$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The tests, by claim: one folder for each part of what the project promises."""
