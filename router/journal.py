@@ -1,0 +1,351 @@
+"""The journal's writer: takes events without ever making an answer wait, and puts them on disk in batches.
+
+One writer a journal (a lock keeps a second one out), one thread a writer. ``offer`` puts an event into a
+bounded queue and returns; ``append`` waits until its events are on disk. Batches are written with one
+``fdatasync`` each. Where the disk is full, slow or broken, the queue keeps what fits, the rest is counted as
+dropped, and the writer goes on by itself once the disk takes lines again; a line is never torn and never
+taken back.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from router.journal_file import JournalFiles, JournalLocked, event_time
+
+__all__ = ["JournalLocked", "Writer"]
+
+log = logging.getLogger("understudy.router.journal")
+
+_BATCH_EVENTS = 2_000
+_BATCH_BYTES = 8 << 20
+# Serialising holds the interpreter: after so many events the thread lets the event loop have a turn.
+_TURN_EVENTS = 64
+_MARK_S = 0.9
+_CLEAN_S = 60.0
+
+
+class _Request:
+    """Events that somebody waits for."""
+
+    __slots__ = ("abandoned", "done", "error", "events", "left")
+
+    def __init__(self, events: list[dict[str, Any]]) -> None:
+        self.events = events
+        self.left = len(events)
+        self.done = threading.Event()
+        self.error: Exception | None = None
+        self.abandoned = False
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self.done.set()
+
+
+class _Batch:
+    """Lines made of events: for each its time and the request that waits for it, if one does."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.times: list[int] = []
+        self.sources: list[tuple[dict[str, Any], _Request | None]] = []
+
+
+class Writer:
+    """Appends events (dicts as ``router.events`` shapes them, without ``seq``) to one journal.
+
+    ``capacity`` and ``capacity_bytes`` bound what may wait for the disk (bytes are estimated from the
+    bodies); ``flush_ms`` is the longest an event waits for its batch. A file is finished at ``rotate_bytes``
+    or after ``rotate_s``; finished files are deleted once every known reader has acknowledged them, at the
+    latest after ``retention_s`` (``journal_reader.acknowledge``).
+
+    Opening repairs a torn last line and continues ``seq``. Raises JournalLocked, ValueError or OSError as
+    ``JournalFiles`` does. ``no_unit`` belongs to the caller: it counts requests without a unit.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        journal: str,
+        *,
+        capacity: int = 10_000,
+        capacity_bytes: int = 64 << 20,
+        flush_ms: float = 100,
+        rotate_bytes: int = 64 << 20,
+        rotate_s: float = 3_600,
+        retention_s: float = 8 * 86_400,
+    ) -> None:
+        self._files = JournalFiles(directory, journal)
+        self.journal = journal
+        self.no_unit = 0
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._flush_s = flush_ms / 1000
+        self._rotate_bytes = rotate_bytes
+        self._rotate_s = rotate_s
+        self._retention_s = retention_s
+        self._queue: deque[dict[str, Any]] = deque()
+        self._requests: deque[_Request] = deque()
+        # Each of these is written by one side only, so that no lock is needed: refused and offered by those
+        # who offer, lost and taken by the thread.
+        self._refused = 0
+        self._offered_bytes = 0
+        self._lost = 0
+        self._taken_bytes = 0
+        self._written = 0
+        self._written_bytes = 0
+        self._errors = 0
+        self._sync_s = 0.0
+        self._failing = False
+        self._closing = False
+        self._started = time.time_ns() // 1000
+        self._marked = 0.0
+        self._cleaned = time.monotonic()
+        self._retry_rotation = 0.0
+        self._wake = threading.Event()
+        self._append_lock = threading.Lock()
+        self._waiting_events = 0
+        self._thread = threading.Thread(target=self._run, name=f"journal-{journal}", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Events that were offered and will never be in the journal, since the writer started."""
+        return self._refused + self._lost
+
+    def counters(self) -> dict[str, float]:
+        """What the writer did since it started, by metric name."""
+        return {
+            "journal_events_total": self._written,
+            "journal_bytes_total": self._written_bytes,
+            "journal_dropped_total": self.dropped,
+            "journal_errors_total": self._errors,
+            "journal_queued": len(self._queue),
+            "journal_sync_seconds_total": self._sync_s,
+        }
+
+    def offer(self, event: dict[str, Any]) -> bool:
+        """Hand over an event; False, and counted as dropped, where the queue is full. Never waits, never
+        raises.
+
+        To be called from one thread. The dict belongs to the writer from now on.
+        """
+        queue = self._queue
+        waiting = len(queue)
+        size = _weight(event)
+        if (
+            waiting >= self._capacity
+            or self._offered_bytes - self._taken_bytes + size > self._capacity_bytes
+            or self._closing
+        ):
+            self._refused += 1
+            return False
+        self._offered_bytes += size
+        queue.append(event)
+        if waiting == self._capacity // 2:
+            self._wake.set()
+        return True
+
+    def append(self, events: list[dict[str, Any]], timeout: float = 5.0) -> None:
+        """Write events and return once they are on disk. At most ``timeout`` seconds; any thread may call.
+
+        Raises OSError (TimeoutError among them) where not all of them are known to be on disk: some may be,
+        so whoever repeats must expect duplicates. Raises TypeError or ValueError for an event that is no
+        JSON, which leaves none of them written.
+        """
+        if not events:
+            return
+        for event in events:
+            orjson.dumps(event)
+            event_time(event)
+        request = _Request(events)
+        with self._append_lock:
+            if self._closing:
+                raise OSError(f"journal {self.journal} is closed")
+            if self._waiting_events + len(events) > self._capacity:
+                raise OSError(
+                    f"journal {self.journal}: {self._waiting_events} events wait for the disk already"
+                )
+            self._waiting_events += len(events)
+            self._requests.append(request)
+        self._wake.set()
+        try:
+            if not request.done.wait(timeout):
+                request.abandoned = True
+                raise TimeoutError(f"journal {self.journal}: the disk took longer than {timeout} s")
+        finally:
+            with self._append_lock:
+                self._waiting_events -= len(events)
+        if request.error is not None:
+            raise request.error
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what waits and a last mark, then let go of the journal. What the disk refuses now is dropped."""
+        with self._append_lock:
+            self._closing = True
+        self._wake.set()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.error("journal %s: the disk did not answer within %s s at the end", self.journal, timeout)
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._wake.wait(self._flush_s)
+                self._wake.clear()
+                self._flush()
+            self._flush()
+            self._finish()
+        finally:
+            self._closing = True
+            self._fail_requests(OSError(f"journal {self.journal} is closed"))
+            self._files.close()
+
+    def _flush(self) -> None:
+        """Write until nothing waits or the disk refuses."""
+        self._rotate_if_due()
+        while True:
+            due = time.monotonic() - self._marked >= _MARK_S
+            batch = self._batch()
+            if due:
+                self._add(batch, self._mark(), None)
+            if not batch.lines or not self._write(batch):
+                break
+            if due:
+                self._marked = time.monotonic()
+        self._clean_if_due()
+
+    def _batch(self) -> _Batch:
+        """Take what waits, requests first (somebody waits for them), up to the limits of one write."""
+        batch, size = _Batch(), 0
+        while self._requests and len(batch.lines) < _BATCH_EVENTS:
+            request = self._requests.popleft()
+            if request.abandoned:
+                continue
+            for event in request.events:
+                self._add(batch, event, request)
+        while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            event = self._queue.popleft()
+            self._taken_bytes += _weight(event)
+            size += self._add(batch, event, None)
+            if len(batch.lines) % _TURN_EVENTS == 0:
+                time.sleep(0)
+        return batch
+
+    def _add(self, batch: _Batch, event: dict[str, Any], request: _Request | None) -> int:
+        """Make a line of an event, with its seq and a time that does not go back; its bytes, 0 if it is no
+        JSON.
+        """
+        try:
+            moment = max(event_time(event), batch.times[-1] if batch.times else self._files.t)
+            event["ingest_t" if event["type"] == "outcome" else "t"] = moment
+            event["seq"] = self._files.seq + len(batch.lines) + 1
+            line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+        except (TypeError, ValueError, KeyError) as error:
+            self._lost += 1
+            log.error("journal %s: an event that cannot be written was dropped: %r", self.journal, error)
+            return 0
+        batch.lines.append(line)
+        batch.times.append(moment)
+        batch.sources.append((event, request))
+        return len(line)
+
+    def _mark(self, *, closed: bool = False) -> dict[str, Any]:
+        return {
+            "type": "mark",
+            "seq": 0,
+            "t": time.time_ns() // 1000,
+            "dropped": self.dropped,
+            "no_unit": self.no_unit,
+            "started": self._started,
+            "closed": closed,
+        }
+
+    def _write(self, batch: _Batch) -> bool:
+        began = time.monotonic()
+        data = b"".join(batch.lines)
+        kept_bytes, error = self._files.append(data)
+        self._sync_s += time.monotonic() - began
+        kept = len(batch.lines) if kept_bytes == len(data) else data.count(b"\n", 0, kept_bytes)
+        if kept:
+            self._files.seq += kept
+            self._files.t = batch.times[kept - 1]
+            self._written += kept
+            self._written_bytes += kept_bytes
+        if error is None:
+            self._recovered()
+            for _, request in batch.sources:
+                if request is not None:
+                    request.left -= 1
+                    if request.left == 0:
+                        request.done.set()
+            return True
+        self._refuse(batch, kept, error)
+        return False
+
+    def _refuse(self, batch: _Batch, kept: int, error: OSError) -> None:
+        """The disk did not take a batch: who waits is told, what was offered goes back to the head of the
+        queue.
+        """
+        self._errors += 1
+        if not self._failing:
+            self._failing = True
+            log.error("journal %s cannot be written, events wait and then get lost: %s", self.journal, error)
+        for _, request in batch.sources:
+            if request is not None:
+                request.fail(error)
+        back = [
+            event for event, request in batch.sources[kept:] if request is None and event["type"] != "mark"
+        ]
+        self._taken_bytes -= sum(map(_weight, back))
+        self._queue.extendleft(reversed(back))
+
+    def _recovered(self) -> None:
+        if self._failing:
+            self._failing = False
+            log.warning("journal %s is written again, %d events were lost", self.journal, self.dropped)
+
+    def _finish(self) -> None:
+        """The last mark counts what the disk refused at the end."""
+        if self._queue:
+            self._lost += len(self._queue)
+            self._queue.clear()
+        last = _Batch()
+        self._add(last, self._mark(closed=True), None)
+        self._write(last)
+
+    def _fail_requests(self, error: OSError) -> None:
+        while self._requests:
+            self._requests.popleft().fail(error)
+
+    def _rotate_if_due(self) -> None:
+        now = time.monotonic()
+        full = self._files.size >= self._rotate_bytes or now - self._files.opened >= self._rotate_s
+        if not full or now < self._retry_rotation:
+            return
+        try:
+            self._files.rotate()
+        except OSError as error:
+            self._retry_rotation = now + 1
+            self._errors += 1
+            log.warning("journal %s goes on in its old file: %s", self.journal, error)
+
+    def _clean_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._cleaned < _CLEAN_S:
+            return
+        self._cleaned = now
+        try:
+            self._files.delete_old(self._retention_s)
+        except OSError as error:
+            log.warning("journal %s: old files could not be deleted: %s", self.journal, error)
+
+
+def _weight(event: dict[str, Any]) -> int:
+    """About how many bytes an event holds: its bodies, and something for the rest."""
+    return 512 + len(event.get("inputs") or "") + len(event.get("answer") or "")
