@@ -27,14 +27,17 @@ def point(salt: str, unit: str) -> int:
     return int(xxhash.xxh64_intdigest(f"{salt}:{unit}".encode(), seed=0)) % POINTS
 
 
-def assign(salt: str, unit: str, weight_bp: int, control_from_bp: int) -> Assignment:
+def assign(
+    salt: str, unit: str, weight_bp: int, control_from_bp: int, counted_bp: int = POINTS
+) -> Assignment:
     """Arm of ``unit`` at an allocation of ``weight_bp`` with the control reserved from ``control_from_bp`` on.
 
-    Both are basis points, ``0 <= weight_bp <= control_from_bp <= 10000``.
+    All are basis points, ``0 <= weight_bp <= control_from_bp <= 10000``. Challenger units at or above ``counted_bp``
+    are served by it without being evidence: in a holdback they may have met the champion while they were between.
     """
     place = point(salt, unit)
     if place < weight_bp:
-        return Assignment("challenger", True, place)
+        return Assignment("challenger", place < counted_bp, place)
     return Assignment("champion", place >= control_from_bp, place)
 
 

@@ -27,7 +27,9 @@ class Source(Wire):
     def _exactly_one(self) -> Self:
         named = [n for n in ("header", "cookie", "json_pointer", "feature") if getattr(self, n) is not None]
         if len(named) != 1:
-            raise ValueError(f"exactly one of header, cookie, json_pointer, feature is needed, not {named or 'none'}")
+            raise ValueError(
+                f"exactly one of header, cookie, json_pointer, feature is needed, not {named or 'none'}"
+            )
         return self
 
 
@@ -42,7 +44,9 @@ class Target(Wire):
     """One arm: the pinned version and where it is served."""
 
     version: str = Field(max_length=63)
-    upstreams: tuple[str, ...] = Field(min_length=1, max_length=256, description="host:port, or http://host:port")
+    upstreams: tuple[str, ...] = Field(
+        min_length=1, max_length=256, description="host:port, or http://host:port"
+    )
 
 
 class Limits(Wire):
@@ -71,17 +75,22 @@ class RouteTable(Wire):
     challenger: Target | None = None
     weight_bp: BasisPoints = 0
     control_from_bp: BasisPoints = 10_000
-    mirror_bp: BasisPoints = Field(0, description="share of units whose requests the challenger answers unseen")
+    mirror_bp: BasisPoints = Field(
+        0, description="share of units whose requests the challenger answers unseen"
+    )
     unit: Source
     attributes: tuple[Attribute, ...] = Field((), max_length=16)
     override_header: str | None = Field(
         None, max_length=128, description="header that names the arm by hand; off when null"
     )
     replay_to_champion: bool = Field(
-        True, description="a request the challenger failed is sent again to the champion; off: the failure passes on"
+        True,
+        description="a request the challenger failed is sent again to the champion; off: the failure passes on",
     )
     limits: Limits = Limits()
-    ttl_s: int = Field(900, ge=1, description="without word from the controller this long, the champion serves all")
+    ttl_s: int = Field(
+        900, ge=1, description="without word from the controller this long, the champion serves all"
+    )
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

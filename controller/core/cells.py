@@ -1,0 +1,199 @@
+"""What the engine hands to the core: integer sums by block × arm × segment × metric, and the question it answers.
+
+A *cell* belongs to one epoch and one block of it, so the share of the challenger, the centring mean and the cap are
+constants of the cell. There is no operation that adds cells of different epochs: ``fold`` takes them one block at a
+time, keyed by epoch, and that is the only consumer.
+
+Integer units. A metric's value is an integer: ``round(value * scale)`` (``KINDS[kind].scale``). Shares are in
+millionths (ppm). The score of a unit is ``s = (A - π)(y - m x)`` with A in {0, 1e6} and π in ppm, so an integer too.
+
+How the engine counts (family of the kind):
+
+* ``unit``: one value per unit and epoch. The unit enters an epoch at its first hash-assigned exposure there (time
+  t0, ties by request id); that exposure gives arm, segment and block ``t0 // block``. An outcome is credited to the
+  epoch the unit entered last at or before the outcome's time, and counts within ``window`` of t0. Proportion: any
+  outcome other than 0; Mean: the sum, cut to ±cap. x = 1.
+* ``label``: one term per labelled request row, in the block of the request (``t // block``); x = 1 per row, y its
+  loss. The label is the earliest outcome (time, then id) within ``window`` of the request. An answer that was not
+  usable counts as wrong. A unit's terms of one block are summed before they are squared.
+* ``failures``: one per unit and service block: did any of its requests go without a usable answer of its arm.
+* ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds.
+
+Evidence comes only from exposures with ``evidence`` true; in a mirror epoch from requests answered by both arms.
+A block is final when every live journal's watermark passed its end (for outcome kinds: + window + grace); a final
+cell never changes, what comes later is counted as late.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from controller.kinds import Family, Kind
+
+EpochKind = Literal["mirror", "weight", "holdback"]
+OVERALL = ""  # the segment of everything
+PPM = 1_000_000
+
+
+class EpochPlan(NamedTuple):
+    """One allocation: its number, kind, π in ppm (0 for a mirror), and the centring mean per metric (integer unit)."""
+
+    number: int
+    kind: EpochKind
+    pi_ppm: int
+    means: Mapping[str, int]
+
+
+class MetricPlan(NamedTuple):
+    """One metric as it is counted and judged during an attempt.
+
+    ``window`` and ``block`` in microseconds. ``margin``, ``harm_margin``: absolute in integer units, or a fraction of
+    the champion's mean where ``*_relative``. ``tau`` (integer units, 0 while unknown), ``cap``, ``edges`` (bucket
+    numbers of p50 p90 p95 p99 p99.9), ``judged`` (bucket of the judged quantile q, bucket of q + margin) and ``p_hist``
+    come from the frozen baseline. ``frozen``: the baseline is known;
+    before that the engine gathers ``BaselineSums`` and no evidence. Evidence begins after ``(from_block,
+    from_epoch)`` in the order of blocks.
+    """
+
+    name: str
+    kind: Kind
+    family: Family
+    decreasing: bool
+    scale: int
+    outcome: str | None
+    window: int
+    block: int
+    margin: float
+    margin_relative: bool
+    harm_margin: float
+    harm_relative: bool
+    frozen: bool = False
+    from_block: int = -1
+    from_epoch: int = -1
+    tau: float = 0.0
+    cap: int | None = None
+    edges: tuple[int, ...] = ()
+    judged: tuple[int, int] = (0, 0)
+    quantile: float = 0.99
+    p_hist: float = 0.0
+
+
+class StatisticsQuery(NamedTuple):
+    """The question of a tick. ``segments`` are attribute names; their values become ``name=value`` segments."""
+
+    rollout: str
+    attempt: int
+    epochs: tuple[EpochPlan, ...]
+    metrics: tuple[MetricPlan, ...]
+    segments: tuple[str, ...]
+    grace: int
+    prediction: str = "/predictions/0"
+    positive: float = 1.0
+    threshold: float = 0.5
+
+
+class ScoreCell(NamedTuple):
+    """One arm's sums of a ``unit`` or ``label`` kind. ``clustered`` = Σ over units of (old + s)² − old², in ppm²,
+    where old is the unit's summed score in all earlier blocks of the attempt (any epoch)."""
+
+    units: int = 0
+    x: int = 0
+    y: int = 0
+    yy: int = 0
+    xy: int = 0
+    xx: int = 0
+    nonzero: int = 0
+    clustered: int = 0
+
+
+class CountCell(NamedTuple):
+    """One arm's units of a service block, and those among them with a failure."""
+
+    units: int = 0
+    events: int = 0
+
+
+class LatencyCell(NamedTuple):
+    """One arm's units of a service block by the log bucket of the slowest request: ((bucket, units), …) ascending."""
+
+    units: int = 0
+    buckets: tuple[tuple[int, int], ...] = ()
+
+
+class PairScoreCell(NamedTuple):
+    """Mirror, label kinds: d = y_challenger − y_champion over ``x`` rows; ``dd`` = Σ d² per unit and block."""
+
+    units: int = 0
+    x: int = 0
+    d: int = 0
+    dd: int = 0
+    clustered: int = 0
+    champion_y: int = 0
+
+
+class PairCountCell(NamedTuple):
+    """Mirror, failures: units of the block; those where only the challenger failed, and only the champion."""
+
+    units: int = 0
+    worse: int = 0
+    better: int = 0
+
+
+ArmCell = ScoreCell | CountCell | LatencyCell
+PairCell = PairScoreCell | PairCountCell
+
+
+class Block(NamedTuple):
+    """All of one metric and segment in one block of one epoch. Weighted epochs have two arms, mirrors a pair."""
+
+    metric: str
+    segment: str
+    epoch: int
+    block: int
+    champion: ArmCell | None = None
+    challenger: ArmCell | None = None
+    pair: PairCell | None = None
+
+
+class BaselineSums(NamedTuple):
+    """The champion before evidence: final ``blocks`` seen, the last one, and integer sums; ``buckets`` are log buckets
+    of |y| per unit (Mean) or of latency (Latency); the bucket 0 of a Mean holds the zeros."""
+
+    blocks: int = 0
+    last_block: int = -1
+    last_epoch: int = -1
+    units: int = 0
+    x: int = 0
+    y: int = 0
+    nonzero: int = 0
+    buckets: tuple[tuple[int, int], ...] = ()
+
+
+class EpochCounts(NamedTuple):
+    """Live counts of one epoch, not only of final blocks.
+
+    ``first_*``: units whose first exposure of the attempt was evidence for that arm, here (sample ratio).
+    ``overlap``: units seen as evidence of both arms within the epoch. ``fallbacks``: challenger requests answered by
+    the champion.
+    """
+
+    epoch: int
+    champion_units: int = 0
+    challenger_units: int = 0
+    champion_requests: int = 0
+    challenger_requests: int = 0
+    fallbacks: int = 0
+    first_champion: int = 0
+    first_challenger: int = 0
+    overlap: int = 0
+
+
+class Losses(NamedTuple):
+    """What should have been evidence and was not, since the attempt began."""
+
+    received: int = 0
+    lost: int = 0
+    late: int = 0
+    unknown: int = 0
+    duplicates: int = 0
+    no_unit: int = 0
+    malformed: int = 0

@@ -1,0 +1,196 @@
+"""The counting tests: failures and slow answers, one unit once a block.
+
+Harm: the 2×2 block e-test (Turner, Ly and Grünwald) with a mixture over risk ratios, for latency averaged over the
+edges of the champion's frozen quantiles. Non-inferiority: betting on counts, exact, without any guard: two arms
+without a single failure can be proven equal. Both are finite-sample valid given the randomisation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from controller.core import sequential
+from controller.core.cells import PPM, Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+
+RISK_RATIOS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+PRIOR_WEIGHT = 2000.0
+LEAST_RATE = 1e-4
+FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.8)
+NO_BETS = (0.0,) * len(FRACTIONS)
+SLOW_SHARE = 0.1
+
+
+class EpochCountSums(NamedTuple):
+    """Failures, or latencies above an edge, of one epoch."""
+
+    epoch: int
+    pi_ppm: int
+    champion: CountCell = CountCell()
+    challenger: CountCell = CountCell()
+    champion_buckets: tuple[tuple[int, int], ...] = ()
+    challenger_buckets: tuple[tuple[int, int], ...] = ()
+
+
+class CountFold(NamedTuple):
+    """``failures`` and ``latency`` kinds over weighted epochs.
+
+    ``harm`` holds running log e by edge (one edge for failures) and risk ratio, ``prior`` the champion's (n, events)
+    by edge before the next block, ``bets`` the running log e of the non-inferiority bets by fraction, ``against``
+    the same for harm beyond a harm margin.
+    """
+
+    epochs: tuple[EpochCountSums, ...] = ()
+    harm: tuple[tuple[float, ...], ...] = ()
+    prior: tuple[tuple[int, int], ...] = ()
+    bets: tuple[float, ...] = NO_BETS
+    against: tuple[float, ...] = NO_BETS
+    blocks: int = 0
+    ever_harm: float = 0.0
+    harm_block: int = -1
+    last_block: int = -1
+    last_epoch: int = -1
+
+
+def _events(cell: LatencyCell, edge: int) -> int:
+    """Units whose slowest request lies above the bucket ``edge``."""
+    return sum(count for bucket, count in cell.buckets if bucket > edge)
+
+
+def count_tables(plan: MetricPlan, block: Block) -> list[tuple[CountCell, CountCell]]:
+    """(champion, challenger) counts of a block, one per edge; failures have one edge."""
+    if plan.family == "failures":
+        a = block.champion if isinstance(block.champion, CountCell) else CountCell()
+        b = block.challenger if isinstance(block.challenger, CountCell) else CountCell()
+        return [(a, b)]
+    la = block.champion if isinstance(block.champion, LatencyCell) else LatencyCell()
+    lb = block.challenger if isinstance(block.challenger, LatencyCell) else LatencyCell()
+    return [(CountCell(la.units, _events(la, edge)), CountCell(lb.units, _events(lb, edge))) for edge in plan.edges]
+
+
+def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float]:
+    """The two arms' counts for the non-inferiority bet, and its absolute margin.
+
+    Failures: as they are. Latency: champion above its quantile q against challenger above q + margin, margin a tenth
+    of the share beyond q.
+    """
+    if plan.family == "failures":
+        a, b = count_tables(plan, block)[0]
+        return a, b, absolute(plan, plan.margin, plan.margin_relative)
+    la = block.champion if isinstance(block.champion, LatencyCell) else LatencyCell()
+    lb = block.challenger if isinstance(block.challenger, LatencyCell) else LatencyCell()
+    usual, slower = plan.judged
+    return (
+        CountCell(la.units, _events(la, usual)),
+        CountCell(lb.units, _events(lb, slower)),
+        SLOW_SHARE * (1 - plan.quantile),
+    )
+
+
+def absolute(plan: MetricPlan, margin: float, relative: bool) -> float:
+    """A margin of a rate in absolute terms; relative ones refer to the frozen rate of the champion."""
+    return margin * max(plan.p_hist, LEAST_RATE) if relative else margin
+
+
+def _bet(
+    champion: CountCell, challenger: CountCell, pi: float, delta: float, log_e: Sequence[float], worse: bool
+) -> tuple[float, ...]:
+    """One block of bets against p_B − p_A ≥ δ, or (``worse``) against p_B − p_A ≤ δ.
+
+    With D = A·X/π − (1−A)·X/(1−π), E[D] = p_B − p_A. Under the null each factor 1 + λ(δ − D) (or 1 + λ(D − δ)) has
+    mean at most 1; λ = f/(largest loss) keeps it positive for f < 1.
+    """
+    idle = champion.units + challenger.units - champion.events - challenger.events
+    up, down = (1 / (1 - pi), 1 / pi) if not worse else (1 / pi, 1 / (1 - pi))
+    gain = delta if not worse else -delta
+    ours, theirs = (champion, challenger) if not worse else (challenger, champion)
+    said = []
+    for fraction, old in zip(FRACTIONS, log_e, strict=True):
+        rate = fraction / max(down - gain, 1.0)
+        said.append(
+            old
+            + idle * math.log1p(rate * gain)
+            + theirs.events * math.log1p(rate * (gain - down))
+            + ours.events * math.log1p(rate * (gain + up))
+        )
+    return tuple(said)
+
+
+def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Block) -> CountFold:
+    """``state`` after one service block of a weighted epoch, with its ever-harm."""
+    tables = count_tables(plan, block)
+    if not state.harm:
+        state = state._replace(harm=((0.0,) * len(RISK_RATIOS),) * len(tables), prior=((0, 0),) * len(tables))
+    harm = []
+    for (a, b), old, prior, p_hist in zip(tables, state.harm, state.prior, _histories(plan), strict=True):
+        p = (PRIOR_WEIGHT * p_hist + prior[1]) / (PRIOR_WEIGHT + prior[0])
+        if a.units and b.units:
+            new = sequential.log_e_two_by_two(a.units, a.events, b.units, b.events, p, RISK_RATIOS)
+            old = tuple(o + float(n) for o, n in zip(old, new, strict=True))
+        harm.append(old)
+    a, b, delta = _judged(plan, block)
+    pi = epoch.pi_ppm / PPM
+    beyond = absolute(plan, plan.harm_margin, plan.harm_relative)
+    state = state._replace(
+        epochs=_add(plan, state.epochs, epoch, block),
+        harm=tuple(harm),
+        prior=tuple((n + t[0].units, k + t[0].events) for (n, k), t in zip(state.prior, tables, strict=True)),
+        bets=_bet(a, b, pi, delta, state.bets, worse=False),
+        against=_bet(*tables[0], pi, beyond, state.against, worse=True) if beyond else state.against,
+        blocks=state.blocks + 1,
+        last_block=block.block,
+        last_epoch=block.epoch,
+    )
+    log_e = count_tests(plan, state).harm
+    return state._replace(ever_harm=log_e, harm_block=block.block) if log_e > state.ever_harm else state
+
+
+def _histories(plan: MetricPlan) -> tuple[float, ...]:
+    if plan.family == "failures":
+        return (max(plan.p_hist, LEAST_RATE),)
+    return tuple(1 - q for q in EDGE_QUANTILES[: len(plan.edges)])
+
+
+EDGE_QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
+
+
+class CountTests(NamedTuple):
+    """The counting tests read now: log e-values of harm (mean over edges and risk ratios) and of non-inferiority."""
+
+    harm: float
+    non_inferior: float
+
+
+def count_tests(plan: MetricPlan, state: CountFold) -> CountTests:
+    """Harm beyond ``harm_margin`` where one is declared for failures, else any harm."""
+    if not state.harm:
+        return CountTests(0.0, 0.0)
+    margin = absolute(plan, plan.harm_margin, plan.harm_relative)
+    if plan.family == "failures" and margin > 0:
+        harm = float(sequential.log_mean_exp(state.against))
+    else:
+        harm = float(sequential.log_mean_exp([x for edge in state.harm for x in edge]))
+    return CountTests(harm, float(sequential.log_mean_exp(state.bets)))
+
+
+def _add(
+    plan: MetricPlan, epochs: tuple[EpochCountSums, ...], epoch: EpochPlan, block: Block
+) -> tuple[EpochCountSums, ...]:
+    old = next((e for e in epochs if e.epoch == epoch.number), None)
+    now = old or EpochCountSums(epoch.number, epoch.pi_ppm)
+    a, b, _ = _judged(plan, block)
+    now = now._replace(
+        champion=CountCell(now.champion.units + a.units, now.champion.events + a.events),
+        challenger=CountCell(now.challenger.units + b.units, now.challenger.events + b.events),
+    )
+    if isinstance(block.champion, LatencyCell):
+        now = now._replace(champion_buckets=_merge(now.champion_buckets, block.champion.buckets))
+    if isinstance(block.challenger, LatencyCell):
+        now = now._replace(challenger_buckets=_merge(now.challenger_buckets, block.challenger.buckets))
+    return tuple(now if e is old else e for e in epochs) if old else (*epochs, now)
+
+
+def _merge(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    total = dict(a)
+    for bucket, count in b:
+        total[bucket] = total.get(bucket, 0) + count
+    return tuple(sorted(total.items()))

@@ -1,0 +1,47 @@
+"""The running state of every test: a fold over final blocks, in the order (block, epoch).
+
+A fold is a pure function of the blocks it has seen: refolding gives the same bytes. Sums are integers; the e-values
+of the counting tests are running logarithms. The harm side is evaluated at every completed block and its maximum is
+kept (*ever-harm*): by Ville's inequality its level holds at any time. Non-inferiority and superiority are read at
+the last block only. Sums of different epochs stay apart: each carries its own share and centring mean, and nothing
+here adds across them.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from controller.core.cells import BaselineSums, Block, EpochCounts, EpochPlan, Losses, MetricPlan
+from controller.core.counts import CountFold, fold_counts
+from controller.core.scores import PairFold, ScoreFold, fold_pair, fold_score
+
+Fold = ScoreFold | CountFold | PairFold
+
+
+class Statistics(NamedTuple):
+    """Everything a decision may look at.
+
+    ``folds`` by (metric, segment): weighted epochs; ``pairs`` the same for the mirror. ``counts`` by epoch.
+    ``watermark`` (µs): all journals are read up to here; 0 without any journal.
+    """
+
+    folds: Mapping[tuple[str, str], Fold]
+    pairs: Mapping[tuple[str, str], PairFold]
+    baselines: Mapping[str, BaselineSums]
+    counts: Mapping[int, EpochCounts]
+    losses: Losses
+    watermark: int
+
+
+EMPTY = Statistics({}, {}, {}, {}, Losses(), 0)
+
+
+def fold(plan: MetricPlan, epoch: EpochPlan, state: Fold | None, block: Block) -> Fold:
+    """``state`` after ``block``. ValueError where the block is not later than the last one folded."""
+    if state is not None and (block.block, block.epoch) <= (state.last_block, state.last_epoch):
+        seen = f"{state.last_block}/{state.last_epoch}"
+        raise ValueError(f"{plan.name}: block {block.block}/{block.epoch} comes after {seen} was folded")
+    if block.pair is not None:
+        return fold_pair(plan, state if isinstance(state, PairFold) else PairFold(), block)
+    if plan.family in ("unit", "label"):
+        return fold_score(plan, epoch, state if isinstance(state, ScoreFold) else ScoreFold(), block)
+    return fold_counts(plan, epoch, state if isinstance(state, CountFold) else CountFold(), block)

@@ -1,0 +1,222 @@
+"""The score e-process: units and labels, weighted and paired.
+
+Weighted epochs: S = Σ (A−π)(y − m x) is a martingale difference sum under randomisation when the arms are equal,
+whatever the trend and however the share π is chosen from the past. Its variance is clustered by unit over the whole
+attempt, because a unit that returns in the next epoch keeps its arm. The Gaussian-mixture e-process of
+``sequential`` turns (θ, se²) into log e-values (asymptotic; the guards say when there is too little to try).
+
+Mirror epochs: both arms answered the same request, so D = y_challenger − y_champion per unit needs no share.
+"""
+
+import math
+from typing import NamedTuple
+
+from controller.core import sequential
+from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell, ScoreCell
+
+TAU_FACTORS = (1.0, 4.0, 16.0)
+EXPECTED_EVENTS = 30
+EXPECTED_NONZERO = 100
+LEAST_UNITS = 30
+
+
+class ArmSums(NamedTuple):
+    """One arm in one epoch (integer units)."""
+
+    units: int = 0
+    x: int = 0
+    y: int = 0
+    yy: int = 0
+    xy: int = 0
+    xx: int = 0
+    nonzero: int = 0
+
+
+class EpochScore(NamedTuple):
+    """The two arms of one epoch, with the share and the centring mean that make them comparable."""
+
+    epoch: int
+    pi_ppm: int
+    mean: int
+    champion: ArmSums = ArmSums()
+    challenger: ArmSums = ArmSums()
+
+
+class ScoreFold(NamedTuple):
+    """``unit`` and ``label`` kinds over weighted epochs."""
+
+    epochs: tuple[EpochScore, ...] = ()
+    clustered: int = 0
+    blocks: int = 0
+    ever_harm: float = 0.0
+    harm_block: int = -1
+    last_block: int = -1
+    last_epoch: int = -1
+
+
+class PairFold(NamedTuple):
+    """Mirror epochs: label kinds (sums of d) or failures (discordant units). Never added to weighted epochs."""
+
+    epoch: int = -1
+    units: int = 0
+    x: int = 0
+    d: int = 0
+    dd: int = 0
+    clustered: int = 0
+    champion_y: int = 0
+    worse: int = 0
+    better: int = 0
+    blocks: int = 0
+    ever_harm: float = 0.0
+    harm_block: int = -1
+    last_block: int = -1
+    last_epoch: int = -1
+
+
+class ScoreTests(NamedTuple):
+    """The score e-process read now: effect θ (challenger − champion, integer units), its variance, log e-values."""
+
+    theta: float
+    se2: float
+    champion_mean: float
+    margin: float
+    guarded: bool
+    harm: float
+    non_inferior: float
+    superior: float
+
+
+def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
+    """θ = S/H with S = Σ (A−π)(y − m x), H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
+
+    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights). Without any pair of arms
+    θ is 0 with infinite variance.
+    """
+    s = h = v_emp = v_pred = 0
+    reference = 0
+    for e in state.epochs:
+        pi, co = e.pi_ppm, PPM - e.pi_ppm
+        a, b = e.champion, e.challenger
+        s += co * (b.y - e.mean * b.x) - pi * (a.y - e.mean * a.x)
+        h += pi * co * (a.x + b.x)
+        q_a = a.yy - 2 * e.mean * a.xy + e.mean * e.mean * a.xx
+        q_b = b.yy - 2 * e.mean * b.xy + e.mean * e.mean * b.xx
+        v_emp += co * co * q_b + pi * pi * q_a
+        v_pred += pi * co * (q_a + q_b)
+        reference += pi * co * a.y * (a.x + b.x) // a.x if a.x else 0
+    variance = max(state.clustered, v_emp, v_pred)
+    if h == 0 or variance <= 0:
+        return ScoreTests(0.0, math.inf, 0.0, 0.0, False, 0.0, 0.0, 0.0)
+    theta, se2 = s * PPM / h, variance * PPM * PPM / (h * h)
+    champion_mean = reference / h
+    margin = plan.margin * abs(champion_mean) if plan.margin_relative else plan.margin
+    harm_margin = plan.harm_margin * abs(champion_mean) if plan.harm_relative else plan.harm_margin
+    guarded = _enough(plan, state)
+    if not guarded or plan.tau <= 0:
+        return ScoreTests(theta, se2, champion_mean, margin, guarded, 0.0, 0.0, 0.0)
+    good = -theta if plan.decreasing else theta
+    taus = [f * plan.tau for f in TAU_FACTORS]
+    return ScoreTests(
+        theta,
+        se2,
+        champion_mean,
+        margin,
+        guarded,
+        sequential.log_e_one_sided_mixture(-good - harm_margin, se2, taus),
+        float(sequential.log_e_one_sided(good + margin, se2, plan.tau)),
+        float(sequential.log_e_one_sided(good, se2, plan.tau)),
+    )
+
+
+def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
+    """The guards count what the champion's rate leads one to expect of the challenger, never what it showed."""
+    a = [e.champion for e in state.epochs]
+    b = [e.challenger for e in state.epochs]
+    units_a, units_b = sum(c.units for c in a), sum(c.units for c in b)
+    x_a, x_b = sum(c.x for c in a), sum(c.x for c in b)
+    if units_a < LEAST_UNITS or units_b < LEAST_UNITS or x_a == 0:
+        return False
+    if plan.kind.value in ("Proportion", "Accuracy"):
+        hits = sum(c.y for c in a)
+        return (
+            x_b * hits >= EXPECTED_EVENTS * x_a * plan.scale
+            and x_b * (x_a * plan.scale - hits) >= EXPECTED_EVENTS * x_a * plan.scale
+        )
+    if plan.kind.value in ("Mean", "Ratio"):
+        return x_b * sum(c.nonzero for c in a) >= EXPECTED_NONZERO * units_a
+    return True
+
+
+def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Block) -> ScoreFold:
+    """``state`` after one block of a weighted epoch, with its ever-harm."""
+    champion = block.champion if isinstance(block.champion, ScoreCell) else ScoreCell()
+    challenger = block.challenger if isinstance(block.challenger, ScoreCell) else ScoreCell()
+    old = next((e for e in state.epochs if e.epoch == epoch.number), None)
+    now = old or EpochScore(epoch.number, epoch.pi_ppm, epoch.means.get(plan.name, 0))
+    now = now._replace(
+        champion=ArmSums(*(a + b for a, b in zip(now.champion, champion[:7], strict=True))),
+        challenger=ArmSums(*(a + b for a, b in zip(now.challenger, challenger[:7], strict=True))),
+    )
+    epochs = tuple(now if e is old else e for e in state.epochs) if old else (*state.epochs, now)
+    state = state._replace(
+        epochs=epochs,
+        clustered=state.clustered + champion.clustered + challenger.clustered,
+        blocks=state.blocks + 1,
+        last_block=block.block,
+        last_epoch=block.epoch,
+    )
+    harm = score_tests(plan, state).harm
+    return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state
+
+
+class PairTests(NamedTuple):
+    """The paired tests read now: mean difference per row (integer units), its variance, log e-values."""
+
+    theta: float
+    se2: float
+    champion_mean: float
+    harm: float
+    non_inferior: float
+
+
+def pair_tests(plan: MetricPlan, state: PairFold) -> PairTests:
+    """Label kinds: θ = ΣD/n, V = max(clustered, per block). Failures: discordant units, share against one half."""
+    if plan.family == "failures":
+        theta = (state.worse - state.better) / state.units if state.units else 0.0
+        se2 = (state.worse + state.better) / state.units**2 if state.units else math.inf
+        harm = float(sequential.log_e_discordant(state.worse, state.better))
+        return PairTests(theta, se2 or math.inf, 0.0, harm, 0.0)
+    variance = max(state.clustered, state.dd)
+    if state.x == 0 or variance <= 0:
+        mean = state.champion_y / state.x if state.x else 0.0
+        return PairTests(0.0 if state.x == 0 else state.d / state.x, math.inf, mean, 0.0, 0.0)
+    theta, se2, mean = state.d / state.x, variance / state.x**2, state.champion_y / state.x
+    if state.units < LEAST_UNITS or plan.tau <= 0:
+        return PairTests(theta, se2, mean, 0.0, 0.0)
+    margin = plan.margin * abs(mean) if plan.margin_relative else plan.margin
+    beyond = plan.harm_margin * abs(mean) if plan.harm_relative else plan.harm_margin
+    good = -theta if plan.decreasing else theta
+    harm = sequential.log_e_one_sided_mixture(-good - beyond, se2, [f * plan.tau for f in TAU_FACTORS])
+    return PairTests(theta, se2, mean, harm, float(sequential.log_e_one_sided(good + margin, se2, plan.tau)))
+
+
+def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
+    """``state`` after one block of a mirror epoch, with its ever-harm."""
+    state = state._replace(epoch=block.epoch, blocks=state.blocks + 1, last_block=block.block, last_epoch=block.epoch)
+    if isinstance(block.pair, PairScoreCell):
+        c = block.pair
+        state = state._replace(
+            units=state.units + c.units,
+            x=state.x + c.x,
+            d=state.d + c.d,
+            dd=state.dd + c.dd,
+            clustered=state.clustered + c.clustered,
+            champion_y=state.champion_y + c.champion_y,
+        )
+    elif isinstance(block.pair, PairCountCell):
+        c2 = block.pair
+        state = state._replace(
+            units=state.units + c2.units, worse=state.worse + c2.worse, better=state.better + c2.better
+        )
+    harm = pair_tests(plan, state).harm
+    return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state
