@@ -168,9 +168,7 @@ class Writer:
             if self._closing:
                 raise OSError(f"journal {self.journal} is closed")
             if self._waiting_events + len(events) > self._capacity:
-                raise OSError(
-                    f"journal {self.journal}: {self._waiting_events} events wait for the disk already"
-                )
+                raise OSError(f"journal {self.journal}: {self._waiting_events} events wait for the disk already")
             self._waiting_events += len(events)
             self._requests.append(request)
         self._wake.set()
@@ -299,9 +297,7 @@ class Writer:
         for _, request in batch.sources:
             if request is not None:
                 request.fail(error)
-        back = [
-            event for event, request in batch.sources[kept:] if request is None and event["type"] != "mark"
-        ]
+        back = [event for event, request in batch.sources[kept:] if request is None and event["type"] != "mark"]
         self._taken_bytes -= sum(map(_weight, back))
         self._queue.extendleft(reversed(back))
 

@@ -129,9 +129,7 @@ class JournalFiles:
     def _create(self, number: int) -> None:
         """Make file ``number``, with its header, the current one; where that fails the current one stays."""
         path = file_path(self.directory, self.journal, number)
-        header = Header(
-            journal=self.journal, file=number, seq=self.seq, t=max(self.t, time.time_ns() // 1000)
-        )
+        header = Header(journal=self.journal, file=number, seq=self.seq, t=max(self.t, time.time_ns() // 1000))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         line = orjson.dumps(header.model_dump(), option=orjson.OPT_APPEND_NEWLINE)
         try:

@@ -156,9 +156,7 @@ def acknowledged(directory: Path) -> dict[str, dict[str, Position]]:
     for path in sorted((directory / "readers").glob("*.json")):
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
-            said[path.stem] = {
-                journal: Position(int(at["file"]), int(at["offset"])) for journal, at in content.items()
-            }
+            said[path.stem] = {journal: Position(int(at["file"]), int(at["offset"])) for journal, at in content.items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             said[path.stem] = {}
     return said
