@@ -27,7 +27,7 @@ _BATCH_BYTES = 8 << 20
 # Serialising holds the interpreter: after so many events the thread lets the event loop have a turn.
 _TURN_EVENTS = 64
 _MARK_S = 0.9
-_CLEAN_S = 60.0
+_RETRY_S = 1.0
 
 
 class _Request:
@@ -61,8 +61,7 @@ class Writer:
 
     ``capacity`` and ``capacity_bytes`` bound what may wait for the disk (bytes are estimated from the
     bodies); ``flush_ms`` is the longest an event waits for its batch. A file is finished at ``rotate_bytes``
-    or after ``rotate_s``; finished files are deleted once every known reader has acknowledged them, at the
-    latest after ``retention_s`` (``journal_reader.acknowledge``).
+    or after ``rotate_s``; finished files are deleted by ``router.retention``.
 
     Opening repairs a torn last line and continues ``seq``. Raises JournalLocked, ValueError or OSError as
     ``JournalFiles`` does. ``no_unit`` belongs to the caller: it counts requests without a unit.
@@ -78,7 +77,6 @@ class Writer:
         flush_ms: float = 100,
         rotate_bytes: int = 64 << 20,
         rotate_s: float = 3_600,
-        retention_s: float = 8 * 86_400,
     ) -> None:
         self._files = JournalFiles(directory, journal)
         self.journal = journal
@@ -88,7 +86,6 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._retention_s = retention_s
         self._queue: deque[dict[str, Any]] = deque()
         self._requests: deque[_Request] = deque()
         # Each of these is written by one side only, so that no lock is needed: refused and offered by those
@@ -105,8 +102,8 @@ class Writer:
         self._closing = False
         self._started = time.time_ns() // 1000
         self._marked = 0.0
-        self._cleaned = time.monotonic()
         self._retry_rotation = 0.0
+        self._retry_write = 0.0
         self._wake = threading.Event()
         self._append_lock = threading.Lock()
         self._waiting_events = 0
@@ -183,7 +180,7 @@ class Writer:
             raise request.error
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what waits and a last mark, then let go of the journal. What the disk refuses now is dropped."""
+        """Write what waits and a last mark, then let go of the journal; what the disk refuses is lost."""
         with self._append_lock:
             self._closing = True
         self._wake.set()
@@ -208,17 +205,20 @@ class Writer:
         """Write until nothing waits or the disk refuses."""
         self._rotate_if_due()
         while True:
-            due = time.monotonic() - self._marked >= _MARK_S
-            batch = self._batch()
+            # While the disk refuses, the queue is tried once in a while; somebody who waits gets an answer at
+            # once.
+            now = time.monotonic()
+            held = self._failing and now < self._retry_write and not self._closing
+            due = now - self._marked >= _MARK_S and not held
+            batch = self._batch(requests_only=held)
             if due:
                 self._add(batch, self._mark(), None)
             if not batch.lines or not self._write(batch):
-                break
+                return
             if due:
-                self._marked = time.monotonic()
-        self._clean_if_due()
+                self._marked = now
 
-    def _batch(self) -> _Batch:
+    def _batch(self, *, requests_only: bool) -> _Batch:
         """Take what waits, requests first (somebody waits for them), up to the limits of one write."""
         batch, size = _Batch(), 0
         while self._requests and len(batch.lines) < _BATCH_EVENTS:
@@ -227,6 +227,8 @@ class Writer:
                 continue
             for event in request.events:
                 self._add(batch, event, request)
+        if requests_only:
+            return batch
         while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
             event = self._queue.popleft()
             self._taken_bytes += _weight(event)
@@ -291,6 +293,7 @@ class Writer:
         queue.
         """
         self._errors += 1
+        self._retry_write = time.monotonic() + _RETRY_S
         if not self._failing:
             self._failing = True
             log.error("journal %s cannot be written, events wait and then get lost: %s", self.journal, error)
@@ -327,19 +330,9 @@ class Writer:
         try:
             self._files.rotate()
         except OSError as error:
-            self._retry_rotation = now + 1
+            self._retry_rotation = now + _RETRY_S
             self._errors += 1
             log.warning("journal %s goes on in its old file: %s", self.journal, error)
-
-    def _clean_if_due(self) -> None:
-        now = time.monotonic()
-        if now - self._cleaned < _CLEAN_S:
-            return
-        self._cleaned = now
-        try:
-            self._files.delete_old(self._retention_s)
-        except OSError as error:
-            log.warning("journal %s: old files could not be deleted: %s", self.journal, error)
 
 
 def _weight(event: dict[str, Any]) -> int:

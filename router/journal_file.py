@@ -1,6 +1,4 @@
-"""The files below a journal's writer: lock, repair of a torn end, whole lines or nothing, rotation,
-retention.
-"""
+"""The files below a journal's writer: lock, repair of a torn end, whole lines or nothing, rotation."""
 
 import fcntl
 import os
@@ -11,7 +9,7 @@ from typing import Any
 import orjson
 
 from router.events import JOURNAL_VERSION, Header
-from router.journal_reader import acknowledged, checked_name, file_path, files_of, sync_directory
+from router.journal_reader import checked_name, file_path, files_of, sync_directory
 
 _STEP_BACK = 1 << 16
 
@@ -187,26 +185,6 @@ class JournalFiles:
         self._cut()
         self._create(self.file + 1)
 
-    def delete_old(self, retention_s: float) -> int:
-        """Delete finished files that every known reader has acknowledged or that are too old; how many it
-        were.
-
-        Without a known reader only age counts. Raises OSError.
-        """
-        finished = [number for number in files_of(self.directory, self.journal) if number < self.file]
-        if not finished:
-            return 0
-        readers = acknowledged(self.directory).values()
-        needed = min((said[self.journal].file if self.journal in said else 0 for said in readers), default=0)
-        oldest = time.time() - retention_s
-        deleted = 0
-        for number in finished:
-            path = file_path(self.directory, self.journal, number)
-            if number < needed or path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
-                deleted += 1
-        return deleted
-
     def close(self) -> None:
         """Let go of the files and of the lock."""
         for descriptor in (self._descriptor, self._lock):
@@ -216,7 +194,7 @@ class JournalFiles:
 
 
 def _repaired(descriptor: int) -> int:
-    """Cut everything after the last newline; answers where the first line ends, 0 for a file without lines."""
+    """Cut everything after the last newline; answers where the first line ends, 0 without a line."""
     size = os.fstat(descriptor).st_size
     end = _line_start(descriptor, size, torn=True)
     if end < size:

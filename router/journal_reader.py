@@ -108,7 +108,7 @@ def read_from(directory: Path, journal: str, file: int, offset: int, limit_bytes
 
 
 def _read(path: Path, offset: int, limit: int) -> bytes:
-    """Bytes of ``path`` from ``offset`` to the last newline within ``limit``, or to the first one after it."""
+    """Bytes of ``path`` from ``offset`` to the last newline within ``limit``, or the first after it."""
     with path.open("rb", buffering=0) as log:
         size = os.fstat(log.fileno()).st_size
         if offset > size:
