@@ -1,0 +1,237 @@
+"""What the controller remembers of a rollout: ``RolloutStatus``, its conditions, and the closed set of reasons.
+
+Status is the memory of the loop and the commit point of every decision: the process may die between any two lines
+and the next tick goes on from here. Times are microseconds since the epoch. Large or fast-changing numbers live in
+the journal, the engine and MLflow, not here.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from router.table import RouteTable
+
+
+class Kept(BaseModel):
+    """Base of everything in status: immutable, camelCase, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Progress(StrEnum):
+    """Where a rollout stands. The last three are terminal for the attempt."""
+
+    PENDING = "Pending"  # versions or servers are not there yet
+    RUNNING = "Running"  # mirror or weights
+    PROMOTING = "Promoting"
+    HOLDBACK = "Holdback"
+    ROLLING_BACK = "RollingBack"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    HELD = "Held"  # an A/A run that ended
+
+    @property
+    def terminal(self) -> bool:
+        return self in (Progress.PROMOTED, Progress.ROLLED_BACK, Progress.HELD)
+
+
+class Verb(StrEnum):
+    """What is decided at a tick."""
+
+    HOLD = "Hold"
+    ADVANCE = "Advance"
+    PROMOTE = "Promote"
+    ROLL_BACK = "RollBack"
+
+
+class Reason(StrEnum):
+    """Why. CamelCase, closed; people and alerts match on it."""
+
+    # Hold
+    REGISTRY_UNAVAILABLE = "RegistryUnavailable"
+    VERSION_MISSING = "VersionMissing"
+    SAME_VERSION = "SameVersion"
+    NO_SIGNATURE = "NoSignature"
+    SERVERS_NOT_READY = "ServersNotReady"
+    NOT_CONFIRMED = "NotConfirmed"
+    PAUSED = "Paused"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    HOLD_TIME = "HoldTime"
+    MIN_UNITS = "MinUnits"
+    MIN_AGE = "MinAge"
+    NO_DATA = "NoData"
+    GATE = "Gate"  # an estimate is too far on the bad side to widen
+    NOT_PROVEN = "NotProven"
+    LAST_EPOCH_WORSE = "LastEpochWorse"
+    CHALLENGER_UNAVAILABLE = "ChallengerUnavailable"
+    SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
+    JOIN_LOSS = "JoinLoss"
+    STALE = "Stale"
+    OVERLAPPING_UNITS = "OverlappingUnits"
+    SIGNAL = "Signal"  # a Signal metric is on the bad side; resumes by itself
+    SAME_VERSION_ENDS = "SameVersionEnds"
+    # Advance, Promote
+    GATE_MET = "GateMet"
+    PROVEN = "Proven"
+    BY_HAND = "ByHand"
+    # RollBack
+    SERVICE_HARM = "ServiceHarm"
+    OUTCOME_HARM = "OutcomeHarm"
+    SEGMENT_HARM = "SegmentHarm"
+    LIMIT_BREACHED = "LimitBreached"
+    BREAKER_OPEN = "BreakerOpen"
+    INCONCLUSIVE = "Inconclusive"
+    ABORTED = "Aborted"
+    ALIAS_MOVED = "AliasMoved"
+    SUPERSEDED = "Superseded"
+
+
+class Frozen(Kept):
+    """A metric's baseline, frozen before use (metric's integer units; edges are log buckets of microseconds)."""
+
+    source: Literal["Declared", "Mirror", "Blocks"]
+    mean: float = 0.0
+    tau: float = 0.0
+    p_hist: float = 0.0
+    cap: int | None = None
+    edges: tuple[int, ...] = ()
+    judged: tuple[int, int] = (0, 0)
+    from_block: int = -1
+    from_epoch: int = -1
+
+
+class Epoch(Kept):
+    """A maximal time of one allocation. ``means``: the centring mean per metric, set once and never changed."""
+
+    number: int
+    kind: Literal["mirror", "weight", "holdback"]
+    step: int
+    weight_bp: int = 0
+    mirror_bp: int = 0
+    control_from_bp: int = 10_000
+    counted_bp: int = 10_000
+    pi_ppm: int = 0
+    means: dict[str, int] = {}
+    opened_at: int
+
+
+class Attempt(Kept):
+    """One challenger version on trial; the versions are pinned until the rollout ends."""
+
+    number: int
+    champion: str
+    challenger: str
+    salt: str
+    started_at: int
+
+
+class PersonRequest(Kept):
+    """What a person asked for: by whom, why, when. ``id`` is unique, so that it is obeyed once."""
+
+    id: str
+    verb: Literal["approve", "pause", "resume", "abort", "promote"]
+    who: str = ""
+    why: str = ""
+    at: int = 0
+
+
+class Observed(Kept):
+    """The world as the last tick read it; the loop fills this in before the core decides.
+
+    ``champion_alias`` / ``challenger_alias``: the versions the references resolve to now, None where they resolve to
+    nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``confirmed``: newest
+    table generation that every router worker serves, -1 unknown. ``breaker_open_ms``: the worst worker's total.
+    """
+
+    champion_alias: str | None = None
+    challenger_alias: str | None = None
+    challenger_signed: bool = True
+    registry_error: str | None = None
+    champion_upstreams: tuple[str, ...] = ()
+    challenger_upstreams: tuple[str, ...] = ()
+    challenger_ready: bool = False
+    champion_ready: bool = False
+    servers_message: str = ""
+    confirmed: int = -1
+    traffic_error: str | None = None
+    breaker_open: bool = False
+    breaker_open_ms: int = 0
+    requests: tuple[PersonRequest, ...] = ()
+
+
+class Notice(Kept):
+    """A message to people. ``key`` is unique per transition: uid/attempt/sequence."""
+
+    key: str
+    title: str
+    text: str
+    level: Literal["info", "warning", "error"] = "info"
+
+
+class Condition(Kept):
+    """As Kubernetes has it; ``observed_generation`` is an integer."""
+
+    type: Literal["Progressing", "Valid", "Paused", "Succeeded"]
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: int = 0
+
+
+class AliasMove(Kept):
+    """An alias that the controller is about to move, announced before it does. ``version`` None: removed."""
+
+    alias: str
+    version: str | None
+    was: str | None
+
+
+class RolloutStatus(Kept):
+    """The memory of one rollout.
+
+    ``clock``: the latest time a tick has seen; a wall clock that steps back stands still here. ``step_elapsed``: time
+    spent in this step while the step clock ran; ``active``: the same for the whole attempt. ``handled``: ids of
+    people's requests already obeyed. ``notices``: written, not yet delivered.
+    """
+
+    uid: str
+    generation: int = 0
+    sequence: int = 0
+    progress: Progress = Progress.PENDING
+    attempt: Attempt | None = None
+    step: int = -1
+    step_elapsed: int = 0
+    active: int = 0
+    clock: int = 0
+    paused: bool = False
+    approved: tuple[int, ...] = ()
+    promotion_approved: bool = False
+    epochs: tuple[Epoch, ...] = ()
+    epoch: int = -1
+    baselines: dict[str, Frozen] = {}
+    segment_values: tuple[str, ...] = ()
+    mismatch_since: int | None = None
+    holdback_since: int | None = None
+    decision: Verb = Verb.HOLD
+    reason: Reason = Reason.SERVERS_NOT_READY
+    message: str = ""
+    metric: str | None = None
+    segment: str | None = None
+    decided_at: int = 0
+    end: Literal["Promoted", "RolledBack", "Held"] | None = None
+    table: RouteTable | None = None
+    alias_moves: tuple[AliasMove, ...] = ()
+    run_id: str | None = None
+    observed: Observed = Observed()
+    handled: tuple[str, ...] = Field((), max_length=256)
+    notices: tuple[Notice, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    past: tuple[str, ...] = Field((), description="challenger versions of ended attempts, newest last")
+
+    @property
+    def current_epoch(self) -> Epoch | None:
+        """The allocation in force; None before the first."""
+        return next((e for e in self.epochs if e.number == self.epoch), None)
