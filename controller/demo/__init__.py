@@ -1,0 +1,1 @@
+"""The demo: real flights, two honest models, and two that are broken on purpose."""
