@@ -107,7 +107,7 @@ KINDS: dict[Kind, KindRule] = {
     Kind.ABSOLUTE_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, False),
     Kind.SQUARED_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, False),
     Kind.ERROR_RATE: _rule("failures", "Decrease", "", "", 1, True),
-    Kind.LATENCY: _rule("latency", "Decrease", "", "quantile limit", 1, True),
+    Kind.LATENCY: _rule("latency", "Decrease", "", "quantile", 1, True),
     Kind.RESOURCE: _rule("other", "Decrease", "query", "limit", 1, False),
     Kind.THROUGHPUT: _rule("other", "Increase", "", "", 1, False),
     Kind.DRIFT: _rule("other", "Decrease", "", "", 1, False),

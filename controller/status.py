@@ -192,16 +192,22 @@ class AliasMove(Kept):
 class RolloutStatus(Kept):
     """The memory of one rollout.
 
-    ``clock``: the latest time a tick has seen; a wall clock that steps back stands still here. ``step_elapsed``: time
-    spent in this step while the step clock ran; ``active``: the same for the whole attempt. ``handled``: ids of
+    ``attempts`` counts the attempts begun. ``plan``: digest of what an attempt must not change under way. ``clock``:
+    the latest time a tick has seen; a wall clock that steps back stands still here. ``step_elapsed``: time in this
+    step while the step clock ran; ``active``: the same for the attempt. ``by_hand``: who asked to promote without
+    waiting. ``promoted_traffic``: the promotion's allocation is asked for. ``rolled_at``: when the rollback was
+    decided. ``alias_strange``: ticks in a row that showed an alias where nobody announced it. ``handled``: ids of
     people's requests already obeyed. ``notices``: written, not yet delivered.
     """
 
     uid: str
+    rollout: str = ""
     generation: int = 0
     sequence: int = 0
+    attempts: int = 0
     progress: Progress = Progress.PENDING
     attempt: Attempt | None = None
+    plan: str = ""
     step: int = -1
     step_elapsed: int = 0
     active: int = 0
@@ -209,12 +215,15 @@ class RolloutStatus(Kept):
     paused: bool = False
     approved: tuple[int, ...] = ()
     promotion_approved: bool = False
+    by_hand: str = ""
     epochs: tuple[Epoch, ...] = ()
     epoch: int = -1
     baselines: dict[str, Frozen] = {}
     segment_values: tuple[str, ...] = ()
     mismatch_since: int | None = None
+    promoted_traffic: bool = False
     holdback_since: int | None = None
+    rolled_at: int = 0
     decision: Verb = Verb.HOLD
     reason: Reason = Reason.SERVERS_NOT_READY
     message: str = ""
@@ -224,6 +233,7 @@ class RolloutStatus(Kept):
     end: Literal["Promoted", "RolledBack", "Held"] | None = None
     table: RouteTable | None = None
     alias_moves: tuple[AliasMove, ...] = ()
+    alias_strange: int = 0
     run_id: str | None = None
     observed: Observed = Observed()
     handled: tuple[str, ...] = Field((), max_length=256)

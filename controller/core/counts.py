@@ -5,18 +5,16 @@ edges of the champion's frozen quantiles. Non-inferiority: betting on counts, ex
 without a single failure can be proven equal. Both are finite-sample valid given the randomisation.
 """
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from controller.core import sequential
-from controller.core.cells import PPM, Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+import numpy as np
 
-RISK_RATIOS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+from controller.core import sequential
+from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+
 PRIOR_WEIGHT = 2000.0
-LEAST_RATE = 1e-4
-FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.8)
-NO_BETS = (0.0,) * len(FRACTIONS)
+NO_BETS = (0.0,) * len(sequential.BET_FRACTIONS)
+EDGE_QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 SLOW_SHARE = 0.1
 
 
@@ -88,54 +86,45 @@ def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float
 
 def absolute(plan: MetricPlan, margin: float, relative: bool) -> float:
     """A margin of a rate in absolute terms; relative ones refer to the frozen rate of the champion."""
-    return margin * max(plan.p_hist, LEAST_RATE) if relative else margin
+    return margin * max(plan.p_hist, sequential.LEAST_RATE) if relative else margin
 
 
 def _bet(
-    champion: CountCell, challenger: CountCell, pi: float, delta: float, log_e: Sequence[float], worse: bool
+    champion: CountCell, challenger: CountCell, delta: float, log_e: tuple[float, ...], worse: bool
 ) -> tuple[float, ...]:
-    """One block of bets against p_B − p_A ≥ δ, or (``worse``) against p_B − p_A ≤ δ.
+    """One more block of bets against p_B − p_A ≥ δ, or (``worse``) against p_B − p_A ≤ δ.
 
-    With D = A·X/π − (1−A)·X/(1−π), E[D] = p_B − p_A. Under the null each factor 1 + λ(δ − D) (or 1 + λ(D − δ)) has
-    mean at most 1; λ = f/(largest loss) keeps it positive for f < 1.
+    Given the block's counts of units, not the declared share: exact for units that come back in the arm they had.
     """
-    idle = champion.units + challenger.units - champion.events - challenger.events
-    up, down = (1 / (1 - pi), 1 / pi) if not worse else (1 / pi, 1 / (1 - pi))
-    gain = delta if not worse else -delta
-    ours, theirs = (champion, challenger) if not worse else (challenger, champion)
-    said = []
-    for fraction, old in zip(FRACTIONS, log_e, strict=True):
-        rate = fraction / max(down - gain, 1.0)
-        said.append(
-            old
-            + idle * math.log1p(rate * gain)
-            + theirs.events * math.log1p(rate * (gain - down))
-            + ours.events * math.log1p(rate * (gain + up))
-        )
-    return tuple(said)
+    (first, second), margin = ((champion, challenger), delta) if not worse else ((challenger, champion), -delta)
+    new = sequential.log_e_bet(*first, *second, None, margin, np.asarray(sequential.BET_FRACTIONS))
+    return tuple(old + float(more) for old, more in zip(log_e, new, strict=True))
 
 
 def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Block) -> CountFold:
     """``state`` after one service block of a weighted epoch, with its ever-harm."""
     tables = count_tables(plan, block)
+    if not tables:
+        raise ValueError(f"{plan.name}: no frozen edges")
     if not state.harm:
-        state = state._replace(harm=((0.0,) * len(RISK_RATIOS),) * len(tables), prior=((0, 0),) * len(tables))
-    harm = []
-    for (a, b), old, prior, p_hist in zip(tables, state.harm, state.prior, _histories(plan), strict=True):
-        p = (PRIOR_WEIGHT * p_hist + prior[1]) / (PRIOR_WEIGHT + prior[0])
-        if a.units and b.units:
-            new = sequential.log_e_two_by_two(a.units, a.events, b.units, b.events, p, RISK_RATIOS)
-            old = tuple(o + float(n) for o, n in zip(old, new, strict=True))
-        harm.append(old)
+        state = state._replace(
+            harm=((0.0,) * len(sequential.RISK_RATIOS),) * len(tables), prior=((0, 0),) * len(tables)
+        )
+    grid = np.array([(*a, *b) for a, b in tables], dtype=float).T[..., None]
+    prior = np.array(state.prior, dtype=float)
+    history = np.array(_histories(plan))
+    rate = (PRIOR_WEIGHT * history + prior[:, 1]) / (PRIOR_WEIGHT + prior[:, 0])
+    rate = np.clip(rate, sequential.LEAST_RATE, 1 - sequential.LEAST_RATE)[:, None]
+    more = sequential.log_e_two_by_two(grid[0], grid[1], grid[2], grid[3], rate, np.array(sequential.RISK_RATIOS))
+    harm = np.array(state.harm) + more
     a, b, delta = _judged(plan, block)
-    pi = epoch.pi_ppm / PPM
     beyond = absolute(plan, plan.harm_margin, plan.harm_relative)
     state = state._replace(
         epochs=_add(plan, state.epochs, epoch, block),
-        harm=tuple(harm),
+        harm=tuple(tuple(float(x) for x in edge) for edge in harm),
         prior=tuple((n + t[0].units, k + t[0].events) for (n, k), t in zip(state.prior, tables, strict=True)),
-        bets=_bet(a, b, pi, delta, state.bets, worse=False),
-        against=_bet(*tables[0], pi, beyond, state.against, worse=True) if beyond else state.against,
+        bets=_bet(a, b, delta, state.bets, worse=False),
+        against=_bet(*tables[0], beyond, state.against, worse=True) if beyond else state.against,
         blocks=state.blocks + 1,
         last_block=block.block,
         last_epoch=block.epoch,
@@ -146,11 +135,8 @@ def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Blo
 
 def _histories(plan: MetricPlan) -> tuple[float, ...]:
     if plan.family == "failures":
-        return (max(plan.p_hist, LEAST_RATE),)
+        return (max(plan.p_hist, sequential.LEAST_RATE),)
     return tuple(1 - q for q in EDGE_QUANTILES[: len(plan.edges)])
-
-
-EDGE_QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 
 
 class CountTests(NamedTuple):

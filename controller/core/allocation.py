@@ -1,0 +1,127 @@
+"""Allocations: opening epochs, and the route table that a status asks for."""
+
+from controller.core import plans
+from controller.core.fold import Statistics
+from controller.spec import RolloutSpec, Segment, UnitSource
+from controller.status import Epoch, Progress, RolloutStatus
+from router.assignment import POINTS, challenger_share_ppm
+from router.table import Attribute, Limits, RouteTable, Source, Target
+
+NO_EPOCH = 0  # the number of an allocation that is no evidence
+
+
+def open_step(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, step: int, now: int) -> RolloutStatus:
+    """``status`` in ``step``; the same allocation as the one in force continues its epoch."""
+    declared, top = spec.steps[step], spec.largest_bp
+    mirror = declared.mirror is not None
+    old = status.current_epoch
+    status = status.model_copy(update={"step": step, "step_elapsed": 0, "progress": Progress.RUNNING})
+    same = (
+        old is not None
+        and old.kind == ("mirror" if mirror else "weight")
+        and declared.bp == max(old.weight_bp, old.mirror_bp)
+    )
+    if same:
+        return status
+    if old is not None and old.kind == "mirror" and not mirror:
+        status = status.model_copy(update={"baselines": plans.refrozen(spec, status, statistics)})
+    epoch = Epoch(
+        number=len(status.epochs) + 1,
+        kind="mirror" if mirror else "weight",
+        step=step,
+        weight_bp=0 if mirror else declared.bp,
+        mirror_bp=declared.bp if mirror else 0,
+        control_from_bp=top,
+        pi_ppm=0 if mirror else challenger_share_ppm(declared.bp, top),
+        means=plans.opening_means(spec, status.baselines, statistics),
+        opened_at=now,
+    )
+    return status.model_copy(update={"epochs": (*status.epochs, epoch), "epoch": epoch.number})
+
+
+def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> RolloutStatus:
+    """``status`` with the traffic of a promotion: all but the holdback, which is compared with the first w_max."""
+    share = round((spec.after_promotion.holdback if spec.after_promotion else 0) * 100)
+    if share == 0:
+        return status.model_copy(update={"epoch": -1})
+    top = spec.largest_bp
+    epoch = Epoch(
+        number=len(status.epochs) + 1,
+        kind="holdback",
+        step=status.step,
+        weight_bp=POINTS - share,
+        control_from_bp=POINTS - share,
+        counted_bp=top,
+        pi_ppm=challenger_share_ppm(top, POINTS - share),
+        means=plans.opening_means(spec, status.baselines, statistics),
+        opened_at=now,
+    )
+    return status.model_copy(update={"epochs": (*status.epochs, epoch), "epoch": epoch.number})
+
+
+def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """``status`` with the table it asks for, one generation newer where anything in it changed.
+
+    Without a champion that listens somewhere there is nothing to serve, and the last table stays.
+    """
+    observed, attempt = status.observed, status.attempt
+    if attempt is None or not observed.champion_upstreams:
+        return status
+    epoch = status.current_epoch
+    live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.PROMOTED)
+    meets = live and bool(observed.challenger_upstreams)
+    table = RouteTable(
+        generation=status.table.generation if status.table else 0,
+        rollout=status.rollout,
+        attempt=attempt.number,
+        epoch=epoch.number if epoch and meets else NO_EPOCH,
+        salt=attempt.salt,
+        champion=Target(version=attempt.champion, upstreams=observed.champion_upstreams),
+        challenger=Target(version=attempt.challenger, upstreams=observed.challenger_upstreams) if meets else None,
+        unit=_unit(spec.unit),
+        attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
+        **_shares(status, epoch, meets),
+        **_policy(spec),
+    )
+    if status.table is not None and table == status.table:
+        return status
+    return status.model_copy(update={"table": table.model_copy(update={"generation": table.generation + 1})})
+
+
+def _shares(status: RolloutStatus, epoch: Epoch | None, meets: bool) -> dict[str, int]:
+    if not meets:
+        return {"weight_bp": 0, "control_from_bp": POINTS, "mirror_bp": 0}
+    if epoch is None or status.progress is Progress.PROMOTED:  # promoted, the holdback is over or was never asked for
+        return {"weight_bp": POINTS, "control_from_bp": POINTS, "mirror_bp": 0}
+    return {
+        "weight_bp": epoch.weight_bp,
+        "control_from_bp": epoch.control_from_bp,
+        "counted_bp": epoch.counted_bp,
+        "mirror_bp": epoch.mirror_bp,
+    }
+
+
+def _policy(spec: RolloutSpec) -> dict[str, object]:
+    router = spec.traffic.router
+    if router is None:
+        return {}
+    return {
+        "override_header": router.override_header,
+        "replay_to_champion": router.replay_to_champion,
+        "ttl_s": max(1, router.table_ttl // 1_000_000),
+        "limits": Limits(
+            replay_bytes=router.replay_bytes,
+            judge_bytes=router.judge_bytes,
+            capture_bytes=router.capture_bytes,
+            challenger_timeout_ms=max(1, router.timeout // 1000),
+            champion_timeout_ms=max(1, router.champion_timeout // 1000),
+        ),
+    }
+
+
+def _unit(unit: UnitSource) -> Source:
+    return Source(header=unit.header, cookie=unit.cookie, json_pointer=unit.json_pointer)
+
+
+def _segment(segment: Segment) -> Source:
+    return Source(feature=segment.feature, header=segment.header, json_pointer=segment.json_pointer)

@@ -1,0 +1,107 @@
+"""How a rollout ends: promotion, holdback and rollback, each a chain of steps that a crash cannot tear.
+
+Every step is taken only when the one before it reads back from the world, and what is asked for stands in status, so
+a controller that dies anywhere goes on from there. Traffic moves before the alias on the way up and on the way down:
+an alias never names a version that does not serve.
+"""
+
+from controller.core import allocation
+from controller.core.decide import Decision
+from controller.core.fold import Statistics
+from controller.spec import RolloutSpec
+from controller.status import AliasMove, Attempt, Progress, Reason, RolloutStatus
+
+CONFIRM_LIMIT = 10_000_000  # a router that has not confirmed weight 0 by then does not hold up the rollback
+
+
+def decided(status: RolloutStatus, decision: Decision) -> RolloutStatus:
+    """``status`` with what was decided, and why."""
+    return status.model_copy(
+        update={
+            "decision": decision.verb,
+            "reason": decision.reason,
+            "message": decision.message,
+            "metric": decision.metric,
+            "segment": decision.segment,
+        }
+    )
+
+
+def confirmed(status: RolloutStatus) -> bool:
+    """Every worker of every router serves the table that status asks for."""
+    return status.table is not None and status.observed.confirmed >= status.table.generation
+
+
+def promoting(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
+    """Capacity → traffic → confirmed → alias announced → read back. Each tick takes the next step that can be taken."""
+    attempt, o = status.attempt, status.observed
+    assert attempt is not None
+    if not status.promoted_traffic:
+        if not o.challenger_ready:
+            return status
+        status = allocation.open_holdback(spec, status, statistics, status.clock)
+        return status.model_copy(update={"promoted_traffic": True})
+    if not confirmed(status):
+        return status
+    if not status.alias_moves:
+        return status.model_copy(update={"alias_moves": _promotion_moves(spec, attempt)})
+    if not _moved(spec, status):
+        return status
+    share = spec.after_promotion.holdback if spec.after_promotion else 0
+    if share == 0:
+        return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted"})
+    return status.model_copy(update={"progress": Progress.HOLDBACK, "holdback_since": status.clock})
+
+
+def _promotion_moves(spec: RolloutSpec, attempt: Attempt) -> tuple[AliasMove, ...]:
+    moves = []
+    external = spec.servers is not None and spec.servers.champion is not None and spec.servers.champion.external
+    if not spec.model.champion.isdigit() and not external:
+        moves.append(AliasMove(alias=spec.model.champion, version=attempt.challenger, was=attempt.champion))
+    if not spec.model.challenger.isdigit():
+        moves.append(AliasMove(alias=spec.model.challenger, version=None, was=attempt.challenger))
+    return tuple(moves)
+
+
+def _moved(spec: RolloutSpec, status: RolloutStatus) -> bool:
+    """Every announced move reads back."""
+    o = status.observed
+    now = {spec.model.champion: o.champion_alias, spec.model.challenger: o.challenger_alias}
+    return o.registry_error is None and all(now.get(m.alias) == m.version for m in status.alias_moves)
+
+
+def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """The old champion's last share goes when its time is over."""
+    since = status.holdback_since if status.holdback_since is not None else status.clock
+    over = spec.after_promotion is None or status.clock - since >= spec.after_promotion.hold
+    if not over:
+        return status
+    return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted", "epoch": -1})
+
+
+def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:
+    """Weight 0 at once; aliases follow when it is confirmed."""
+    return decided(status, said).model_copy(
+        update={"progress": Progress.ROLLING_BACK, "epoch": -1, "paused": False, "rolled_at": status.clock}
+    )
+
+
+def rolling_back(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """Weight 0 confirmed (or 10 s gone) → aliases back → terminal."""
+    attempt, o = status.attempt, status.observed
+    assert attempt is not None
+    if not confirmed(status) and status.clock - status.rolled_at < CONFIRM_LIMIT:
+        return status
+    if o.registry_error is not None:
+        return status
+    moves = []
+    ours = any(m.alias == spec.model.champion for m in status.alias_moves)
+    if ours and o.champion_alias == attempt.challenger != attempt.champion:
+        moves.append(AliasMove(alias=spec.model.champion, version=attempt.champion, was=attempt.challenger))
+    keep = status.reason is Reason.SUPERSEDED or spec.model.challenger.isdigit()
+    if not keep and o.challenger_alias == attempt.challenger:
+        moves.append(AliasMove(alias=spec.model.challenger, version=None, was=attempt.challenger))
+    if moves:
+        kept = [m for m in status.alias_moves if m.alias not in {n.alias for n in moves}]
+        return status.model_copy(update={"alias_moves": (*kept, *moves)})
+    return status.model_copy(update={"progress": Progress.ROLLED_BACK, "end": "RolledBack", "alias_moves": ()})

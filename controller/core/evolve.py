@@ -1,0 +1,322 @@
+"""``evolve(spec, status, statistics, now) -> Transition``: the only place where a rollout changes state.
+
+::
+
+    Pending ─servers ready─▶ Running ─Promote─▶ Promoting ─alias read back─▶ Holdback ─▶ Promoted
+       ▲                        │                   │                           │
+       │                        └───────RollBack────┴───────────────────────────┘
+       │                                    ▼
+       └─ another challenger ── RolledBack ◀─ weight 0 confirmed, alias read back ─ RollingBack
+
+Status is desired state: the route table, the announced alias moves and the servers that should run are read off it
+and re-applied by the loop until the world agrees. Every change of decision, reason, step or progress gets a new
+sequence number and a record.
+"""
+
+from typing import NamedTuple
+
+from controller.core import allocation, decide, endings, evidence, plans, validity
+from controller.core.cells import EpochCounts
+from controller.core.conditions import with_conditions
+from controller.core.decide import Decision, Facts
+from controller.core.evidence import Evidence
+from controller.core.fold import Statistics
+from controller.core.notices import with_notice
+from controller.core.record import Record, canonical, digest
+from controller.spec import RolloutSpec
+from controller.status import Attempt, PersonRequest, Progress, Reason, RolloutStatus, Verb
+
+STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
+HANDLED_KEPT = 256
+
+
+class Transition(NamedTuple):
+    """What one tick leads to. ``record`` only where something was decided; ``wake_at`` in µs."""
+
+    status: RolloutStatus
+    record: Record | None
+    wake_at: int
+    evidence: tuple[Evidence, ...]
+
+
+def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> Transition:
+    """The next status of the rollout. Pure: the same arguments give the same bytes."""
+    before = status
+    status = _clock(status, now)
+    status = _obey(spec, status)
+    status = _restarted(spec, status)
+    seen: tuple[Evidence, ...] = ()
+    if status.progress is Progress.PENDING:
+        status = _pending(spec, status, statistics)
+    elif not status.progress.terminal:
+        status, seen = _live(spec, status, statistics)
+    status = allocation.with_table(spec, status)
+    status = with_conditions(status)
+    record = None
+    if _news(before, status):
+        status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})
+        status = with_notice(spec, before, status)
+        record = _record(spec, before, statistics, now, status)
+    return Transition(status, record, status.clock + spec.decision.tick, seen)
+
+
+def _clock(status: RolloutStatus, now: int) -> RolloutStatus:
+    """Time never runs backwards; step and attempt age only while the step clock runs."""
+    later = max(now, status.clock)
+    gone = later - status.clock if status.clock else 0
+    running = status.progress is Progress.RUNNING and not status.paused
+    waiting = status.reason is Reason.AWAITING_APPROVAL
+    update: dict[str, object] = {"clock": later}
+    if running and not waiting:
+        update["active"] = status.active + gone
+        # The hold counts only while every worker serves the allocation.
+        if endings.confirmed(status):
+            update["step_elapsed"] = status.step_elapsed + gone
+    return status.model_copy(update=update)
+
+
+def _obey(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """People's requests, each once, in the order in which they came."""
+    for request in status.observed.requests:
+        if request.id in status.handled:
+            continue
+        status = _obeyed(spec, status, request)
+        status = status.model_copy(update={"handled": (*status.handled, request.id)[-HANDLED_KEPT:]})
+    return status
+
+
+def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) -> RolloutStatus:
+    if status.progress.terminal:
+        return status
+    said = " ".join(x for x in (f"by {request.who}" if request.who else "by hand", request.why) if x)
+    match request.verb:
+        case "pause":
+            return status.model_copy(update={"paused": True, "message": f"paused {said}"})
+        case "resume":
+            return status.model_copy(update={"paused": False, "message": f"resumed {said}"})
+        case "approve" if status.reason is Reason.AWAITING_APPROVAL and status.progress is Progress.RUNNING:
+            if status.step == len(spec.steps) - 1:
+                return status.model_copy(update={"promotion_approved": True})
+            return status.model_copy(update={"approved": (*status.approved, status.step + 1)})
+        case "approve" if status.progress is Progress.PENDING:
+            return status.model_copy(update={"approved": (*status.approved, 0)})
+        case "abort" if status.progress is not Progress.ROLLING_BACK:
+            return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ABORTED, f"aborted {said}"))
+        case "promote" if status.progress is Progress.RUNNING:
+            return status.model_copy(update={"by_hand": said})
+    return status
+
+
+def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """A changed plan, or another challenger after the end, starts a new attempt; the old one is superseded."""
+    plan = plan_digest(spec)
+    observed, attempt = status.observed, status.attempt
+    if attempt is None:
+        return status.model_copy(update={"plan": plan})
+    changed = status.plan != plan
+    if status.progress is Progress.PENDING and changed:
+        return _fresh(status, plan)
+    if not status.progress.terminal:
+        if changed and status.progress is Progress.RUNNING:
+            text = "the plan changed under way; the attempt starts again"
+            return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.SUPERSEDED, text))
+        return status
+    if observed.registry_error is not None or observed.challenger_alias is None:
+        return status
+    another = observed.challenger_alias not in (attempt.challenger, observed.champion_alias)
+    if another or (status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK):
+        return _fresh(status, plan)
+    return status
+
+
+def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
+    """Forget the ended attempt but for its number, the table's generation and what people were told."""
+    attempt = status.attempt
+    past = (*status.past, attempt.challenger) if attempt else status.past
+    return RolloutStatus(
+        uid=status.uid,
+        generation=status.generation,
+        sequence=status.sequence,
+        attempts=status.attempts,
+        plan=plan,
+        clock=status.clock,
+        table=status.table,
+        observed=status.observed,
+        handled=status.handled,
+        notices=status.notices,
+        conditions=status.conditions,
+        past=past[-32:],
+    )
+
+
+def plan_digest(spec: RolloutSpec) -> str:
+    """Digest of what an attempt must not change under way; everything else is applied at once."""
+    fixed = spec.model_dump(
+        mode="json",
+        by_alias=True,
+        include={"model", "unit", "segments", "prediction", "steps", "metrics", "allow_same_version"},
+    )
+    policy = spec.decision
+    fixed["decision"] = [
+        policy.mode,
+        policy.promote_alpha,
+        policy.rollback_alpha,
+        policy.tick,
+        policy.block,
+        policy.grace,
+    ]
+    return digest(fixed)[:16]
+
+
+def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
+    """Versions, then servers, then the first allocation."""
+    o = status.observed
+    if status.attempt is None:
+        missing = _missing(spec, status)
+        if missing is not None:
+            return endings.decided(status, missing)
+        assert o.champion_alias is not None
+        assert o.challenger_alias is not None
+        number = status.attempts + 1
+        attempt = Attempt(
+            number=number,
+            champion=o.champion_alias,
+            challenger=o.challenger_alias,
+            salt=f"{status.uid}/{number}",
+            started_at=status.clock,
+        )
+        status = status.model_copy(update={"attempt": attempt, "attempts": number})
+    if not (o.champion_ready and o.challenger_ready):
+        text = o.servers_message or "waiting for both model servers to answer the model's own example"
+        return endings.decided(status, Decision(Verb.HOLD, Reason.SERVERS_NOT_READY, text))
+    if spec.steps[0].approve and 0 not in status.approved:
+        return endings.decided(
+            status, Decision(Verb.HOLD, Reason.AWAITING_APPROVAL, "step 1 needs a person's approval")
+        )
+    first = Decision(Verb.ADVANCE, Reason.GATE_MET, "both servers are ready")
+    return endings.decided(allocation.open_step(spec, status, statistics, 0, status.clock), first)
+
+
+def _missing(spec: RolloutSpec, status: RolloutStatus) -> Decision | None:
+    o, model = status.observed, spec.model
+    if o.registry_error is not None:
+        return Decision(Verb.HOLD, Reason.REGISTRY_UNAVAILABLE, o.registry_error)
+    for role, reference, version in (
+        ("champion", model.champion, o.champion_alias),
+        ("challenger", model.challenger, o.challenger_alias),
+    ):
+        if version is None:
+            text = f"model.{role}: {model.name} has no version or alias {reference!r}"
+            return Decision(Verb.HOLD, Reason.VERSION_MISSING, text)
+    if o.champion_alias == o.challenger_alias and not spec.allow_same_version:
+        text = f"champion and challenger are both version {o.champion_alias}; allowSameVersion makes it an A/A run"
+        return Decision(Verb.HOLD, Reason.SAME_VERSION, text)
+    if not o.challenger_signed:
+        text = f"version {o.challenger_alias} has no signature; log the model with one"
+        return Decision(Verb.HOLD, Reason.NO_SIGNATURE, text)
+    return None
+
+
+def _live(
+    spec: RolloutSpec, status: RolloutStatus, statistics: Statistics
+) -> tuple[RolloutStatus, tuple[Evidence, ...]]:
+    status = _aliases_watched(spec, status)
+    if status.progress is Progress.ROLLING_BACK:
+        return endings.rolling_back(spec, status), ()
+    status = plans.with_baselines(spec, status, statistics)
+    values = sorted({s for _, s in (*statistics.folds, *statistics.pairs) if s} - set(status.segment_values))
+    if values:
+        status = status.model_copy(update={"segment_values": (*status.segment_values, *values)})
+    seen = evidence.read(spec, status, statistics, status.clock)
+    valid = validity.judge(spec, status, statistics, status.clock)
+    if valid.reason is Reason.SAMPLE_RATIO_MISMATCH and status.mismatch_since is None:
+        status = status.model_copy(update={"mismatch_since": status.clock})
+    facts = _facts(spec, status, statistics)
+    if status.progress is Progress.RUNNING:
+        return _running(spec, status, statistics, decide.decide(spec, facts, seen, valid)), seen
+    harmed = decide.harm(spec, facts, seen, valid)
+    if harmed is not None:
+        return endings.roll_back(status, harmed), seen
+    if status.progress is Progress.PROMOTING:
+        return endings.promoting(spec, status, statistics), seen
+    return endings.holdback(spec, status), seen
+
+
+def _aliases_watched(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """A move nobody announced stops the rollout, once it was seen at two ticks in a row."""
+    o, attempt = status.observed, status.attempt
+    if attempt is None or o.registry_error is not None or status.progress is Progress.ROLLING_BACK:
+        return status
+    moves = {m.alias: m for m in status.alias_moves}
+    strange = None
+    for reference, pinned, now in (
+        (spec.model.champion, attempt.champion, o.champion_alias),
+        (spec.model.challenger, attempt.challenger, o.challenger_alias),
+    ):
+        move = moves.get(reference)
+        allowed = {move.was, move.version} if move else {pinned}
+        if now not in allowed:
+            strange = f"{reference} names {now or 'nothing'} now, not {pinned}; nobody here moved it"
+    if strange is None:
+        return status.model_copy(update={"alias_strange": 0}) if status.alias_strange else status
+    status = status.model_copy(update={"alias_strange": status.alias_strange + 1})
+    if status.alias_strange < STRANGE_TICKS:
+        return status
+    return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ALIAS_MOVED, strange))
+
+
+def _facts(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> Facts:
+    epoch, o = status.current_epoch, status.observed
+    counts = statistics.counts.get(epoch.number, EpochCounts(0)) if epoch else EpochCounts(0)
+    last = status.step == len(spec.steps) - 1
+    needs = not last and spec.steps[status.step + 1].approve and status.step + 1 not in status.approved
+    return Facts(
+        step=max(status.step, 0),
+        is_last=last,
+        step_elapsed=status.step_elapsed,
+        active=status.active,
+        mismatch_age=status.clock - status.mismatch_since if status.mismatch_since is not None else 0,
+        units=counts.challenger_units,
+        requests=counts.challenger_requests,
+        fallbacks=counts.fallbacks,
+        confirmed=endings.confirmed(status),
+        paused=status.paused,
+        breaker_open=o.breaker_open,
+        breaker_open_ms=o.breaker_open_ms,
+        next_needs_approval=needs,
+        promotion_needs_approval=spec.decision.approve_promotion and not status.promotion_approved,
+        promote_by_hand=bool(status.by_hand),
+    )
+
+
+def _running(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, said: Decision) -> RolloutStatus:
+    if said.ends:
+        return endings.decided(status, said).model_copy(update={"progress": Progress.HELD, "end": "Held", "epoch": -1})
+    if said.verb is Verb.ROLL_BACK:
+        return endings.roll_back(status, said)
+    if said.verb is Verb.ADVANCE:
+        return endings.decided(allocation.open_step(spec, status, statistics, status.step + 1, status.clock), said)
+    status = endings.decided(status, said)
+    if said.verb is Verb.PROMOTE:
+        return status.model_copy(update={"progress": Progress.PROMOTING})
+    return status
+
+
+def _news(before: RolloutStatus, after: RolloutStatus) -> bool:
+    fields = ("progress", "step", "paused", "decision", "reason", "metric", "segment", "attempt", "alias_moves")
+    return any(getattr(before, f) != getattr(after, f) for f in fields)
+
+
+def _record(spec: RolloutSpec, before: RolloutStatus, statistics: Statistics, now: int, after: RolloutStatus) -> Record:
+    inputs = {"spec": spec, "status": before, "statistics": statistics, "now": now}
+    return Record(
+        uid=after.uid,
+        generation=after.generation,
+        sequence=after.sequence,
+        now=now,
+        decision=after.decision.value,
+        reason=after.reason.value,
+        message=after.message,
+        inputs=canonical(inputs),
+        digest=digest(after),
+    )

@@ -1,0 +1,49 @@
+"""What people are told: one message per transition, keyed, kept in status until it was delivered."""
+
+from controller.spec import RolloutSpec
+from controller.status import Notice, Progress, Reason, RolloutStatus
+
+TOLD_HOLDS = (Reason.AWAITING_APPROVAL, Reason.SAMPLE_RATIO_MISMATCH, Reason.VERSION_MISSING, Reason.NO_SIGNATURE)
+
+
+def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> RolloutStatus:
+    """``after``, with a notice added where its transition from ``before`` concerns people."""
+    title = _title(spec, before, after)
+    if title is None:
+        return after
+    attempt = after.attempt.number if after.attempt else 0
+    bad = after.progress in (Progress.ROLLING_BACK, Progress.ROLLED_BACK) or after.reason in TOLD_HOLDS[1:]
+    notice = Notice(
+        key=f"{after.uid}/{attempt}/{after.sequence}",
+        title=f"{after.rollout}: {title}",
+        text=after.message,
+        level="warning" if bad else "info",
+    )
+    return after.model_copy(update={"notices": (*after.notices, notice)})
+
+
+def _title(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> str | None:
+    versions = f"version {after.attempt.challenger}" if after.attempt else "the challenger"
+    if after.progress is not before.progress:
+        return {
+            Progress.PENDING: "a new attempt begins",
+            Progress.PROMOTING: f"promoting {versions} ({after.reason})",
+            Progress.HOLDBACK: f"{versions} is champion, the old one keeps a holdback",
+            Progress.ROLLING_BACK: f"rolling back {versions} ({after.reason})",
+            Progress.PROMOTED: f"{versions} is promoted",
+            Progress.ROLLED_BACK: f"{versions} is rolled back",
+            Progress.HELD: "the A/A run is over",
+            Progress.RUNNING: f"{versions} starts, step 1 of {len(spec.steps)}: {_step(spec, after)}",
+        }[after.progress]
+    if after.step != before.step and after.progress is Progress.RUNNING:
+        return f"step {after.step + 1} of {len(spec.steps)}: {_step(spec, after)}"
+    if after.paused != before.paused:
+        return "paused" if after.paused else "resumed"
+    if after.reason is not before.reason and after.reason in TOLD_HOLDS:
+        return f"holding ({after.reason})"
+    return None
+
+
+def _step(spec: RolloutSpec, status: RolloutStatus) -> str:
+    step = spec.steps[status.step]
+    return f"mirror {step.percent:g} %" if step.mirror is not None else f"weight {step.percent:g} %"

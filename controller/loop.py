@@ -1,0 +1,214 @@
+"""One pass over one rollout: observe → evolve → commit → act. Never sleeps, never decides.
+
+The order is the safety of the whole system: status with its record is committed before anything is done in the
+world, and what is done is read off the committed status, so the process may die between any two lines and the next
+tick goes on. Acts are desired state, compared with what was observed and re-applied until they agree. A port that
+fails costs its part of this tick and nothing else.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from controller.core import plans
+from controller.core.cells import EpochCounts
+from controller.core.evidence import Evidence
+from controller.core.evolve import Transition, evolve
+from controller.core.fold import EMPTY, Statistics
+from controller.errors import EdgeError
+from controller.ports import (
+    Notifier,
+    Registry,
+    RolloutStore,
+    ServerObservation,
+    StatisticsSource,
+    Stored,
+    TickEntry,
+    TrafficProvider,
+    Workloads,
+)
+from controller.spec import RolloutSpec
+from controller.status import AliasMove, Progress, RolloutStatus
+from router.assignment import Arm
+
+log = logging.getLogger("understudy.loop")
+
+
+class Loop(NamedTuple):
+    """The ports of one controller. ``tick`` may be called for any key, by one caller a key."""
+
+    store: RolloutStore
+    source: StatisticsSource
+    traffic: TrafficProvider
+    workloads: Workloads
+    registry: Registry
+    notifier: Notifier
+
+    def tick(self, key: str, now: int) -> int:
+        """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
+        stored = self.store.load(key)
+        spec = stored.rollout.spec
+        status = observe(self, stored)
+        statistics, blind = self._statistics(key, spec, status, now)
+        transition = evolve(spec, status, statistics, now)
+        version = self.store.commit(key, transition.status, stored.version, transition.record)
+        act(self, spec, transition.status)
+        self._report(stored, transition, statistics)
+        self._deliver(key, transition.status, version)
+        if blind:
+            log.warning("%s: the source of statistics did not answer: %s", key, blind)
+        return transition.wake_at
+
+    def _statistics(self, key: str, spec: RolloutSpec, status: RolloutStatus, now: int) -> tuple[Statistics, str]:
+        """What is known now; nothing at all where the source fails (then validity says Stale, never worse)."""
+        if status.attempt is None or status.progress.terminal or not status.epochs:
+            return EMPTY, ""
+        try:
+            return self.source.read(plans.query(key, spec, status), now), ""
+        except EdgeError as error:
+            return EMPTY, str(error)
+
+    def _report(self, stored: Stored, transition: Transition, statistics: Statistics) -> None:
+        """Queue this tick for the run; a registry that is away loses no decision."""
+        status = transition.status
+        if status.attempt is None or (status.progress.terminal and transition.record is None):
+            return
+        entry = TickEntry(status, series(status, transition.evidence, statistics), status.clock, transition.record)
+        attempt_quietly("log the tick", lambda: self.registry.log(stored.rollout, entry))
+
+    def _deliver(self, key: str, status: RolloutStatus, version: str) -> None:
+        """Send what waits; it leaves status only after delivery, so a crash can repeat a message but not lose it."""
+        left = list(status.notices)
+        for notice in status.notices:
+            if not attempt_quietly("send a notice", lambda n=notice: self.notifier.send(n)):  # type: ignore[misc]
+                break
+            left.remove(notice)
+        if len(left) != len(status.notices):
+            self.store.commit(key, status.model_copy(update={"notices": tuple(left)}), version, None)
+
+
+def attempt_quietly(what: str, act: Callable[[], object]) -> bool:
+    """Run ``act``; False and a log line where an edge failed."""
+    try:
+        act()
+    except EdgeError as error:
+        log.warning("could not %s: %s", what, error)
+        return False
+    return True
+
+
+def observe(loop: Loop, stored: Stored) -> RolloutStatus:
+    """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
+    status, spec = stored.status, stored.rollout.spec
+    seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "traffic_error": None}
+    try:
+        seen.update(_versions(loop, spec))
+    except EdgeError as error:
+        seen["registry_error"] = str(error)
+    try:
+        traffic = loop.traffic.observe()
+        workers = [w for r in traffic.routers for w in r.workers]
+        seen["confirmed"] = traffic.confirmed
+        seen["breaker_open"] = any(w.breaker != "closed" for w in workers)
+        seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
+    except EdgeError as error:
+        seen.update(confirmed=-1, traffic_error=str(error))
+    seen.update(_servers(loop, status))
+    return status.model_copy(
+        update={
+            "rollout": stored.rollout.metadata.name,
+            "generation": stored.generation,
+            "observed": status.observed.model_copy(update=seen),
+        }
+    )
+
+
+def _versions(loop: Loop, spec: RolloutSpec) -> dict[str, Any]:
+    model = spec.model
+    champion = loop.registry.resolve(model.name, model.champion)
+    challenger = loop.registry.resolve(model.name, model.challenger)
+    external = spec.servers is not None and spec.servers.champion is not None and spec.servers.champion.external
+    return {
+        "champion_alias": "external" if external else champion and champion.version,
+        "challenger_alias": challenger and challenger.version,
+        "challenger_signed": challenger is None or challenger.signed,
+    }
+
+
+def _servers(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
+    """Where the pinned versions are served. A server of another version is none of this attempt's."""
+    attempt = status.attempt
+    if attempt is None:
+        return {"champion_ready": False, "challenger_ready": False}
+    try:
+        champion, challenger = loop.workloads.observe("champion"), loop.workloads.observe("challenger")
+    except EdgeError as error:
+        return {"servers_message": str(error)}
+    a, b = _of(champion, attempt.champion), _of(challenger, attempt.challenger)
+    said = "; ".join(x.message for x in (champion, challenger) if x.message and not x.ready)
+    return {
+        "champion_upstreams": a.upstreams,
+        "challenger_upstreams": b.upstreams,
+        "champion_ready": a.ready,
+        "challenger_ready": b.ready,
+        "servers_message": said,
+    }
+
+
+def _of(server: ServerObservation, version: str) -> ServerObservation:
+    return server if server.version == version else ServerObservation(None, (), False, server.message)
+
+
+def act(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> None:
+    """Make the world what ``status`` asks for. Traffic first: on the way down nothing may come before weight 0."""
+    table = status.table
+    if table is not None:
+        # Applied at every tick, not only when it is new: it is the routers' sign of life from the controller.
+        attempt_quietly("apply the route table", lambda: loop.traffic.apply(table))
+    _ensure_servers(loop, status)
+    for move in status.alias_moves:
+        attempt_quietly("move an alias", lambda m=move: _move(loop, spec, status, m))  # type: ignore[misc]
+
+
+def _ensure_servers(loop: Loop, status: RolloutStatus) -> None:
+    attempt = status.attempt
+    if attempt is None:
+        return
+    versions: dict[Arm, str | None] = {"champion": attempt.champion, "challenger": attempt.challenger}
+    for arm, version in versions.items():
+        attempt_quietly(f"run the {arm}", lambda a=arm, v=version: loop.workloads.ensure(a, v))  # type: ignore[misc]
+
+
+def _move(loop: Loop, spec: RolloutSpec, status: RolloutStatus, move: AliasMove) -> None:
+    """One announced alias move, unless it reads back already."""
+    o = status.observed
+    now = o.champion_alias if move.alias == spec.model.champion else o.challenger_alias
+    if now == move.version or o.registry_error is not None or now != move.was:
+        return
+    if move.version is None:
+        loop.registry.delete_alias(spec.model.name, move.alias, move.was or "")
+    else:
+        loop.registry.set_alias(spec.model.name, move.alias, move.version)
+
+
+def series(status: RolloutStatus, evidence: tuple[Evidence, ...], statistics: Statistics) -> dict[str, float]:
+    """The numbers of one tick, by name; only finite ones."""
+    epoch = status.current_epoch
+    counts = statistics.counts.get(epoch.number, EpochCounts(0)) if epoch else EpochCounts(0)
+    said = {
+        "weight": epoch.weight_bp / 100 if epoch else (100.0 if status.progress is Progress.PROMOTED else 0.0),
+        "step": float(status.step + 1),
+        "units/champion": float(counts.champion_units),
+        "units/challenger": float(counts.challenger_units),
+        "fallbacks": float(counts.fallbacks),
+        "events_lost": float(statistics.losses.lost + statistics.losses.late),
+    }
+    for e in evidence:
+        name = f"{e.metric}.{e.segment}" if e.segment else e.metric
+        values = {
+            "estimate": e.estimate, "lower": e.lower, "upper": e.upper, "champion": e.champion,
+            "log_e_harm": e.log_e_harm, "log_e_non_inferior": e.log_e_non_inferior, "log_e_superior": e.log_e_superior,
+            "units.champion": float(e.units[0]), "units.challenger": float(e.units[1]),
+        }  # fmt: skip
+        said.update({f"{name}/{k}": v for k, v in values.items()})
+    return {k: float(v) for k, v in said.items() if abs(v) < 1e300}
