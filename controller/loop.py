@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from controller.core import plans
+from controller.core.allocation import servers_wanted
 from controller.core.cells import EpochCounts
 from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve
@@ -29,7 +30,6 @@ from controller.ports import (
 )
 from controller.spec import RolloutSpec
 from controller.status import AliasMove, Progress, RolloutStatus
-from router.assignment import Arm
 
 log = logging.getLogger("understudy.loop")
 
@@ -137,14 +137,14 @@ def _versions(loop: Loop, spec: RolloutSpec) -> dict[str, Any]:
 
 def _servers(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
     """Where the pinned versions are served. A server of another version is none of this attempt's."""
-    attempt = status.attempt
-    if attempt is None:
+    if status.attempt is None:
         return {"champion_ready": False, "challenger_ready": False}
     try:
         champion, challenger = loop.workloads.observe("champion"), loop.workloads.observe("challenger")
     except EdgeError as error:
         return {"servers_message": str(error)}
-    a, b = _of(champion, attempt.champion), _of(challenger, attempt.challenger)
+    wanted = servers_wanted(status)
+    a, b = _of(champion, wanted["champion"]), _of(challenger, wanted["challenger"])
     said = "; ".join(x.message for x in (champion, challenger) if x.message and not x.ready)
     return {
         "champion_upstreams": a.upstreams,
@@ -155,8 +155,12 @@ def _servers(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
     }
 
 
-def _of(server: ServerObservation, version: str) -> ServerObservation:
-    return server if server.version == version else ServerObservation(None, (), False, server.message)
+def _of(server: ServerObservation, version: str | None) -> ServerObservation:
+    return (
+        server
+        if version is not None and server.version == version
+        else ServerObservation(None, (), False, server.message)
+    )
 
 
 def act(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> None:
@@ -165,18 +169,10 @@ def act(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> None:
     if table is not None:
         # Applied at every tick, not only when it is new: it is the routers' sign of life from the controller.
         attempt_quietly("apply the route table", lambda: loop.traffic.apply(table))
-    _ensure_servers(loop, status)
+    for arm, version in servers_wanted(status).items():
+        attempt_quietly(f"run the {arm}", lambda a=arm, v=version: loop.workloads.ensure(a, v))  # type: ignore[misc]
     for move in status.alias_moves:
         attempt_quietly("move an alias", lambda m=move: _move(loop, spec, status, m))  # type: ignore[misc]
-
-
-def _ensure_servers(loop: Loop, status: RolloutStatus) -> None:
-    attempt = status.attempt
-    if attempt is None:
-        return
-    versions: dict[Arm, str | None] = {"champion": attempt.champion, "challenger": attempt.challenger}
-    for arm, version in versions.items():
-        attempt_quietly(f"run the {arm}", lambda a=arm, v=version: loop.workloads.ensure(a, v))  # type: ignore[misc]
 
 
 def _move(loop: Loop, spec: RolloutSpec, status: RolloutStatus, move: AliasMove) -> None:

@@ -3,8 +3,8 @@
 from controller.core import plans
 from controller.core.fold import Statistics
 from controller.spec import RolloutSpec, Segment, UnitSource
-from controller.status import Epoch, Progress, RolloutStatus
-from router.assignment import POINTS, challenger_share_ppm
+from controller.status import Attempt, Epoch, Progress, RolloutStatus
+from router.assignment import POINTS, Arm, challenger_share_ppm
 from router.table import Attribute, Limits, RouteTable, Source, Target
 
 NO_EPOCH = 0  # the number of an allocation that is no evidence
@@ -67,8 +67,10 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     observed, attempt = status.observed, status.attempt
     if attempt is None or not observed.champion_upstreams:
         return status
+    if status.progress is Progress.PROMOTED:
+        return _renewed(status, _promoted(spec, status, attempt))
     epoch = status.current_epoch
-    live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.PROMOTED)
+    live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK)
     meets = live and bool(observed.challenger_upstreams)
     table = RouteTable(
         generation=status.table.generation if status.table else 0,
@@ -80,18 +82,47 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         challenger=Target(version=attempt.challenger, upstreams=observed.challenger_upstreams) if meets else None,
         unit=_unit(spec.unit),
         attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
-        **_shares(status, epoch, meets),
+        **_shares(epoch, meets),
         **_policy(spec),
     )
+    return _renewed(status, table)
+
+
+def _renewed(status: RolloutStatus, table: RouteTable) -> RolloutStatus:
     if status.table is not None and table == status.table:
         return status
     return status.model_copy(update={"table": table.model_copy(update={"generation": table.generation + 1})})
 
 
-def _shares(status: RolloutStatus, epoch: Epoch | None, meets: bool) -> dict[str, int]:
+def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> RouteTable:
+    """The rollout is over: the promoted version is the champion now, and nobody is on trial."""
+    return RouteTable(
+        generation=status.table.generation if status.table else 0,
+        rollout=status.rollout,
+        attempt=attempt.number,
+        epoch=NO_EPOCH,
+        salt=attempt.salt,
+        champion=Target(version=attempt.challenger, upstreams=status.observed.champion_upstreams),
+        unit=_unit(spec.unit),
+        attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
+        **_policy(spec),
+    )
+
+
+def servers_wanted(status: RolloutStatus) -> dict[Arm, str | None]:
+    """Which version each arm's server has to run; None: none is needed."""
+    attempt = status.attempt
+    if attempt is None:
+        return {}
+    if status.progress is Progress.PROMOTED:
+        return {"champion": attempt.challenger, "challenger": None}
+    return {"champion": attempt.champion, "challenger": None if status.progress.terminal else attempt.challenger}
+
+
+def _shares(epoch: Epoch | None, meets: bool) -> dict[str, int]:
     if not meets:
         return {"weight_bp": 0, "control_from_bp": POINTS, "mirror_bp": 0}
-    if epoch is None or status.progress is Progress.PROMOTED:  # promoted, the holdback is over or was never asked for
+    if epoch is None:  # promoting without a holdback
         return {"weight_bp": POINTS, "control_from_bp": POINTS, "mirror_bp": 0}
     return {
         "weight_bp": epoch.weight_bp,
