@@ -196,6 +196,8 @@ def register(tracking_uri: str, name: str, artifact_location: str | None = None)
     an alias that does is left alone (see ``point``). ``artifact_location`` is needed for a store without a
     server (``sqlite:///…``), which would else write into the current folder; a server has its own.
     """
+    # MLflow prints a link for each finished run; the standard output belongs to the caller.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     client = MlflowClient(tracking_uri)
     digest = _digest()
     have = _registered(client, name, digest)
@@ -254,12 +256,11 @@ def _digest() -> str:
 
 def _registered(client: MlflowClient, name: str, digest: str) -> dict[str, str]:
     """Role → its newest version with this digest."""
-    # A search by tag does not find what was tagged at creation on every store: filter here.
     found = client.search_model_versions(f"name = '{name}'")
     return {
-        version.tags[_TAG_ROLE]: str(version.version)  # a database store gives an integer
-        for version in sorted(found, key=lambda version: int(version.version))
-        if version.tags.get(_TAG_DIGEST) == digest and version.status == "READY"
+        known.tags[_TAG_ROLE]: str(known.version)  # a database store gives an integer
+        for known in sorted(found, key=lambda known: int(known.version))
+        if known.tags.get(_TAG_DIGEST) == digest and known.status == "READY"
     }
 
 
