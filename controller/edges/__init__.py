@@ -1,0 +1,1 @@
+"""The ports, implemented: each module here knows one system of the world."""
