@@ -1,0 +1,117 @@
+"""HTTP calls that end in time, whatever the other side does.
+
+A timeout per read is not a deadline: a server that sends one byte a second never exceeds it. So each call runs on a
+daemon thread of its own and is given up when the deadline is over; how many such threads may be left over is bounded.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import httpx
+
+from controller.errors import EdgeError
+
+# It logs every address it calls, and a webhook's address is its password.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class Call(NamedTuple):
+    """A request to make. ``body`` is JSON text."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+
+
+class Answer(NamedTuple):
+    """What came back, whatever the status."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Exchange:
+    """Makes calls in parallel under one deadline. Errors carry no address: a webhook's address is a secret."""
+
+    def __init__(
+        self,
+        deadline_s: float,
+        *,
+        headers: dict[str, str] | None = None,
+        answer_limit: int = 1 << 20,
+        hanging_limit: int = 32,
+        proxies: bool = False,
+    ) -> None:
+        """``answer_limit`` in bytes; ``hanging_limit``: calls that may be under way or given up and not yet ended;
+        ``proxies``: whether the proxy variables of the environment apply."""
+        self._deadline_s = deadline_s
+        self._answer_limit = answer_limit
+        self._free = threading.BoundedSemaphore(hanging_limit)
+        self._client = httpx.Client(timeout=deadline_s, headers=headers, trust_env=proxies)
+
+    def all(self, calls: Sequence[Call]) -> list[Answer | EdgeError]:
+        """One result per call, in their order, not later than the deadline."""
+        results: list[Answer | EdgeError] = [EdgeError(f"no answer within {self._deadline_s:g} s") for _ in calls]
+        done: queue.SimpleQueue[tuple[int, Answer | EdgeError]] = queue.SimpleQueue()
+        end = time.monotonic() + self._deadline_s
+        started = 0
+        for index, call in enumerate(calls):
+            if self._free.acquire(blocking=False):
+                threading.Thread(target=self._run, args=(index, call, end, done), daemon=True).start()
+                started += 1
+            else:
+                results[index] = EdgeError("too many earlier calls still hang")
+        for _ in range(started):
+            try:
+                index, result = done.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                break
+            results[index] = result
+        return results
+
+    def one(self, call: Call) -> Answer:
+        """The answer to ``call``; EdgeError without one."""
+        (result,) = self.all([call])
+        if isinstance(result, EdgeError):
+            raise result
+        return result
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _run(
+        self, index: int, call: Call, end: float, done: "queue.SimpleQueue[tuple[int, Answer | EdgeError]]"
+    ) -> None:
+        try:
+            done.put((index, self._make(call, end)))
+        except Exception as error:  # noqa: BLE001 — whatever it is, the caller waits for a result
+            done.put((index, EdgeError(_reason(error))))
+        finally:
+            self._free.release()
+
+    def _make(self, call: Call, end: float) -> Answer:
+        headers = {"content-type": "application/json"} if call.body is not None else None
+        with self._client.stream(call.method, call.url, content=call.body, headers=headers) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > self._answer_limit:
+                    raise EdgeError(f"an answer of more than {self._answer_limit} bytes")
+                if time.monotonic() > end:
+                    raise EdgeError("the answer did not end in time")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EdgeError):
+        return str(error)
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.TransportError):
+        return f"not reachable ({error})"
+    return f"{type(error).__name__}"
