@@ -75,6 +75,9 @@ class RouteTable(Wire):
     challenger: Target | None = None
     weight_bp: BasisPoints = 0
     control_from_bp: BasisPoints = 10_000
+    counted_bp: BasisPoints = Field(
+        10_000, description="challenger units from here on are served by it without being evidence (holdback)"
+    )
     mirror_bp: BasisPoints = Field(
         0, description="share of units whose requests the challenger answers unseen"
     )
