@@ -193,6 +193,21 @@ class JournalFiles:
         self._descriptor = self._lock = -1
 
 
+def is_free(directory: Path, journal: str) -> bool:
+    """Whether nobody writes ``journal`` at the moment. Raises OSError where that cannot be found out."""
+    try:
+        descriptor = os.open(directory / f"{journal}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _repaired(descriptor: int) -> int:
     """Cut everything after the last newline; answers where the first line ends, 0 without a line."""
     size = os.fstat(descriptor).st_size

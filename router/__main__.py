@@ -1,0 +1,5 @@
+"""``python -m router``."""
+
+from router.command import router
+
+router(prog_name="router")
