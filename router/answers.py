@@ -1,0 +1,61 @@
+"""The bytes of answers: heads written anew for the client, and the router's own short answers."""
+
+from http import HTTPStatus
+
+import orjson
+
+from router.heads import Response
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_NO_BODY = frozenset((204, 304))
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE = b"Connection: close\r\n"
+KEEP_ALIVE = b"Connection: keep-alive\r\n"
+
+
+def status_line(status: int) -> bytes:
+    """First line of an answer; the router names the status itself."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def whole(response: Response, body: bytes, *, own: bytes, to_head: bool) -> bytes:
+    """A complete answer. ``own`` are the router's field lines, each with its CRLF."""
+    lines = b"\r\n".join(response.lines)
+    if lines:
+        lines += b"\r\n"
+    status = response.status
+    if to_head or status in _NO_BODY:
+        length = response.fields.get(b"content-length")
+        said = b"" if length is None or status == 204 else b"Content-Length: %b\r\n" % length
+        return b"%b%b%b%b\r\n" % (status_line(status), lines, own, said)
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (status_line(status), lines, own, len(body), body)
+
+
+def begun(response: Response, *, own: bytes, chunks: bool) -> bytes:
+    """The head of an answer that is passed on while it comes."""
+    lines = b"\r\n".join(response.lines)
+    if lines:
+        lines += b"\r\n"
+    framing = b""
+    if response.length >= 0:
+        framing = b"Content-Length: %d\r\n" % response.length
+    elif chunks:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    return b"%b%b%b%b\r\n" % (status_line(response.status), lines, own, framing)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def spoken(status: int, why: str, *, own: bytes = b"", to_head: bool = False) -> bytes:
+    """An answer of the router itself: a short JSON object that says why."""
+    body = orjson.dumps({"error": why})
+    return b"%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+        status_line(status),
+        own,
+        len(body),
+        b"" if to_head else body,
+    )

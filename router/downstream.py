@@ -1,0 +1,401 @@
+"""One client's connection: takes one request after the other, in order, and writes the answers.
+
+    HEAD ──(head read, body whole)──▶ BUSY ──(answered)──▶ HEAD
+    HEAD ──(body to come)──▶ BODY ──(whole)──▶ BUSY        BODY ──(too large to hold)──▶ BODY, passed on as it comes
+    any ──(refused, or to be closed with bytes unread)──▶ LINGER: what comes is thrown away until the client ends
+
+A client that pipelines is answered one request at a time; what it sent ahead waits here, up to a limit, and then in
+its own socket.
+"""
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from router import answers
+from router.errors import Refused
+from router.exchange import Exchange
+from router.framing import ChunkedBody
+from router.heads import Request, RequestReader
+
+if TYPE_CHECKING:
+    from router.plane import Plane
+
+_AHEAD_BYTES = 64 << 10
+_LINGER_BYTES = 1 << 20
+
+
+class _At(Enum):
+    HEAD = 0
+    BODY = 1
+    BUSY = 2
+    LINGER = 3
+
+
+class Client(asyncio.Protocol):
+    """The server side of one connection."""
+
+    __slots__ = (
+        "__weakref__",
+        "_ahead",
+        "_at",
+        "_budget",
+        "_chunked",
+        "_crowded",
+        "_ended",
+        "_exchange",
+        "_left",
+        "_pieces",
+        "_plane",
+        "_reader",
+        "_request",
+        "_taken",
+        "_thrown",
+        "peer",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, plane: "Plane") -> None:
+        self._plane = plane
+        self._reader = RequestReader()
+        self._at = _At.HEAD
+        self._ahead = b""
+        self._request: Request | None = None
+        self._pieces: list[bytes] = []
+        self._chunked: ChunkedBody | None = None
+        self._left = 0
+        self._budget = 0
+        self._exchange: Exchange | None = None
+        self._ended = False
+        self._crowded = False
+        self._taken = 0
+        self._thrown = 0
+        self.peer = b""
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        plane = self._plane
+        plane.counters.connections += 1
+        plane.clients.add(self)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]).partition("%")[0].encode() if peer else b"unknown"
+        if len(plane.clients) > plane.config.max_connections:
+            longest_idle = plane.idle.oldest()
+            if longest_idle is None:
+                plane.counters.overload += 1
+                self.refuse(503, "too many connections")
+                return
+            plane.idle.remove(longest_idle)
+            longest_idle.transport.abort()
+        plane.idle.add(self, plane.loop.time())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        plane = self._plane
+        plane.clients.discard(self)
+        for queue in (plane.idle, plane.heads, plane.bodies, plane.lingering):
+            queue.remove(self)
+        self._give_back()
+        self._at = _At.LINGER
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        # A client that has sent its request may shut down its side and still wants the answer.
+        return self._at is _At.BUSY or bool(self._ahead)
+
+    def pause_writing(self) -> None:
+        self._crowded = True
+        if self._exchange is not None:
+            self._exchange.client_crowded()
+
+    def resume_writing(self) -> None:
+        self._crowded = False
+        if self._exchange is not None:
+            self._exchange.client_ready()
+        elif self._at is _At.HEAD:
+            self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        at = self._at
+        if at is _At.HEAD:
+            if self._ahead:
+                data, self._ahead = self._ahead + data, b""
+            self._take_head(data)
+        elif at is _At.BODY:
+            self._take_body(data)
+        elif at is _At.BUSY:
+            self._ahead += data
+            if len(self._ahead) > _AHEAD_BYTES:
+                self.transport.pause_reading()
+        else:
+            self._thrown += len(data)
+            if self._thrown > _LINGER_BYTES:
+                self.transport.abort()
+
+    # Reading requests.
+
+    def _take_head(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n") + 4
+        if end == 3 or end > self._plane.config.max_header_bytes:
+            self._part_of_head(data)
+            return
+        if data.startswith(b"\r\n"):
+            # Some clients end a body with a line break that is not theirs to send (RFC 9112, 2.2).
+            self._ahead = data[2:]
+            self._resume()
+            return
+        try:
+            request = self._reader.read(data[:end])
+        except Refused as refused:
+            self.refuse(refused.status, refused.why)
+            return
+        self._request = request
+        rest = data[end:]
+        length = request.length
+        plane = self._plane
+        if length == 0:
+            self._ahead = rest
+            self._begin(request)
+        elif length == len(rest) and plane.routes is not None and length <= plane.routes.replay_bytes:
+            request.body = rest
+            self._reader.skip(rest)
+            self._begin(request)
+        else:
+            self._begin_body(request, rest)
+
+    def _part_of_head(self, data: bytes) -> None:
+        plane = self._plane
+        if len(data) > plane.config.max_header_bytes:
+            self.refuse(431, f"the head of a request may have {plane.config.max_header_bytes} bytes")
+            return
+        if self._ended:
+            self._close()
+            return
+        if self not in plane.heads:
+            plane.idle.remove(self)
+            plane.heads.add(self, plane.loop.time())
+        self._ahead = data
+
+    def _begin_body(self, request: Request, rest: bytes) -> None:
+        plane = self._plane
+        if request.length > plane.config.max_body_bytes:
+            self.refuse(413, f"the body of a request may have {plane.config.max_body_bytes} bytes")
+            return
+        if plane.routes is None:
+            self._no_table()
+            return
+        if not rest and b"expect" in request.fields and not request.http10:
+            self.transport.write(answers.CONTINUE)
+        self._reader.renew()
+        self._at = _At.BODY
+        self._pieces = []
+        self._left = request.length
+        self._chunked = ChunkedBody() if request.length < 0 else None
+        self._taken = 0
+        plane.idle.remove(self)
+        plane.heads.remove(self)
+        self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        try:
+            data, done = self._unframed(data)
+        except Refused as refused:
+            self._break_body(refused)
+            return
+        plane = self._plane
+        self._taken += len(data)
+        if self._taken > plane.config.max_body_bytes:
+            self._break_body(Refused(413, f"the body of a request may have {plane.config.max_body_bytes} bytes"))
+            return
+        if done:
+            plane.bodies.remove(self)
+        elif self._ended:
+            self._close()
+            return
+        else:
+            plane.bodies.add(self, plane.loop.time())
+        if self._exchange is not None:
+            if done:
+                self._at = _At.BUSY
+            self._exchange.request_part(data, done)
+        else:
+            self._hold(data, done)
+
+    def _unframed(self, data: bytes) -> tuple[bytes, bool]:
+        """What is body in the data, and whether it ends there; the rest is kept for the next request."""
+        if self._chunked is not None:
+            data = self._chunked.feed(data)
+            if self._chunked.done:
+                self._ahead = self._chunked.rest
+            return data, self._chunked.done
+        left = self._left
+        if len(data) > left:
+            self._ahead = data[left:]
+            data = data[:left]
+        self._left = left - len(data)
+        return data, self._left == 0
+
+    def _hold(self, data: bytes, done: bool) -> None:
+        """Keep a part of a body; begin where that was the last one, or where there is more than is to be held."""
+        plane = self._plane
+        request = self._request
+        assert request is not None
+        self._pieces.append(data)
+        self._budget += len(data)
+        plane.held_bytes += len(data)
+        if plane.held_bytes > plane.config.max_held_bytes:
+            plane.counters.overload += 1
+            self.refuse(503, "too many requests are being received")
+        elif done or (plane.routes is not None and self._budget > plane.routes.replay_bytes):
+            request.whole = done
+            request.body = b"".join(self._pieces)
+            self._pieces = []
+            self._begin(request)
+
+    def _give_back(self) -> None:
+        self._plane.held_bytes -= self._budget
+        self._budget = 0
+
+    def _break_body(self, refused: Refused) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            self.refuse(refused.status, refused.why)
+            return
+        exchange.client_lost()
+        if exchange.started:
+            self.transport.abort()
+        else:
+            self.refuse(refused.status, refused.why)
+
+    def _begin(self, request: Request) -> None:
+        plane = self._plane
+        plane.idle.remove(self)
+        plane.heads.remove(self)
+        routes = plane.routes
+        if request.whole:
+            self._at = _At.BUSY
+        if routes is None:
+            self._no_table()
+            return
+        exchange = self._exchange = Exchange(plane, self, request, routes)
+        exchange.begin()
+
+    def _no_table(self) -> None:
+        self._plane.counters.overload += 1
+        self.refuse(503, "this router has no route table yet")
+
+    # Answering.
+
+    @property
+    def closing(self) -> bool:
+        """Whether the connection ends with the answer to the request at hand."""
+        request = self._request
+        return request is None or request.close or self._plane.draining or self._at is not _At.BUSY
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the answer at hand."""
+        self.transport.write(data)
+
+    def stop_upload(self) -> None:
+        """Read no more of the body for now."""
+        if self._at is _At.BODY:
+            self.transport.pause_reading()
+
+    def resume_upload(self) -> None:
+        """Go on reading the body."""
+        if self._at is _At.BODY and not self._ended:
+            self.transport.resume_reading()
+
+    def answered(self, *, close: bool) -> None:
+        """The answer at hand is complete, ``close`` if it said that the connection ends."""
+        self._exchange = None
+        self._request = None
+        self._give_back()
+        plane = self._plane
+        if self.transport.is_closing():
+            return
+        if close or (self._ended and not self._ahead):
+            self._close()
+            return
+        self._at = _At.HEAD
+        plane.idle.add(self, plane.loop.time())
+        if self._crowded:
+            # No further request while the client does not read the answers it has.
+            self.transport.pause_reading()
+        elif self._ahead:
+            plane.loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        """Read on in what the client sent ahead."""
+        if self._at is not _At.HEAD or self._crowded or self.transport.is_closing():
+            return
+        data, self._ahead = self._ahead, b""
+        if not self._ended:
+            self.transport.resume_reading()
+        if data:
+            self._take_head(data)
+
+    def break_off(self) -> None:
+        """End the connection in the middle of an answer, so that the client sees that it is not complete."""
+        self.transport.abort()
+
+    def refuse(self, status: int, why: str) -> None:
+        """Answer with an error of our own, and end the connection."""
+        plane = self._plane
+        plane.counters.client_errors += status < 500
+        own = answers.CLOSE
+        if status == 503:
+            own += b"Retry-After: %d\r\n" % plane.config.retry_after_s
+        self.transport.write(answers.spoken(status, why, own=own))
+        self._linger()
+
+    def _close(self) -> None:
+        if self._at is _At.BODY or self._ahead:
+            # Closing with bytes unread would reset the connection, and the answer could be lost on its way.
+            self._linger()
+        else:
+            self._at = _At.LINGER
+            self.transport.close()
+
+    def _linger(self) -> None:
+        plane = self._plane
+        self._at = _At.LINGER
+        self._request = None
+        self._ahead = b""
+        self._pieces = []
+        self._give_back()
+        for queue in (plane.idle, plane.heads, plane.bodies):
+            queue.remove(self)
+        if self._ended or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        plane.lingering.add(self, plane.loop.time())
+
+    # Deadlines.
+
+    def too_long_idle(self) -> None:
+        """No request for too long."""
+        self._at = _At.LINGER
+        self.transport.close()
+
+    def too_long_head(self) -> None:
+        """The head of a request does not come to its end."""
+        self.refuse(408, "the head of the request took too long")
+
+    def too_long_body(self) -> None:
+        """The body of a request does not go on."""
+        self._break_body(Refused(408, "the body of the request took too long"))
+
+    def cut(self) -> None:
+        """Enough waited for the client's end."""
+        self.transport.abort()

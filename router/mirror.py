@@ -1,0 +1,78 @@
+"""A request that the challenger answers unseen, after the champion's answer is on its way to the client."""
+
+from typing import TYPE_CHECKING
+
+from router.call import Call
+from router.capture import Attempt, exposure
+from router.events import FallbackReason
+from router.judge import judge, passes_through, successful
+from router.pool import Backend
+from router.routing import Allotment
+from router.upstream import REASONS, Failure
+
+if TYPE_CHECKING:
+    pass
+
+
+class Mirror(Call):
+    """Sends a copy of a request to the challenger and records its answer; nobody waits for it."""
+
+    __slots__ = ("_allotment", "_answer_status")
+
+    def __init__(self, original: Call, allotment: Allotment, answer_status: int) -> None:
+        super().__init__(original.plane, original.routes, original.request, original.request_id, original.tail)
+        self._allotment = allotment._replace(arm="challenger", evidence=True)
+        self._answer_status = answer_status
+
+    def begin(self, challenger: Backend, now: float) -> None:
+        """Send it."""
+        self.plane.mirrors += 1
+        self.plane.counters.mirrored += 1
+        self.begin_call(challenger, self.routes.challenger_s, now)
+
+    def answer_pause(self) -> None:
+        """An answer that would not be judged is known as far as it will be."""
+        response = self.response
+        assert response is not None
+        limit = self.routes.judge_bytes
+        if self.received > limit or passes_through(response, limit):
+            self.drop_connection()
+            self._end(usable=successful(response), unjudged=True)
+
+    def answer_end(self) -> None:
+        """Judge and record it."""
+        self.connection = None
+        assert self.response is not None
+        verdict = judge(self.response, self.body(), self.request)
+        reason = None
+        if verdict is False:
+            reason = FallbackReason.UNUSABLE if successful(self.response) else FallbackReason.STATUS
+        self._end(usable=verdict is not False, unjudged=verdict is None, reason=reason)
+
+    def answer_failed(self, failure: Failure) -> None:
+        """A failure of the challenger, except where it is a limit of ours."""
+        self.connection = None
+        self._end(usable=False, reason=REASONS[failure])
+
+    def timed_out(self) -> None:
+        """It did not answer in time."""
+        self.drop_connection()
+        self._end(usable=False, reason=FallbackReason.TIMEOUT)
+
+    def _end(self, *, usable: bool, unjudged: bool = False, reason: FallbackReason | None = None) -> None:
+        plane = self.plane
+        now = plane.loop.time()
+        self.waiting.remove(self)
+        plane.mirrors -= 1
+        if usable:
+            plane.breaker.succeeded(now)
+        elif reason is not FallbackReason.OVERLOAD and (
+            reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300
+        ):
+            plane.breaker.failed(now)
+        attempt: Attempt = self.attempt(now, self.body(), usable=usable, unjudged=unjudged)
+        event = exposure(self.routes, self.request, self.request_id, self._allotment, attempt)
+        event["mirror"] = True
+        event["fallback_reason"] = reason
+        event["answer_status"] = self._answer_status
+        plane.writer.offer(event)

@@ -1,0 +1,117 @@
+"""What all requests of a worker share: the routes in force, the breaker, deadlines, counters, the journal."""
+
+import asyncio
+import os
+import time
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from router.breaker import Breaker
+from router.counters import Counters
+from router.deadlines import Deadlines
+from router.journal import Writer
+from router.pool import PoolLimits, PoolShelf
+from router.routing import Routes
+from router.table import RouteTable, WorkerState
+from router.worker_config import WorkerConfig
+
+if TYPE_CHECKING:
+    from router.downstream import Client
+
+_IDS = 256
+
+
+class Plane:
+    """One worker's data plane. Everything happens on its loop's thread.
+
+    ``routes`` changes between requests only: a request keeps what it found when it was assigned.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, config: WorkerConfig, writer: Writer) -> None:
+        self.loop = loop
+        self.config = config
+        self.writer = writer
+        self.counters = Counters()
+        self.routes: Routes | None = None
+        self.breaker = Breaker()
+        self._trial: tuple[Any, ...] | None = None
+        self.stale_from = 0.0
+        self.draining = False
+        self.mirrors = 0
+        self.held_bytes = 0
+        self.clients: set[Client] = set()
+        self.idle: Deadlines[Client] = Deadlines(loop, config.idle_s, methodcaller("too_long_idle"))
+        self.heads: Deadlines[Client] = Deadlines(loop, config.head_s, methodcaller("too_long_head"))
+        self.bodies: Deadlines[Client] = Deadlines(loop, config.body_s, methodcaller("too_long_body"))
+        self.lingering: Deadlines[Client] = Deadlines(loop, 1.0, methodcaller("cut"))
+        self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
+        self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
+        self._arms: dict[float, Deadlines[Any]] = {}
+        self._ids: list[str] = []
+        self.shelf = PoolShelf(
+            loop,
+            PoolLimits(config.champion_connections, config.champion_queue, config.connect_s, config.upstream_idle_s),
+            PoolLimits(config.challenger_connections, 0, config.connect_s, config.upstream_idle_s),
+        )
+
+    def use(self, table: RouteTable) -> None:
+        """Serve by this table from the next request on. Raises ValueError for addresses that are none."""
+        champion = self.shelf.backend("champion", table.champion)
+        challenger = None
+        if table.challenger is not None:
+            challenger = self.shelf.backend("challenger", table.challenger)
+        routes = Routes(table, champion, challenger)
+        trial = (table.rollout, table.attempt, table.challenger and table.challenger.version)
+        if trial != self._trial:
+            self._trial = trial
+            self.breaker = Breaker()
+        self.shelf.keep(champion, challenger)
+        for seconds in [s for s, waiting in self._arms.items() if not waiting]:
+            del self._arms[seconds]
+        self.routes = routes
+        self.counters.tables += 1
+        self.heard(time.time_ns() // 1000)
+
+    def heard(self, t: int) -> None:
+        """The controller was heard of at ``t`` (µs since the epoch)."""
+        if self.routes is not None:
+            age = max(0.0, time.time() - t / 1e6)
+            self.stale_from = self.loop.time() - age + self.routes.table.ttl_s
+
+    def deadlines(self, seconds: float) -> Deadlines[Any]:
+        """The queue of those whom a model server has to answer within so many seconds."""
+        found = self._arms.get(seconds)
+        if found is None:
+            found = self._arms[seconds] = Deadlines(self.loop, seconds, methodcaller("timed_out"))
+        return found
+
+    def request_id(self) -> str:
+        """A new random id of 32 hexadecimal digits."""
+        ids = self._ids
+        if not ids:
+            drawn = os.urandom(16 * _IDS).hex()
+            ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
+        return ids.pop()
+
+    def state(self) -> WorkerState:
+        """What this worker says of itself."""
+        return WorkerState(
+            worker=self.config.worker,
+            generation=-1 if self.routes is None else self.routes.generation,
+            breaker=self.breaker.state,
+            breaker_open_ms=self.breaker.unavailable_ms(self.loop.time()),
+            dropped=self.writer.dropped,
+        )
+
+    def numbers(self) -> dict[str, float]:
+        """Every counter and gauge by name."""
+        return {
+            **self.counters.named(),
+            **self.writer.counters(),
+            "client_connections": len(self.clients),
+            "upstream_connections": self.shelf.connections,
+            "mirrors_in_flight": self.mirrors,
+            "held_bytes": self.held_bytes,
+            "breaker_opened_total": self.breaker.opened,
+            "breaker_open_ms": self.breaker.unavailable_ms(self.loop.time()),
+        }

@@ -1,0 +1,199 @@
+"""Connections to model servers: a bounded pool for each arm and address, and the choice between addresses.
+
+Arms never share a pool, also where they share an address: a challenger that hangs holds its own connections only.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from router.assignment import Arm
+from router.deadlines import Deadlines
+from router.table import Target
+from router.upstream import Caller, Connection, Failure
+
+# An address that refused a connection is tried last for this long.
+DOWN_S = 1.0
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """Connections to one address, callers that may wait for one, and times in seconds."""
+
+    connections: int
+    queue: int
+    connect_s: float
+    idle_s: float
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``[v6]:port`` or either after ``http://``. Raises ValueError."""
+    plain = address.removeprefix("http://").removesuffix("/")
+    host, colon, port = plain.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        if "://" in plain or "/" in plain or (colon and not plain.endswith("]")):
+            raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
+        host, port = plain, "80"
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not host.isascii() or any(c in host for c in " /@\r\n\t\\"):
+        raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
+    return host, int(port)
+
+
+class Pool:
+    """The connections of one arm to one address."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: str, limits: PoolLimits) -> None:
+        self.host, self.port = split_address(address)
+        shown = f"[{self.host}]" if ":" in self.host else self.host
+        self.authority = f"{shown}:{self.port}".encode()
+        self.down_until = 0.0
+        self._loop = loop
+        self._limits = limits
+        self._free: list[Connection] = []
+        self._idle: Deadlines[Connection] = Deadlines(loop, limits.idle_s, self._too_long_idle)
+        self._waiting: dict[Caller, None] = {}
+        self._open = 0
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._retired = False
+
+    @property
+    def pending(self) -> int:
+        """Requests on their way, and waiting."""
+        return self._open - len(self._free) + len(self._waiting)
+
+    @property
+    def connections(self) -> int:
+        """Open connections, and those being opened."""
+        return self._open + len(self._connecting)
+
+    def ask(self, caller: Caller) -> None:
+        """Send a caller's request as soon as there is a connection; tells it where there will be none."""
+        free = self._free
+        while free:
+            connection = free.pop()
+            self._idle.remove(connection)
+            if not connection.transport.is_closing():
+                connection.ask(caller)
+                return
+        if self.connections < self._limits.connections:
+            self._waiting[caller] = None
+            self._connect()
+        elif len(self._waiting) < self._limits.queue:
+            self._waiting[caller] = None
+        else:
+            caller.answer_failed(Failure.FULL)
+
+    def forget(self, caller: Caller) -> None:
+        """The caller does not wait any more."""
+        self._waiting.pop(caller, None)
+
+    def free(self, connection: Connection) -> None:
+        """A connection may take the next request."""
+        caller = self._next_waiting()
+        if caller is not None:
+            connection.ask(caller)
+        elif self._retired:
+            connection.transport.abort()
+        else:
+            self._free.append(connection)
+            self._idle.add(connection, self._loop.time())
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._open -= 1
+        if connection in self._free:
+            self._free.remove(connection)
+            self._idle.remove(connection)
+        if self._waiting and len(self._connecting) < len(self._waiting):
+            self._connect()
+
+    def retire(self) -> None:
+        """Close what is idle, and each other connection once it is free: no table names this pool any more."""
+        self._retired = True
+        for connection in self._idle.clear():
+            connection.transport.abort()
+
+    def _next_waiting(self) -> Caller | None:
+        for caller in self._waiting:
+            del self._waiting[caller]
+            return caller
+        return None
+
+    def _too_long_idle(self, connection: Connection) -> None:
+        connection.transport.abort()
+
+    def _connect(self) -> None:
+        task = self._loop.create_task(self._open_one())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _open_one(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                _, connection = await self._loop.create_connection(self._made, self.host, self.port)
+        except OSError:
+            self.down_until = self._loop.time() + DOWN_S
+            caller = self._next_waiting()
+            if caller is not None:
+                caller.answer_failed(Failure.REFUSED)
+            return
+        self.down_until = 0.0
+        if not connection.transport.is_closing():
+            self.free(connection)
+
+    def _made(self) -> Connection:
+        self._open += 1
+        return Connection(self)
+
+
+class Backend:
+    """One arm of a table: its version, and the pools of its addresses."""
+
+    __slots__ = ("_turn", "arm", "pools", "version")
+
+    def __init__(self, arm: Arm, version: str, pools: tuple[Pool, ...]) -> None:
+        self.arm = arm
+        self.version = version
+        self.pools = pools
+        self._turn = 0
+
+    def pick(self, now: float) -> Pool:
+        """The address with the fewest requests on their way, in turn among equals; one that is up if any is."""
+        pools = self.pools
+        if len(pools) == 1:
+            return pools[0]
+        self._turn = turn = (self._turn + 1) % len(pools)
+        around = pools[turn:] + pools[:turn]
+        return min(around, key=lambda pool: (pool.down_until > now, pool.pending))
+
+
+class PoolShelf:
+    """The pools that exist, so that a new table finds the connections of the old one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, champion: PoolLimits, challenger: PoolLimits) -> None:
+        self._loop = loop
+        self._limits: dict[Arm, PoolLimits] = {"champion": champion, "challenger": challenger}
+        self._pools: dict[tuple[Arm, tuple[str, int]], Pool] = {}
+
+    def backend(self, arm: Arm, target: Target) -> Backend:
+        """The arm as a table describes it, over pools that exist already where they do. Raises ValueError."""
+        pools = []
+        for address in target.upstreams:
+            place = (arm, split_address(address))
+            if place not in self._pools:
+                self._pools[place] = Pool(self._loop, address, self._limits[arm])
+            pools.append(self._pools[place])
+        return Backend(arm, target.version, tuple(dict.fromkeys(pools)))
+
+    def keep(self, *backends: Backend | None) -> None:
+        """Retire the pools that none of these uses."""
+        used = {pool for backend in backends if backend is not None for pool in backend.pools}
+        for place, pool in list(self._pools.items()):
+            if pool not in used:
+                del self._pools[place]
+                pool.retire()
+
+    @property
+    def connections(self) -> int:
+        """Connections to model servers, of all pools in use."""
+        return sum(pool.connections for pool in self._pools.values())

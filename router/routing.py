@@ -1,0 +1,85 @@
+"""A route table compiled for speed: from a request to its unit, arm and attributes in one call."""
+
+from typing import Literal, NamedTuple
+
+from router.assignment import Arm, point
+from router.heads import Request
+from router.pool import Backend
+from router.subject import ATTRIBUTE_CHARS, UNIT_CHARS, extractor
+from router.table import RouteTable
+
+AssignedBy = Literal["hash", "override", "none"]
+
+
+class Allotment(NamedTuple):
+    """Where a request goes, and why.
+
+    ``mirror``: the challenger shall see it as well. ``mint``: its client needs a unit of its own.
+    """
+
+    unit: str | None
+    arm: Arm
+    evidence: bool
+    assigned_by: AssignedBy
+    mirror: bool
+    mint: bool
+
+
+_NO_UNIT = Allotment(None, "champion", False, "none", False, False)
+_MINT = Allotment(None, "champion", False, "none", False, True)
+
+
+class Routes:
+    """One table at work. Equal tables allot equally, in every process."""
+
+    def __init__(self, table: RouteTable, champion: Backend, challenger: Backend | None) -> None:
+        self.table = table
+        self.champion = champion
+        self.challenger = challenger
+        self.generation = table.generation
+        self.attempt = table.attempt
+        self.epoch = table.epoch
+        limits = table.limits
+        self.replay_bytes = limits.replay_bytes
+        self.judge_bytes = limits.judge_bytes
+        self.capture_bytes = limits.capture_bytes
+        self.challenger_s = limits.challenger_timeout_ms / 1000
+        self.champion_s = limits.champion_timeout_ms / 1000
+        self.replay = table.replay_to_champion
+        self._salt = table.salt
+        self._weight = table.weight_bp
+        self._control_from = table.control_from_bp
+        self._counted = table.counted_bp
+        self._mirror = table.mirror_bp
+        self._unit = extractor(table.unit)
+        self.cookie = None if table.unit.cookie is None else table.unit.cookie.encode("latin-1", "replace")
+        self._attributes = tuple((a.name, extractor(a.source)) for a in table.attributes)
+        override = table.override_header
+        self.override = None if override is None else override.lower().encode("latin-1", "replace")
+
+    def allot(self, request: Request, *, stale: bool) -> Allotment:
+        """Unit and arm of a request. A stale table sends everybody to the champion, as no evidence."""
+        unit = self._unit(request)
+        if unit is not None and len(unit) > UNIT_CHARS:
+            unit = None
+        if self.override is not None and self.override in request.fields:
+            arm = request.fields[self.override].strip(b" \t")
+            if arm == b"champion" or (arm == b"challenger" and self.challenger is not None and not stale):
+                return Allotment(unit, arm.decode(), False, "override", False, False)  # type: ignore[arg-type]
+        if unit is None:
+            return _NO_UNIT if self.cookie is None else _MINT
+        if stale:
+            return Allotment(unit, "champion", False, "hash", False, False)
+        place = point(self._salt, unit)
+        if place < self._weight:
+            return Allotment(unit, "challenger", place < self._counted, "hash", False, False)
+        return Allotment(unit, "champion", place >= self._control_from, "hash", place < self._mirror, False)
+
+    def attributes(self, request: Request) -> dict[str, str]:
+        """The named texts that the request has."""
+        found = {}
+        for name, extract in self._attributes:
+            value = extract(request)
+            if value is not None:
+                found[name] = value[:ATTRIBUTE_CHARS]
+        return found

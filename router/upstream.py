@@ -1,0 +1,263 @@
+"""One connection to a model server: one request at a time, and the answer as it comes.
+
+Whoever asks is a ``Caller``. It is told of the head, of each part of the body, of the end of each read
+(``answer_pause``, for passing on what came), and of the end; or, exactly once, that there will be none.
+"""
+
+import asyncio
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from router.errors import Refused
+from router.events import FallbackReason
+from router.framing import ChunkedBody
+from router.heads import Response, ResponseReader
+
+if TYPE_CHECKING:
+    from router.pool import Pool
+
+MAX_RESPONSE_HEAD = 64 << 10
+
+
+class Failure(Enum):
+    """Why there is no (complete) answer."""
+
+    REFUSED = "refused"  # no connection; nothing was sent
+    FULL = "full"  # no connection was free; nothing was sent
+    STALE = "stale"  # a kept connection turned out to be closed; no byte of an answer came
+    BROKEN = "broken"  # reset, cut, or not HTTP
+
+
+REASONS = {
+    Failure.REFUSED: FallbackReason.ERROR,
+    Failure.FULL: FallbackReason.OVERLOAD,
+    Failure.STALE: FallbackReason.ERROR,
+    Failure.BROKEN: FallbackReason.ERROR,
+}
+
+
+class Caller(Protocol):
+    """Who asks a model server. ``to_head``: by HEAD. ``streamed``: not all of the request is there yet."""
+
+    @property
+    def to_head(self) -> bool: ...
+
+    @property
+    def streamed(self) -> bool: ...
+
+    def outgoing(self, connection: "Connection") -> bytes:
+        """The request, now that there is a connection for it."""
+
+    def sendable(self) -> None:
+        """More of a streamed request may be sent."""
+
+    def crowded(self) -> None:
+        """Stop sending a streamed request for now."""
+
+    def answer_head(self, response: Response) -> None: ...
+
+    def answer_body(self, data: bytes) -> None: ...
+
+    def answer_pause(self) -> None: ...
+
+    def answer_end(self) -> None: ...
+
+    def answer_failed(self, failure: Failure) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_left",
+        "_reader",
+        "_received",
+        "_renew",
+        "_response",
+        "_used",
+        "caller",
+        "pool",
+        "sending",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
+        self.caller: Caller | None = None
+        self.sending = False
+        self._reader = ResponseReader()
+        self._buffer = b""
+        self._response: Response | None = None
+        self._chunked: ChunkedBody | None = None
+        self._left = 0
+        self._used = False
+        self._received = False
+        # llhttp was not told of a body (it came in parts, or in chunks): it cannot read the next head.
+        self._renew = False
+
+    def ask(self, caller: Caller) -> None:
+        """Send a caller's request; of a streamed one the rest follows by ``send`` until ``sent``."""
+        self.caller = caller
+        self.sending = caller.streamed
+        self._received = False
+        self.transport.write(caller.outgoing(self))
+
+    def send(self, data: bytes) -> None:
+        """The next part of a streamed request."""
+        self.transport.write(data)
+
+    def sent(self) -> None:
+        """A streamed request is complete."""
+        self.sending = False
+
+    def abandon(self) -> None:
+        """The caller wants no answer any more; the connection cannot be used again."""
+        self.caller = None
+        self.transport.abort()
+
+    def pause(self) -> None:
+        """Read no more of the answer for now: who it is for does not keep up."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pool.lost(self)
+        caller = self.caller
+        if caller is None:
+            return
+        self.caller = None
+        if exc is None and self._response is not None and self._left == -2:
+            caller.answer_end()
+        else:
+            caller.answer_failed(Failure.STALE if self._used and not self._received else Failure.BROKEN)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.crowded()
+
+    def resume_writing(self) -> None:
+        if self.caller is not None:
+            self.caller.sendable()
+
+    def data_received(self, data: bytes) -> None:
+        caller = self.caller
+        if caller is None:
+            # Nobody asked: whatever this is, it must not become the answer to the next request.
+            self.transport.abort()
+            return
+        self._received = True
+        try:
+            if self._response is None:
+                data = self._take_head(caller, data)
+                if self._response is None:
+                    return
+            ended = self._take_body(caller, data)
+        except Refused:
+            self._break()
+            return
+        if self.caller is not caller:
+            return
+        if ended:
+            self._finish(caller)
+        else:
+            caller.answer_pause()
+
+    def _take_head(self, caller: Caller, data: bytes) -> bytes:
+        """Read the head, skipping informational ones; what follows it."""
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end == 3:
+                if len(data) > MAX_RESPONSE_HEAD:
+                    raise Refused(502, "the head of the response is too long")
+                self._buffer = data
+                return b""
+            response = self._reader.read(data[:end], to_head=caller.to_head)
+            data = data[end:]
+            if response.status >= 200:
+                break
+            if response.status == 101:
+                raise Refused(502, "nobody asked for another protocol")
+        self._response = response
+        self._left = response.length
+        if response.length == -1:
+            self._chunked = ChunkedBody()
+            self._renew = True
+        caller.answer_head(response)
+        return data
+
+    def _take_body(self, caller: Caller, data: bytes) -> bool:
+        """Hand on what is body in ``data``; whether that was all of it."""
+        if self.caller is not caller:
+            return False
+        left = self._left
+        if left >= 0:
+            if len(data) > left:
+                # More than the answer: the connection is not to be trusted with another one.
+                self._close_after()
+                data = data[:left]
+            if data:
+                self._left = left - len(data)
+                if len(data) == left and not self._renew:
+                    self._reader.skip(data)
+                else:
+                    self._renew = True
+                caller.answer_body(data)
+            return self._left == 0
+        if left == -2:
+            if data:
+                caller.answer_body(data)
+            return False
+        chunked = self._chunked
+        assert chunked is not None
+        data = chunked.feed(data)
+        if data:
+            caller.answer_body(data)
+        if chunked.rest:
+            self._close_after()
+        return chunked.done
+
+    def _close_after(self) -> None:
+        if self._response is not None:
+            self._response.close = True
+
+    def _finish(self, caller: Caller) -> None:
+        response = self._response
+        assert response is not None
+        self._response = None
+        self.caller = None
+        self._chunked = None
+        if self._renew or caller.to_head:
+            self._renew = False
+            self._reader.renew()
+        if response.close or self.sending or self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self._used = True
+            self.pool.free(self)
+        caller.answer_end()
+
+    def _break(self) -> None:
+        caller, self.caller = self.caller, None
+        self.transport.abort()
+        if caller is not None:
+            caller.answer_failed(Failure.BROKEN)

@@ -1,0 +1,205 @@
+"""A router worker: one process with one event loop, which serves by the table that its supervisor gives it.
+
+It accepts once its supervisor has said what to serve, and ends when it is told to drain, on SIGTERM, or when the
+supervisor is gone: it stops accepting, answers what is under way, and leaves its journal complete.
+"""
+
+import argparse
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from router.channel import Channel
+from router.downstream import Client
+from router.journal import Writer
+from router.plane import Plane
+from router.table import RouteTable
+from router.worker_config import WorkerConfig
+
+log = logging.getLogger("understudy.router.worker")
+
+_STATE_EVERY_S = 1.0
+# A client may have sent a request just before it could see that an idle connection ends.
+_IDLE_GRACE_S = 1.0
+_DRAIN_LOOK_S = 0.02
+
+
+class Worker:
+    """The process: listening socket, channel, data plane, and their end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
+        writer = Writer(
+            config.journal_dir,
+            f"{config.router}-{config.worker}",
+            capacity=config.journal_capacity,
+            flush_ms=config.journal_flush_ms,
+            rotate_bytes=config.journal_rotate_bytes,
+            rotate_s=config.journal_rotate_s,
+        )
+        self.config = config
+        self.plane = Plane(loop, config, writer)
+        self.port = 0
+        self._loop = loop
+        self._channel = Channel(self._heard, self._supervisor_gone)
+        self._server: asyncio.Server | None = None
+        self._told = asyncio.Event()
+        self._ending = asyncio.Event()
+
+    async def run(self, channel_fd: int) -> None:
+        """Serve until told to end."""
+        channel = socket.socket(fileno=channel_fd)
+        channel.setblocking(False)
+        await self._loop.create_unix_connection(lambda: self._channel, sock=channel)
+        self._loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        self._loop.add_signal_handler(signal.SIGINT, self._ending.set)
+        try:
+            await self._either(self._told)
+            if not self._ending.is_set():
+                await self._listen()
+                await self._serve()
+            await self._drain()
+        finally:
+            self.plane.writer.close()
+            self._say()
+            self._channel.close()
+
+    async def _either(self, event: asyncio.Event, seconds: float | None = None) -> None:
+        """Wait for an event, or for the end."""
+        waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._ending.wait())]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _listen(self) -> None:
+        config = self.config
+        self._server = await self._loop.create_server(
+            lambda: Client(self.plane),
+            config.host,
+            config.port,
+            backlog=config.backlog,
+            reuse_address=True,
+            reuse_port=config.reuse_port,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        log.info("worker %s serves %s port %d", config.worker, config.host, self.port)
+
+    async def _serve(self) -> None:
+        while not self._ending.is_set():
+            self._say()
+            await self._either(self._ending, _STATE_EVERY_S)
+
+    async def _drain(self) -> None:
+        """Accept nothing more; answer what is under way; close what stays idle."""
+        plane = self.plane
+        plane.draining = True
+        if self._server is not None:
+            self._server.close()
+        began = self._loop.time()
+        said = began
+        while plane.clients or plane.mirrors:
+            now = self._loop.time()
+            if now - began > self.config.drain_s:
+                log.warning("worker %s ends with %d connections open", self.config.worker, len(plane.clients))
+                break
+            if now - began > min(_IDLE_GRACE_S, self.config.drain_s / 2):
+                for client in plane.idle.clear():
+                    client.too_long_idle()
+            if now - said > _STATE_EVERY_S:
+                said = now
+                self._say()
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        for client in list(plane.clients):
+            client.transport.abort()
+        # What they leave to be recorded is recorded by what the loop does next.
+        await asyncio.sleep(0)
+
+    # The channel.
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        match message.get("type"):
+            case "table":
+                self._use(message.get("table"))
+            case "heard":
+                t = message.get("t")
+                self.plane.heard(t if isinstance(t, int) else time.time_ns() // 1000)
+            case "poll":
+                self._loop.call_soon(self._say_if_listening)
+            case "drain":
+                self._ending.set()
+            case other:
+                log.error("the supervisor said %r, which is unknown", other)
+                return
+        self._told.set()
+
+    def _use(self, table: object) -> None:
+        routes = self.plane.routes
+        try:
+            parsed = RouteTable.model_validate(table, strict=False)
+            if routes is not None and parsed.generation < routes.generation:
+                log.error("table of generation %d is older than %d", parsed.generation, routes.generation)
+            elif routes is None or parsed != routes.table:
+                self.plane.use(parsed)
+            else:
+                self.plane.heard(time.time_ns() // 1000)
+        except (ValidationError, ValueError) as error:
+            log.error("a table that cannot be used: %s", error)
+            return
+        # Confirmed by the next turn of the loop: whatever is read from now on is routed by it.
+        self._loop.call_soon(self._say_if_listening)
+
+    def _say_if_listening(self) -> None:
+        if self._server is not None:
+            self._say()
+
+    def _say(self) -> None:
+        state = self.plane.state().model_dump(mode="json")
+        self._channel.say({"type": "state", "state": state, "counters": self.plane.numbers(), "port": self.port})
+
+    def _supervisor_gone(self) -> None:
+        self._ending.set()
+
+
+def main(config: WorkerConfig, channel_fd: int) -> None:
+    """Run a worker until it ends; the channel's descriptor is a connected stream socket."""
+    _raise_descriptor_limit()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(config, channel_fd))
+
+
+async def _run(config: WorkerConfig, channel_fd: int) -> None:
+    await Worker(asyncio.get_running_loop(), config).run(channel_fd)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m router.worker")
+    parser.add_argument("--config", required=True, help="WorkerConfig as JSON")
+    parser.add_argument("--channel-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    main(WorkerConfig.model_validate_json(arguments.config), arguments.channel_fd)

@@ -1,0 +1,45 @@
+"""What one router worker is told when it starts; everything else comes with the route table."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from router.table import Wire
+
+
+class WorkerConfig(Wire):
+    """Settings of one worker: one process, one event loop, one journal. Times in seconds, sizes in bytes."""
+
+    router: str = Field(max_length=63)
+    worker: str = Field(max_length=63, description="the worker's name; its journal is <router>-<worker>")
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535, description="0 takes any free port")
+    reuse_port: bool = True
+    backlog: int = Field(2_048, ge=1)
+
+    journal_dir: Path
+    journal_capacity: int = Field(10_000, ge=1)
+    journal_flush_ms: float = Field(100.0, gt=0)
+    journal_rotate_bytes: int = Field(64 << 20, ge=4_096)
+    journal_rotate_s: float = Field(3_600.0, gt=0)
+
+    max_connections: int = Field(4_096, ge=1, description="clients; beyond, the longest idle one has to go")
+    max_header_bytes: int = Field(32 << 10, ge=256, le=1 << 20)
+    max_body_bytes: int = Field(64 << 20, ge=0)
+    max_held_bytes: int = Field(256 << 20, ge=0, description="request bodies held at the same time, all clients")
+    idle_s: float = Field(75.0, gt=0, description="a client's connection without a request")
+    head_s: float = Field(10.0, gt=0, description="from the first byte of a request to the end of its head")
+    body_s: float = Field(60.0, gt=0, description="longest pause between two parts of a request's body")
+    stall_s: float = Field(60.0, gt=0, description="longest pause of a streamed answer, or of a client reading it")
+    total_s: float = Field(300.0, gt=0, description="one request from its head to the end of its answer")
+    drain_s: float = Field(15.0, ge=0, description="time for requests in flight when the worker is to end")
+
+    champion_connections: int = Field(1_024, ge=1, description="to each upstream")
+    champion_queue: int = Field(1_024, ge=0, description="requests that may wait for one of them")
+    challenger_connections: int = Field(256, ge=1, description="to each upstream; none free is Overload")
+    mirrors: int = Field(64, ge=0, description="mirrored requests in flight; beyond, they are not sent")
+    connect_s: float = Field(1.0, gt=0)
+    upstream_idle_s: float = Field(
+        4.0, gt=0, description="a connection kept for the next request; below the servers' own limit"
+    )
+    retry_after_s: int = Field(1, ge=1, description="said to clients that are turned away")
