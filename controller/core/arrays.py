@@ -33,7 +33,7 @@ def log_mean_exp(values: npt.ArrayLike, axis: int = -1) -> float | FloatArray:
     A number for one-dimensional `values`, else an array without that axis.
     """
     logs = as_array(values)
-    require("values", "not empty", logs.ndim > 0 and logs.shape[axis] > 0)
+    require("values", "at least one number", logs.ndim > 0 and logs.shape[axis] > 0)
     top = np.max(logs, axis=axis, keepdims=True)
     shift = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore", over="ignore"):

@@ -118,7 +118,7 @@ def log_e_one_sided(theta: T, se2: T, tau: T | float) -> T:
 def log_e_one_sided_mixture(theta: T, se2: T, taus: Sequence[T | float]) -> T:
     """Log of the mean over `taus` of the one-sided e-value, so that a small and a gross effect are both found early."""
     logs = [as_array(log_e_one_sided(theta, se2, tau)) for tau in taus]
-    require("taus", "not empty", len(logs) > 0)
+    require("taus", "at least one number", len(logs) > 0)
     result: T = plain(as_array(log_mean_exp(np.stack(np.broadcast_arrays(*logs)), axis=0)))
     return result
 

@@ -75,7 +75,7 @@ def delong(positive_scores: npt.ArrayLike, negative_scores: npt.ArrayLike) -> tu
     infinite. Where the scores separate the labels perfectly it is 0.
     """
     positive, negative = _rows(positive_scores, "positive_scores"), _rows(negative_scores, "negative_scores")
-    require("positive_scores and negative_scores", "not empty", positive.size and negative.size)
+    require("positive_scores and negative_scores", "at least one number each", positive.size and negative.size)
     of_positive, of_negative = _placements(positive, negative), _placements(negative, positive)
     variance = _mean_covariance(of_positive, of_positive) + _mean_covariance(of_negative, of_negative)
     return float(np.mean(of_positive)), variance
