@@ -90,7 +90,9 @@ def rolling_back(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """Weight 0 confirmed (or 10 s gone) → aliases back → terminal."""
     attempt, o = status.attempt, status.observed
     assert attempt is not None
-    if not confirmed(status) and status.clock - status.rolled_at < CONFIRM_LIMIT:
+    # The table in status may still be the one from before the rollback was decided, at this very tick.
+    back = status.table is None or (status.table.challenger is None and confirmed(status))
+    if not back and status.clock - status.rolled_at < CONFIRM_LIMIT:
         return status
     if o.registry_error is not None:
         return status

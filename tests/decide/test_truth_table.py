@@ -18,13 +18,12 @@ OVER = 600_000_000
 DAY = 86_400_000_000
 GOOD = Facts(step=1, is_last=True, step_elapsed=OVER, active=OVER, units=100, requests=1000)
 EARLY = GOOD._replace(step=0, is_last=False)
+VALID = Validity()
 STALE = Validity(Reason.STALE, "no events")
 MISMATCH = Validity(Reason.SAMPLE_RATIO_MISMATCH, "lost units")
 
 
-def outcome(
-    facts: Facts, evidence: tuple[Evidence, ...] = (), validity: Validity = Validity(), **spec: Any
-) -> Decision:
+def outcome(facts: Facts, evidence: tuple[Evidence, ...] = (), validity: Validity = VALID, **spec: Any) -> Decision:
     declared: RolloutSpec = rollout(**spec).spec
     return decide(declared, facts, evidence or (seen(), seen("errors")), validity)
 
