@@ -1,0 +1,180 @@
+"""From closed groups to cells, and from cells to the state of every test.
+
+The result depends on the groups and the plan alone: where a baseline was frozen or a mean changed, everything is
+made again from the first group on.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from controller.core.cells import (
+    OVERALL,
+    PPM,
+    ArmCell,
+    BaselineSums,
+    Block,
+    CountCell,
+    EpochPlan,
+    LatencyCell,
+    MetricPlan,
+    PairCell,
+    PairCountCell,
+    PairScoreCell,
+    ScoreCell,
+)
+from controller.core.fold import Fold, fold
+from controller.core.plans import bucket_of
+from controller.core.scores import PairFold
+from controller.edges.memory.events import ArmKey
+from controller.edges.memory.tally import Group, Values
+from controller.kinds import Kind
+from router.assignment import Arm
+
+Sums = Mapping[ArmKey, Values]
+Scores = dict[str, int]  # a unit's summed score in all earlier blocks
+
+
+class Folding:
+    """One metric's folds by segment, its pairs, and its baseline; ``blocks``: every cell that was folded."""
+
+    def __init__(self, keep_blocks: bool = False) -> None:
+        self._keep = keep_blocks
+        self._plan: MetricPlan | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.folds: dict[str, Fold] = {}
+        self.pairs: dict[str, PairFold] = {}
+        self.baseline = BaselineSums()
+        self.blocks: list[Block] = []
+        self._used: dict[int, EpochPlan] = {}
+        self._scores: dict[tuple[str, bool], Scores] = {}
+        self._done = 0
+
+    def advance(self, plan: MetricPlan, epochs: Mapping[int, EpochPlan], groups: Sequence[Group]) -> None:
+        """Fold the groups that are new, or all where the plan or an epoch they were folded with has changed."""
+        if plan != self._plan or any(epochs.get(n) != e for n, e in self._used.items()):
+            self._reset()
+        self._plan = plan
+        for group in groups[self._done :]:
+            epoch = epochs.get(group.epoch)
+            if epoch is None:
+                break
+            self._used[group.epoch] = epoch
+            self._fold(plan, epoch, group)
+            self._done += 1
+
+    def _fold(self, plan: MetricPlan, epoch: EpochPlan, group: Group) -> None:
+        mirror = epoch.kind == "mirror"
+        if mirror or not plan.frozen:
+            self.baseline = _baseline(plan, self.baseline, group)
+        if not plan.frozen or (group.block, group.epoch) <= (plan.from_block, plan.from_epoch):
+            return
+        for segment, sums in sorted(group.sums.items()):
+            scores = self._scores.setdefault((segment, mirror), {})
+            if mirror:
+                block = _paired(plan, group, segment, sums, scores)
+            else:
+                block = _weighted(plan, epoch, group, segment, sums, scores)
+            if block is None:
+                continue
+            if self._keep:
+                self.blocks.append(block)
+            old = self.pairs.get(segment) if mirror else self.folds.get(segment)
+            new = fold(plan, epoch, old, block)
+            if isinstance(new, PairFold):
+                self.pairs[segment] = new
+            else:
+                self.folds[segment] = new
+
+
+def _of(sums: Sums, arm: str) -> dict[str, Values]:
+    return {unit: values for (whose, unit), values in sums.items() if whose == arm}
+
+
+def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums:
+    units = _of(group.sums.get(OVERALL, {}), "champion")
+    if not units:
+        return old
+    values = list(units.values())
+    buckets = Counter(dict(old.buckets))
+    x = y = nonzero = 0
+    if plan.family == "latency":
+        buckets.update(v[0] for v in values)
+        x = len(values)
+    elif plan.family == "failures":
+        x, y = len(values), sum(v[0] for v in values)
+        nonzero = y
+    else:
+        x, y = sum(v[0] for v in values), sum(v[1] for v in values)
+        nonzero = sum(v[1] != 0 for v in values)
+        if plan.kind is Kind.MEAN:
+            buckets.update(max(bucket_of(abs(v[1])), 1) if v[1] else 0 for v in values)
+    return BaselineSums(
+        blocks=old.blocks + 1,
+        last_block=group.block,
+        last_epoch=group.epoch,
+        units=old.units + len(values),
+        x=old.x + x,
+        y=old.y + y,
+        nonzero=old.nonzero + nonzero,
+        buckets=tuple(sorted(buckets.items())),
+    )
+
+
+def _weighted(
+    plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores
+) -> Block | None:
+    changes: Scores = {}
+    arms: dict[Arm, ArmCell | None] = {}
+    both: tuple[Arm, Arm] = ("champion", "challenger")
+    for arm in both:
+        units = _of(sums, arm)
+        if not units:
+            arms[arm] = None
+        elif plan.family == "failures":
+            arms[arm] = CountCell(len(units), sum(v[0] for v in units.values()))
+        elif plan.family == "latency":
+            arms[arm] = LatencyCell(len(units), tuple(sorted(Counter(v[0] for v in units.values()).items())))
+        else:
+            arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes)
+    for unit, score in changes.items():
+        scores[unit] = scores.get(unit, 0) + score
+    if arms["champion"] is None and arms["challenger"] is None:
+        return None
+    return Block(plan.name, segment, group.epoch, group.block, arms["champion"], arms["challenger"])
+
+
+def _score_cell(
+    plan: MetricPlan, epoch: EpochPlan, arm: Arm, units: Mapping[str, Values], scores: Scores, changes: Scores
+) -> ScoreCell:
+    side = PPM - epoch.pi_ppm if arm == "challenger" else -epoch.pi_ppm
+    mean = epoch.means.get(plan.name, 0)
+    total = [0] * 8
+    for unit, (x, uncut) in units.items():
+        y = uncut if plan.cap is None else max(-plan.cap, min(plan.cap, uncut))
+        score, old = side * (y - mean * x), scores.get(unit, 0)
+        changes[unit] = changes.get(unit, 0) + score
+        for i, term in enumerate((1, x, y, y * y, x * y, x * x, int(y != 0), (old + score) ** 2 - old**2)):
+            total[i] += term
+    return ScoreCell(*total)
+
+
+def _paired(plan: MetricPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
+    units = _of(sums, "pair")
+    if not units:
+        return None
+    cell: PairCell
+    if plan.family == "failures":
+        worse = sum(b and not a for a, b in units.values())
+        better = sum(a and not b for a, b in units.values())
+        cell = PairCountCell(len(units), worse, better)
+    else:
+        x = d_sum = dd = clustered = champion_y = 0
+        for unit, (rows, y_a, y_b) in units.items():
+            d, old = y_b - y_a, scores.get(unit, 0)
+            x, d_sum, dd, champion_y = x + rows, d_sum + d, dd + d * d, champion_y + y_a
+            clustered += (old + d) ** 2 - old**2
+            scores[unit] = old + d
+        cell = PairScoreCell(len(units), x, d_sum, dd, clustered, champion_y)
+    return Block(plan.name, segment, group.epoch, group.block, pair=cell)

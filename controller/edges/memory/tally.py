@@ -1,0 +1,173 @@
+"""One metric, from settled events to closed groups: what every unit contributed to every final block.
+
+A group keeps the units' own values, uncut and not centred. Cells depend on the baseline and the means as well, so
+they are made from groups later (``folding``) and can be made again.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
+from controller.core.plans import bucket_of
+from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
+from controller.edges.memory.losses import LARGEST, in_units, loss, scores_in
+from controller.edges.memory.seen import AttemptSeen, Seen
+from controller.kinds import Kind
+
+Values = tuple[int, ...]
+Sums = dict[str, dict[ArmKey, Values]]
+
+
+class Group(NamedTuple):
+    """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
+
+    ``unit`` and ``label``: (x, y). ``failures``: (1 if any). ``latency``: (largest bucket,). A pair of ``label``:
+    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed).
+    """
+
+    block: int
+    epoch: int
+    sums: Mapping[str, Mapping[ArmKey, Values]]
+
+
+class Tally:
+    """The open blocks of one metric in one attempt, and the groups that are closed. ``late``: ids of outcomes that
+    came in after the block was final to which they would have counted."""
+
+    def __init__(self, query: StatisticsQuery, plan: MetricPlan, seen: Seen, attempt: AttemptSeen) -> None:
+        self._query, self._plan, self._seen, self._attempt = query, plan, seen, attempt
+        self._service = plan.family in ("failures", "latency")
+        self._wait = 0 if self._service else plan.window + query.grace
+        self._open: dict[tuple[int, int], list[Exposed]] = {}
+        self._pairs: dict[tuple[int, int], list[Exposed]] = {}
+        self._exposures = self._outcomes = 0
+        self.groups: list[Group] = []
+        self.late: set[str] = set()
+
+    def advance(self, watermark: int, epochs: Mapping[int, EpochPlan]) -> None:
+        """Take in what is settled and close every block that is final at ``watermark``.
+
+        A block of an epoch that the caller does not know yet keeps it and all later ones open.
+        """
+        for e in self._attempt.exposures[self._exposures :]:
+            if e.hashed and e.epoch > 0:
+                self._expose(e)
+        for o, about in self._seen.outcomes[self._outcomes :]:
+            if o.name == self._plan.outcome and self._comes_late(o, about):
+                self.late.add(o.label.outcome_id)
+        self._exposures, self._outcomes = len(self._attempt.exposures), len(self._seen.outcomes)
+        limit = (watermark - self._wait) // self._plan.block
+        for block, number in sorted({*self._open, *self._pairs}):
+            if block >= limit or number not in epochs:
+                break
+            self._close(block, epochs[number])
+
+    def _expose(self, e: Exposed) -> None:
+        if e.partner is not None and self._plan.family in ("failures", "label"):
+            # The pair is complete when the later of both is.
+            champion, t = e.partner if e.mirror else e, max(e.t, e.partner.t)
+            if champion.hashed and e.place > e.partner.place:
+                self._pairs.setdefault((t // self._plan.block, e.epoch), []).append(champion)
+        if not e.mirror:
+            self._open.setdefault((e.t // self._plan.block, e.epoch), []).append(e)
+
+    def _in_time(self, label: Label, t: int) -> bool:
+        """Whether an outcome for something that was served at ``t`` came in before its block was final."""
+        return label.ingest_t < (t // self._plan.block + 1) * self._plan.block + self._wait
+
+    def _comes_late(self, o: Observation, e: Exposed | None) -> bool:
+        window = self._plan.window
+        if self._plan.family == "label":
+            about = e or self._seen.latest(o.unit or "", o.label.t)
+            if about is None or about.attempt != self._query.attempt or o.label.t > about.t + window:
+                return False
+            return not self._in_time(o.label, about.t)
+        unit = (e.unit if e is not None else o.unit) or ""
+        t = max(o.label.t, e.t) if e is not None else o.label.t
+        entries = (x for x in self._attempt.entries.get(unit, ()) if x.t <= t <= x.t + window)
+        return any(not self._in_time(o.label, x.t) for x in entries)
+
+    def _close(self, block: int, epoch: EpochPlan) -> None:
+        sums: Sums = {}
+        mirror = epoch.kind == "mirror"
+        for e in self._open.pop((block, epoch.number), ()):
+            if e.unit is None or not (e.arm == "champion" if mirror else e.evidence):
+                continue
+            values = self._values(e, e.unit)
+            if values is not None:
+                for segment in ("",) if mirror else e.segments(self._query.segments):
+                    self._merge(sums.setdefault(segment, {}), (e.arm, e.unit), values)
+        for e in self._pairs.pop((block, epoch.number), ()):
+            if mirror and e.partner is not None and e.unit is not None:
+                values = self._both(e, e.partner)
+                if values is not None:
+                    for segment in e.segments(self._query.segments):
+                        self._merge(sums.setdefault(segment, {}), ("pair", e.unit), values)
+        if sums:
+            self.groups.append(Group(block, epoch.number, sums))
+
+    def _merge(self, into: dict[ArmKey, Values], key: ArmKey, values: Values) -> None:
+        old = into.get(key)
+        if old is None:
+            into[key] = values
+        elif self._service:
+            into[key] = tuple(max(a, b) for a, b in zip(old, values, strict=True))
+        else:
+            into[key] = tuple(a + b for a, b in zip(old, values, strict=True))
+
+    def _values(self, e: Exposed, unit: str) -> Values | None:
+        """What ``e`` alone contributes; None where it contributes nothing."""
+        match self._plan.family:
+            case "failures":
+                return (int(not e.usable),)
+            case "latency":
+                return (bucket_of(e.latency),)
+            case "label":
+                costs = self._costs(e, self._labelled(e, e.t))
+                return (len(costs), sum(costs.values())) if costs else None
+        entries = self._attempt.entries[unit]
+        place = next((i for i, entry in enumerate(entries) if entry is e), None)
+        if place is None:
+            return None
+        until = entries[place + 1].t if place + 1 < len(entries) else e.t + self._plan.window + 1
+        return (1, self._unit_value(e, unit, until))
+
+    def _unit_value(self, e: Exposed, unit: str, until: int) -> int:
+        plan = self._plan
+        found = [
+            label.value
+            for t, label in self._seen.of_unit(plan.outcome or "", unit)
+            if e.t <= t <= e.t + plan.window and t < until and self._in_time(label, e.t)
+        ]
+        if plan.kind is Kind.PROPORTION:
+            return plan.scale if any(found) else 0
+        return max(-LARGEST, min(LARGEST, sum(in_units(value, plan.scale) for value in found)))
+
+    def _labelled(self, e: Exposed, final_t: int) -> dict[int, float]:
+        """The label of each row: the earliest within the window, in time for the block of ``final_t``."""
+        best: dict[int, Label] = {}
+        for row, label in self._seen.labels(self._plan.outcome or "", e):
+            due = label.t - e.t <= self._plan.window and self._in_time(label, final_t)
+            if due and (row not in best or label < best[row]):
+                best[row] = label
+        return {row: label.value for row, label in best.items()}
+
+    def _both(self, a: Exposed, b: Exposed) -> Values | None:
+        if self._service:
+            return (int(not a.usable), int(not b.usable))
+        labels = self._labelled(a, max(a.t, b.t))
+        of_a, of_b = self._costs(a, labels), self._costs(b, labels)
+        rows = of_a.keys() & of_b.keys()
+        return (len(rows), sum(of_a[r] for r in rows), sum(of_b[r] for r in rows)) if rows else None
+
+    def _costs(self, e: Exposed, labels: Mapping[int, float]) -> dict[int, int]:
+        """What each labelled row costs. A row whose answer was not kept whole does not count."""
+        scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else None
+        kind, scale = self._plan.kind, self._plan.scale
+        costs = {}
+        for row, label in labels.items():
+            if not e.usable:
+                costs[row] = loss(self._query, kind, scale, None, label)
+            elif scores is not None and row < len(scores):
+                costs[row] = loss(self._query, kind, scale, scores[row], label)
+        return costs
