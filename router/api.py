@@ -35,6 +35,8 @@ _APPEND_S = 5.0
 _APPENDS_AT_ONCE = 8
 _APPENDS_WAITING = 64
 _JOURNAL_BYTES = 8 << 20
+# Answers given while the body is still coming: the rest is not waited for.
+_UNREAD = {408, 413, 415}
 _JSON = {"application/json"}
 _LINES = {"application/x-ndjson", "application/jsonl", "application/x-jsonlines"}
 
@@ -52,6 +54,8 @@ class Fault(Exception):
         self.status = status
         self.content: dict[str, Any] = {"error": error, "problems": found or []}
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status in _UNREAD:
+            self.headers["Connection"] = "close"
         super().__init__(error)
 
     def response(self) -> JSONResponse:

@@ -33,7 +33,7 @@ class RouterSettings(BaseModel):
 
     name: str = Field(
         "router",
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         description="Name of this router; its journals are called after it.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from router.main import run, worker_command
+from router.main import BadUse, run, worker_command
 from router.settings import RouterSettings
 from router.supervisor import WorkerCommand
 from tests.router.journals import until
@@ -100,14 +101,24 @@ class Router:
         said: dict[str, Any] = answer.json()
         return said
 
+    def lift_file_limit(self) -> None:
+        """The disk has space again."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, unlimited)
+
     def end(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
 
 @contextmanager
-def started(directory: Path, mode: str = "good", *, ready: bool = True, **settings: Any) -> Iterator[Router]:
-    """A router on free ports, its files below ``directory``; ended, with all its workers, afterwards."""
+def started(
+    directory: Path, mode: str = "good", *, ready: bool = True, file_limit: int | None = None, **settings: Any
+) -> Iterator[Router]:
+    """A router on free ports, its files below ``directory``; ended, with all its workers, afterwards.
+
+    With ``file_limit`` no file of it grows beyond so many bytes: its disk is full.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     given = {
         "port": 0,
@@ -120,7 +131,7 @@ def started(directory: Path, mode: str = "good", *, ready: bool = True, **settin
     log = directory / f"log.{time.monotonic_ns()}"
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.router.routers", mode, json.dumps(given)],
+            [sys.executable, "-m", "tests.router.routers", mode, json.dumps(given), str(file_limit or "")],
             stderr=errors,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -142,4 +153,10 @@ def started(directory: Path, mode: str = "good", *, ready: bool = True, **settin
 
 if __name__ == "__main__":
     chosen = RouterSettings.model_validate_json(sys.argv[2])
-    sys.exit(run(chosen) if sys.argv[1] == "real" else run(chosen, channel_workers(sys.argv[1])))
+    if sys.argv[3]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+    try:
+        sys.exit(run(chosen) if sys.argv[1] == "real" else run(chosen, channel_workers(sys.argv[1])))
+    except BadUse as bad:
+        sys.stderr.write(f"{bad}\n")
+        sys.exit(2)

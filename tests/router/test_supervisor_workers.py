@@ -55,10 +55,9 @@ def test_the_journal_of_a_killed_worker_is_continued_by_its_successor(tmp_path: 
     with started(tmp_path) as router:
         router.put(table(1))
         journal = tmp_path / "journal"
-        for _ in range(3):
+        for life in range(1, 4):
             (pid,) = router.workers()
-            lives = _lives(journal)
-            until(lambda lives=lives: _lives(journal) > lives, "this worker writes")
+            until(lambda life=life: len(_lives(journal)) == life, "this worker writes")
             os.kill(pid, signal.SIGKILL)
             until(lambda pid=pid: set(router.workers()) - {pid} and router.generations() == [1], "replaced")
         assert router.end() == 0

@@ -1,0 +1,109 @@
+"""Who may use the control API, and from where."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from router.auth import is_loopback
+from tests.router.routers import Router, started, table
+
+TOKEN = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    with started(tmp_path_factory.mktemp("guarded"), token=TOKEN) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/v1/table", "/v1/state", "/v1/journals", "/metrics", "/openapi.json", "/nothing"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer caf\u00e9"]
+)
+def test_without_the_token_nothing_is_told(guarded: Router, path: str, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode()}
+    answer = guarded.control.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert TOKEN not in answer.text
+
+
+def test_without_the_token_nothing_is_changed(guarded: Router) -> None:
+    assert guarded.put(table(1)).status_code == 401
+    assert guarded.control.post("/v1/outcomes", json=[]).status_code == 401
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_bearer_of_the_token_may(guarded: Router, scheme: str) -> None:
+    answer = guarded.control.get("/v1/state", headers={"Authorization": f"{scheme} {TOKEN}"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_token(guarded: Router, path: str) -> None:
+    assert guarded.control.get(path).status_code in (200, 503)
+
+
+def test_workers_are_not_told_the_token(guarded: Router) -> None:
+    for pid, line in guarded.workers().items():
+        assert TOKEN not in line
+        assert TOKEN.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_metrics_can_be_opened(tmp_path: Path) -> None:
+    with started(tmp_path, token=TOKEN, open_metrics=True) as router:
+        assert router.control.get("/metrics").status_code == 200
+        assert router.control.get("/v1/state").status_code == 401
+
+
+def test_the_token_can_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    with started(tmp_path / "r", token_file=str(tmp_path / "token")) as router:
+        answer = router.control.get("/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert answer.status_code == 200
+        assert router.control.get("/v1/state").status_code == 401
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_beyond_loopback_a_token_is_needed(tmp_path: Path, host: str) -> None:
+    with started(tmp_path, control_host=host, ready=False) as router:
+        assert router.process.wait(20) == 2
+        assert f"--control-host {host} can be reached from other machines" in router.log()
+        assert "UNDERSTUDY_ROUTER_TOKEN" in router.log()
+
+
+def test_beyond_loopback_with_a_token_is_fine(tmp_path: Path) -> None:
+    with started(tmp_path, control_host="0.0.0.0", token=TOKEN) as router:
+        port = router.ready["control_port"]
+        answer = httpx.get(f"http://127.0.0.1:{port}/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8", 200), ("evil.example:8081", 403), ("10.0.0.1", 403)],
+)
+def test_without_a_token_a_foreign_name_does_not_lead_here(tmp_path: Path, host: str, status: int) -> None:
+    # A web page whose name is made to mean 127.0.0.1 sends its own name as the host.
+    with started(tmp_path) as router:
+        assert router.control.get("/v1/state", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.1", False),
+        ("no.such.host.invalid", False),
+    ],
+)
+def test_loopback_is_recognised(host: str, own: bool) -> None:
+    assert is_loopback(host) is own

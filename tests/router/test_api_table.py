@@ -1,0 +1,198 @@
+"""The route table: written with a generation check, kept for the next start, never half taken."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router.table import RouterState, RouteTable
+from tests.router.journals import until
+from tests.router.routers import Router, started, table
+
+
+@pytest.fixture(scope="module")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    with started(tmp_path_factory.mktemp("router")) as running:
+        yield running
+
+
+def test_without_a_table_the_router_says_that_it_is_not_ready(tmp_path: Path) -> None:
+    with started(tmp_path) as fresh:
+        assert fresh.control.get("/v1/table").status_code == 404
+        answer = fresh.control.get("/readyz")
+        assert (answer.status_code, answer.json()["error"]) == (503, "no route table yet")
+        assert answer.headers["retry-after"] == "1"
+        assert fresh.control.get("/healthz").status_code == 200
+        assert RouterState.model_validate(fresh.state()).generation == -1
+        fresh.put(table(0))
+        assert fresh.control.get("/readyz").status_code == 200
+
+
+def test_a_table_reads_back_as_it_was_written(router: Router) -> None:
+    challenger = {"version": "2", "upstreams": ["127.0.0.1:2", "127.0.0.1:3"]}
+    content = table(10, challenger=challenger, weight_bp=500, control_from_bp=5_000, attempt=2, epoch=4)
+    answer = router.put(content)
+    assert RouterState.model_validate_json(answer.content).confirmed == 10
+    assert RouteTable.model_validate_json(router.control.get("/v1/table").content) == RouteTable.model_validate(content)
+
+
+def test_the_same_table_again_changes_nothing(router: Router) -> None:
+    for _ in range(3):
+        assert router.put(table(20)).status_code == 200
+
+
+def test_an_older_generation_is_a_conflict(router: Router) -> None:
+    router.put(table(31))
+    answer = router.put(table(30))
+    assert answer.status_code == 409
+    assert answer.json()["error"] == "generation 30 is older than generation 31, which is served"
+    assert router.control.get("/v1/table").json()["generation"] == 31
+
+
+def test_another_content_under_the_same_generation_is_a_conflict(router: Router) -> None:
+    router.put(table(40))
+    answer = router.put(table(40, rollout="other"))
+    assert answer.status_code == 409
+    assert "needs a higher generation" in answer.json()["error"]
+    assert router.control.get("/v1/table").json()["rollout"] == "flights"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"weight_bp": 10_001}, "weight_bp"),
+        ({"weight_bp": "many"}, "weight_bp"),
+        ({"champion": {"version": "1", "upstreams": []}}, "champion.upstreams"),
+        ({"unit": {}}, "unit"),
+        ({"weihgt": 3}, "weihgt"),
+        ({"weight_bp": 5}, ""),  # no challenger
+        ({"generation": None}, "generation"),
+    ],
+)
+def test_a_table_with_a_fault_is_refused_and_the_field_named(
+    router: Router, change: dict[str, Any], field: str
+) -> None:
+    before = router.control.get("/v1/table").text
+    answer = router.put(table(1_000) | change)
+    assert answer.status_code == 400
+    assert answer.json()["problems"][0]["field"] == field
+    assert field in answer.json()["error"]
+    assert router.control.get("/v1/table").text == before
+
+
+def test_a_table_that_is_no_json_is_refused(router: Router) -> None:
+    answer = router.control.put("/v1/table", content=b"{", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_a_form_of_a_web_page_cannot_write_a_table(router: Router) -> None:
+    answer = router.control.put("/v1/table", content=json.dumps(table(9_999)), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_limit(router: Router) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 64 << 20:
+            sent += 1 << 16
+            yield b" " * (1 << 16)
+
+    # The answer comes while the body is still being sent: the client either reads it or finds the way closed.
+    try:
+        answer = router.control.put("/v1/table", content=endless(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+    except httpx.TransportError:
+        pass
+    assert sent < 32 << 20
+    assert router.control.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("wait", ["-1", "31", "long"])
+def test_the_wait_for_confirmation_is_bounded(router: Router, wait: str) -> None:
+    answer = router.control.put("/v1/table", json=table(50), params={"wait": wait})
+    assert answer.status_code == 400
+    assert answer.json()["problems"][0]["field"] == "wait"
+
+
+def test_the_wait_ends_without_confirmation_where_a_worker_is_stuck(tmp_path: Path) -> None:
+    with started(tmp_path, workers=2) as stuck:
+        (pid, *_) = stuck.workers()
+        os.kill(pid, 19)  # SIGSTOP
+        began = time.monotonic()
+        answer = stuck.put(table(3), wait=1)
+        assert 1 <= time.monotonic() - began < 8
+        state = RouterState.model_validate_json(answer.content)
+        assert (state.generation, state.confirmed) == (3, -1)
+        assert sorted(worker.generation for worker in state.workers) == [-1, 3]
+        os.kill(pid, 18)  # SIGCONT
+        until(lambda: stuck.generations() == [3, 3], "the stuck one follows")
+
+
+def test_the_table_is_kept_over_a_restart(tmp_path: Path) -> None:
+    with started(tmp_path) as first:
+        first.put(table(5))
+        first.process.kill()
+        first.process.wait(10)
+    with started(tmp_path, workers=2) as second:
+        assert second.generations() == [5, 5]
+        assert second.put(table(4)).status_code == 409
+
+
+def test_a_restart_does_not_count_as_word_from_the_controller(tmp_path: Path) -> None:
+    with started(tmp_path) as first:
+        first.put(table(5))
+        heard = first.get()["heard"]
+        assert abs(heard - time.time_ns() // 1000) < 30_000_000
+        first.end()
+    with started(tmp_path) as second:
+        assert abs(second.get()["heard"] - heard) < 2_000_000
+        second.state()
+        until(lambda: second.get()["heard"] > heard + 1, "reading the state is word from the controller")
+
+
+def test_a_corrupt_kept_table_is_put_aside_with_a_message(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    kept = tmp_path / "journal" / "table.json"
+    kept.write_text('{"generation": 3, "rollout":')
+    with started(tmp_path) as router:
+        assert router.control.get("/readyz").status_code == 503
+        assert "holds no route table and was moved to" in router.log()
+        assert (tmp_path / "journal" / "table.json.corrupt").read_text() == '{"generation": 3, "rollout":'
+        assert router.put(table(1)).status_code == 200
+        assert RouteTable.model_validate_json(kept.read_bytes()).generation == 1
+        assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_given_table_serves_until_a_later_one_was_kept(tmp_path: Path) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps(table(2)))
+    with started(tmp_path / "r", table=str(given)) as first:
+        assert first.get()["generation"] == 2
+        assert first.control.get("/readyz").status_code == 200
+        first.put(table(3))
+        first.end()
+    with started(tmp_path / "r", table=str(given)) as second:
+        assert second.get()["generation"] == 3
+
+
+def test_a_table_that_cannot_be_kept_is_served_all_the_same(tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    with started(tmp_path / "r", table_file=str(blocked / "table.json"), ready=False) as refused:
+        assert refused.process.wait(20) == 2
+        assert "--table-file" in refused.log()
+    blocked.unlink()
+    with started(tmp_path / "r", table_file=str(blocked / "table.json")) as router:
+        blocked.write_text("a file again")
+        assert router.put(table(1)).json()["workers"][0]["generation"] == 1
+        assert "understudy_router_table_persisted 0.0" in router.control.get("/metrics").text
+        blocked.unlink()
+        until((blocked / "table.json").exists, "the table is kept once that is possible")
+        until(lambda: "table_persisted 1.0" in router.control.get("/metrics").text, "and counted as kept")

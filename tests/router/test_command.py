@@ -1,0 +1,132 @@
+"""The command ``router``: every setting is a flag and an environment variable, and bad use says what to do."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.settings import RouterSettings, environment_name
+from router.worker_config import WorkerConfig
+
+
+def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "router", "--journal-dir", str(folder / "journal"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])} | environment,
+    )
+
+
+def test_help_names_every_setting_with_its_variable_and_never_asks_for_the_token(tmp_path: Path) -> None:
+    said = re.sub(r"\s+", " ", _run(tmp_path, "--help").stdout)
+    for name in RouterSettings.model_fields.keys() - {"token"}:
+        assert f"--{name.replace('_', '-')} " in said, name
+        assert environment_name(name) in said, name
+    assert "--token " not in said
+
+
+def test_every_setting_has_a_meaning() -> None:
+    assert [name for name, field in RouterSettings.model_fields.items() if not field.description] == []
+
+
+def test_what_a_worker_can_be_told_is_a_setting_with_the_same_default() -> None:
+    ours = RouterSettings().worker_config("w0", 8080)
+    assert ours == WorkerConfig(
+        router="router", worker="w0", host="127.0.0.1", port=8080, journal_dir=ours.journal_dir, drain_s=ours.drain_s
+    )
+    missing = WorkerConfig.model_fields.keys() - RouterSettings.model_fields.keys()
+    assert missing == {"router", "worker", "reuse_port", "backlog"}
+
+
+def test_settings_reach_the_worker() -> None:
+    config = RouterSettings(name="r", max_connections=7, journal_flush_ms=3, drain_s=9).worker_config("w1", 1)
+    assert (config.router, config.worker, config.port) == ("r", "w1", 1)
+    assert (config.max_connections, config.journal_flush_ms, config.drain_s) == (7, 3, 9)
+
+
+@pytest.mark.parametrize(("flag", "other"), [("--port", "--control-port"), ("--control-port", "--port")])
+def test_a_port_in_use_is_named_with_its_flag(tmp_path: Path, flag: str, other: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = _run(tmp_path, flag, str(port), other, "0")
+    assert done.returncode == 2
+    assert f"{flag} {port}: 127.0.0.1:{port} is in use by another program" in done.stderr
+
+
+def test_a_port_that_another_router_shares_is_in_use_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        done = _run(tmp_path, "--port", str(taken.getsockname()[1]), "--control-port", "0")
+    assert done.returncode == 2
+    assert "is in use by another program" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", "0"], "--workers: Input should be greater than or equal to 1"),
+        (["--workers", "two"], "'two' is not a valid integer"),
+        (["--port", "70000"], "--port: Input should be less than or equal to 65535"),
+        (["--drain-s", "-1"], "--drain-s: "),
+        (["--name", "a/b"], "--name: "),
+        (["--log-level", "loud"], "--log-level: "),
+        (["--max-connections", "0"], "--max-connections: "),
+        (["--connect-s", "0"], "--connect-s: "),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1: "),
+        (["--table", "absent.json"], "--table absent.json: No such file"),
+        (["--token-file", "absent"], "--token-file absent: "),
+        (["--wrokers", "2"], "No such option"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = _run(tmp_path, "--control-port", "0", "--port", "0", *arguments)
+    assert done.returncode == 2
+    assert says in re.sub(r"\s+", " ", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_environment_variable_is_refused_as_its_flag_is(tmp_path: Path) -> None:
+    done = _run(tmp_path, UNDERSTUDY_ROUTER_WORKERS="0")
+    assert done.returncode == 2
+    assert "--workers: " in done.stderr
+
+
+def test_a_token_that_is_too_short_is_refused_without_being_shown(tmp_path: Path) -> None:
+    done = _run(tmp_path, UNDERSTUDY_ROUTER_TOKEN="secret7")
+    assert done.returncode == 2
+    assert "UNDERSTUDY_ROUTER_TOKEN: " in done.stderr
+    assert "secret7" not in done.stderr
+
+
+def test_a_table_to_begin_with_that_is_none_is_refused_and_its_field_named(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"generation": 1}')
+    done = _run(tmp_path, "--table", "t.json", "--port", "0", "--control-port", "0")
+    assert done.returncode == 2
+    assert "--table t.json: " in done.stderr
+    assert "Field required" in done.stderr
+
+
+def test_a_journal_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+    done = _run(tmp_path, "--port", "0", "--control-port", "0", "--table-file", "t.json")
+    assert done.returncode == 2
+    assert "--journal-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_routers_cannot_share_a_journal(tmp_path: Path) -> None:
+    from router.journal import Writer
+
+    other = Writer(tmp_path / "journal", "router-outcomes")
+    done = _run(tmp_path, "--port", "0", "--control-port", "0")
+    other.close()
+    assert done.returncode == 2
+    assert "has another writer" in done.stderr
