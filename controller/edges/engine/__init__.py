@@ -1,0 +1,14 @@
+"""Journals → statistics: the incremental metric engine on one DuckDB file, and the batch query that checks it.
+
+``JournalSource`` tails journals, ``Engine`` counts rows, ``oracle`` says the same cells as one query over the raw log.
+
+Order of things: a line becomes a row (``rows``), rows are staged (``ingest``) with the reader's position in the same
+transaction, settled once the watermark has passed them (``settle``), and summed to cells when their block is final
+(``blocks``). Nothing before the watermark ever changes, so a cell is a pure function of the rows, however they were
+cut into batches, shuffled, repeated, or interrupted by a crash.
+"""
+
+from controller.edges.engine.engine import Engine
+from controller.edges.engine.rows import ExposureRow, OutcomeRow
+
+__all__ = ["Engine", "ExposureRow", "OutcomeRow"]

@@ -1,0 +1,297 @@
+"""The metric engine: rows in, final cells folded, statistics out; everything it knows lies in one DuckDB file."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from controller.core.cells import BaselineSums, Block, EpochCounts, MetricPlan, StatisticsQuery
+from controller.core.fold import Fold, Statistics, fold
+from controller.core.scores import PairFold
+from controller.edges.engine import ingest, schema
+from controller.edges.engine.blocks import Cells, Span
+from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.edges.engine.settle import Settling, one, settle_exposures, settle_outcomes
+from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
+
+FAMILIES = ("unit", "label", "failures", "latency")
+DAY = 86_400_000_000
+_PRUNE_EVERY = 600_000_000
+_SUM_SCORES_FROM = 200_000
+
+Key = tuple[str, str, bool]  # metric, segment, whether of a mirror
+
+
+class Engine:
+    """Incremental statistics of one rollout.
+
+    ``ingest`` takes rows in any order; ``advance`` says up to where all of them are there, and folds what became
+    final. A row earlier than the last watermark is counted late and takes no part, hence the result depends on the
+    rows and not on how they were cut or shuffled. Use ``batch`` to put several calls (and the reader's positions)
+    into one transaction. Not for use by several threads.
+
+    Raises EdgeError where ``path`` (None: in memory) is held by another process or cannot be read.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.con = schema.connect(path)
+        self._depth = 0
+        self._load()
+
+    def _load(self) -> None:
+        """Take what is committed; also after a failed transaction, so that memory never runs ahead of the file."""
+        con = self.con
+        found = con.execute("SELECT body FROM meta WHERE key = 'state'").fetchone()
+        self._state: State = restored(State, json.loads(found[0])) if found else State()
+        self._saved = self._state
+        self._segments = ingest.Segments(con)
+        self._cells = Cells(con, self._segments.names)
+        self._folds: dict[Key, Fold] = {
+            (metric, segment, pair): loaded(body)
+            for metric, segment, pair, body in con.execute("SELECT metric, segment, pair, body FROM folds").fetchall()
+        }
+        self._progress: dict[str, Progress] = {
+            metric: restored(Progress, json.loads(body))
+            for metric, body in con.execute("SELECT metric, body FROM progress").fetchall()
+        }
+        self._staged = one(con, "SELECT count(*) FROM staged_exposures") + one(
+            con, "SELECT count(*) FROM staged_outcomes"
+        )
+        self._pending = one(con, "SELECT count(*) FROM pending")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.con.close()
+
+    @property
+    def settled(self) -> int:
+        """The watermark of the last ``advance`` (µs)."""
+        return self._state.settled
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """All or nothing: what is done inside is committed together, or not at all if it raises."""
+        if self._depth:
+            yield
+            return
+        self.con.execute("BEGIN")
+        self._depth = 1
+        try:
+            yield
+            if self._state != self._saved:
+                body = json.dumps(plain(self._state))
+                self.con.execute("INSERT OR REPLACE INTO meta VALUES ('state', ?)", [body])
+            self.con.execute("COMMIT")
+            self._saved = self._state
+        except BaseException:
+            self.con.execute("ROLLBACK")
+            self._depth = 0
+            self._load()
+            raise
+        finally:
+            self._depth = 0
+
+    def adopt(self, query: StatisticsQuery) -> None:
+        """Be about the attempt of ``query``: what an earlier one left is forgotten.
+
+        Raises ValueError for another rollout than before, or an attempt that is over.
+        """
+        state = self._state
+        if state.rollout not in ("", query.rollout):
+            raise ValueError(f"these are the statistics of rollout {state.rollout}, not of {query.rollout}")
+        if query.attempt < state.attempt:
+            raise ValueError(f"attempt {query.attempt} is over, the statistics are of attempt {state.attempt}")
+        if query.attempt == state.attempt:
+            return
+        with self.batch():
+            con = self.con
+            con.execute("INSERT INTO foreign_ids SELECT h, t FROM requests UNION SELECT unit, t FROM requests")
+            for table in schema.OF_THE_ATTEMPT:
+                con.execute(f"DELETE FROM {table}")
+            # Outcomes of units may belong to the new attempt's first exposures; they are matched anew.
+            con.execute(
+                "INSERT INTO pending SELECT * EXCLUDE (request_n, request_t, credit_t), TRUE FROM outcomes "
+                "WHERE request = 0 AND t >= (SELECT min(t) FROM staged_exposures WHERE attempt = ?)",
+                [query.attempt],
+            )
+            con.execute("DELETE FROM outcomes")
+            con.execute("UPDATE pending SET fresh = TRUE")
+            con.execute("DELETE FROM staged_exposures WHERE attempt < ?", [query.attempt])
+            self._folds, self._progress = {}, {}
+            self._pending = one(con, "SELECT count(*) FROM pending")
+            self._state = State(query.rollout, query.attempt, settled=state.settled, pruned=state.pruned)
+
+    def ingest(self, exposures: Sequence[ExposureRow] = (), outcomes: Sequence[OutcomeRow] = ()) -> None:
+        """Take rows, in any order and any number of times. Exposures of earlier attempts are not counted."""
+        attempt = self._state.attempt
+        current = [row for row in exposures if row.attempt >= attempt]
+        with self.batch():
+            ingest.stage_exposures(self.con, self._segments, current)
+            ingest.stage_outcomes(self.con, outcomes)
+            if len(current) < len(exposures):
+                ingest.stage_foreign(self.con, [row for row in exposures if row.attempt < attempt])
+            self._staged += len(current) + len(outcomes)
+
+    def count(self, lost: int = 0, no_unit: int = 0, malformed: int = 0) -> None:
+        """Add to the losses what a reader noticed."""
+        with self.batch():
+            self._state = self._state.counted(lost=lost, no_unit=no_unit, malformed=malformed)
+
+    def advance(self, query: StatisticsQuery, watermark: int) -> Statistics:
+        """Settle every row before ``watermark`` (µs; never goes back), fold what became final, answer it all.
+
+        Raises ValueError where the query contradicts what was judged already, EdgeError where sums overflow.
+        """
+        with self.batch():
+            self.adopt(query)
+            until = max(watermark, self._state.settled)
+            self._settle(query, until)
+            for plan in query.metrics:
+                if plan.family in FAMILIES:
+                    self._judge(query, plan)
+            self._prune(query)
+        return self._statistics(query)
+
+    def _settle(self, query: StatisticsQuery, until: int) -> None:
+        state = self._state
+        mirrors = tuple(e.number for e in query.epochs if e.kind == "mirror")
+        step = Settling(state.attempt, state.settled, until, state.last_n, mirrors, query.grace)
+        if self._staged:
+            tally = settle_exposures(self.con, step)
+            self._state = (
+                self._state.counted(received=tally.kept, late=tally.late, duplicates=tally.duplicates)
+                .with_epochs(tally.epochs)
+                ._replace(last_n=state.last_n + tally.kept)
+            )
+        if self._staged or self._pending:
+            said = settle_outcomes(self.con, step, query.metrics)
+            self._state = self._state.counted(
+                received=said.kept, late=said.late, duplicates=said.duplicates, unknown=said.unknown
+            )
+            self._staged = one(self.con, "SELECT count(*) FROM staged_exposures") + one(
+                self.con, "SELECT count(*) FROM staged_outcomes"
+            )
+            self._pending = one(self.con, "SELECT count(*) FROM pending")
+        self._state = self._state._replace(settled=until)
+
+    def _judge(self, query: StatisticsQuery, plan: MetricPlan) -> None:
+        """Fold the blocks of one metric that are final and were not yet."""
+        wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
+        last = (self._state.settled - wait) // plan.block - 1
+        was = now = self._progress.get(plan.name, Progress())
+        if now.plan is not None and not plan.frozen:
+            raise ValueError(f"{plan.name}: its baseline was frozen and cannot be open again within the attempt")
+        mirror = any(e.kind == "mirror" for e in query.epochs)
+        if last > now.baseline_to:
+            if mirror or not plan.frozen:
+                now = self._baseline(Span(plan, query, now.baseline_to + 1, last), now)
+            now = now._replace(baseline_to=last)
+        if plan.frozen:
+            now = now.with_plan(plan)
+            first = max(now.evidence_to + 1, plan.from_block, 0)
+            if last >= first:
+                now = self._evidence(Span(plan, query, first, last), now)
+        if now != was:
+            self._progress[plan.name] = now
+            body = json.dumps(plain(now))
+            self.con.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", [plan.name, body])
+
+    def _baseline(self, span: Span, progress: Progress) -> Progress:
+        sums = progress.baseline
+        mirrors = span.epochs(True)
+        for block, epoch, cell in self._cells.baseline(span):
+            if span.plan.frozen and epoch not in mirrors:
+                continue
+            buckets = dict(sums.buckets)
+            for place, units in cell.buckets:
+                buckets[place] = buckets.get(place, 0) + units
+            sums = BaselineSums(
+                sums.blocks + 1,
+                block,
+                epoch,
+                sums.units + cell.units,
+                sums.x + cell.x,
+                sums.y + cell.y,
+                sums.nonzero + cell.nonzero,
+                tuple(sorted(buckets.items())),
+            )
+        return progress._replace(baseline=sums)
+
+    def _evidence(self, span: Span, progress: Progress) -> Progress:
+        weighted, paired = self._cells.weighted(span), self._cells.paired(span)
+        epochs = {e.number: e for e in span.query.epochs}
+        for number in sorted({block.epoch for block in weighted}):
+            progress = progress.with_share(span.plan, epochs[number])
+        changed: set[Key] = set()
+        for block in sorted([*weighted, *paired], key=lambda b: (b.segment, b.block, b.epoch)):
+            key = (block.metric, block.segment, block.pair is not None)
+            self._folds[key] = fold(span.plan, epochs[block.epoch], self._folds.get(key), block)
+            changed.add(key)
+        for key in changed:
+            self.con.execute("INSERT OR REPLACE INTO folds VALUES (?, ?, ?, ?)", [*key, dumped(self._folds[key])])
+        self._keep(span, [*weighted, *paired])
+        return progress._replace(evidence_to=span.last, weighted=progress.weighted or bool(weighted))
+
+    def _keep(self, span: Span, blocks: list[Block]) -> None:
+        for start in range(0, len(blocks), 200):
+            part = blocks[start : start + 200]
+            values: list[object] = []
+            for b in part:
+                until = (b.block + 1) * span.plan.block
+                values += (b.metric, b.segment, b.epoch, b.block, b.pair is not None, until, json.dumps(plain(b)))
+            marks = ",".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(part))
+            self.con.execute(f"INSERT INTO cells VALUES {marks}", values)
+
+    def _prune(self, query: StatisticsQuery) -> None:
+        """Forget what nothing can ask for any more: rows older than the longest window, the grace and a day."""
+        state = self._state
+        if state.settled - state.pruned < _PRUNE_EVERY:
+            return
+        longest = max((m.window + m.block for m in query.metrics if m.family in FAMILIES), default=0)
+        before = state.settled - longest - query.grace - DAY
+        con = self.con
+        for table, t in (("requests", "t"), ("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t")):
+            con.execute(f"DELETE FROM {table} WHERE {t} < {before}")
+        con.execute(f"DELETE FROM outcomes WHERE credit_t < {before} AND ingest_t < {before}")
+        expired = one(con, f"SELECT count(*) FROM pending WHERE ingest_t < {before}")
+        con.execute(f"DELETE FROM pending WHERE ingest_t < {before}")
+        self._state = state.counted(unknown=expired)._replace(pruned=state.settled)
+        self._sum_scores()
+
+    def _sum_scores(self) -> None:
+        rows = one(self.con, "SELECT count(*) FROM scores")
+        if rows > 2 * self._state.summed + _SUM_SCORES_FROM:
+            self.con.execute(
+                "CREATE OR REPLACE TEMP TABLE summed AS SELECT metric, pair, segment, unit, sum(s) AS s "
+                "FROM scores GROUP BY ALL HAVING sum(s) <> 0"
+            )
+            self.con.execute("DELETE FROM scores")
+            self.con.execute("INSERT INTO scores SELECT * FROM summed")
+            self._state = self._state._replace(summed=one(self.con, "SELECT count(*) FROM scores"))
+
+    def blocks(self) -> list[Block]:
+        """Every final block of evidence that is still kept (the longest window and a day), by (metric, segment, …)."""
+        found = self.con.execute(
+            "SELECT body FROM cells ORDER BY metric, segment, pair, block, epoch",
+        ).fetchall()
+        return [restored_block(json.loads(body)) for (body,) in found]
+
+    def _statistics(self, query: StatisticsQuery) -> Statistics:
+        state = self._state
+        names = {m.name for m in query.metrics}
+        folds = {k: f for k, f in self._folds.items() if k[0] in names}
+        waiting = 0
+        if self._pending:
+            waiting = one(
+                self.con,
+                "SELECT count(*) FROM pending WHERE request <> 0 AND ingest_t < ?",
+                [state.settled - query.grace],
+            )
+        return Statistics(
+            folds={k[:2]: f for k, f in folds.items() if not k[2]},
+            pairs={k[:2]: f for k, f in folds.items() if k[2] and isinstance(f, PairFold)},
+            baselines={n: p.baseline for n, p in self._progress.items() if n in names},
+            counts={epoch: EpochCounts(epoch, **dict(counts)) for epoch, counts in state.epochs},
+            losses=state.losses._replace(unknown=state.losses.unknown + waiting),
+            watermark=state.settled,
+        )

@@ -1,0 +1,151 @@
+"""Rows → staging tables: ids become 64-bit hashes, segments numbers, latencies log buckets, columns numpy arrays."""
+
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from typing import Any
+
+import duckdb
+import numpy as np
+import xxhash
+
+from controller.edges.engine.rows import ExposureRow, OutcomeRow, Scores
+from controller.edges.engine.terms import buckets
+
+MOST_SEGMENTS = 1_000
+MOST_COMBOS = 10_000
+
+Columns = dict[str, "np.ndarray[Any, Any]"]
+
+
+def identity(text: str | None) -> int:
+    """The 64-bit hash that stands for an id; 0 only for None."""
+    return 0 if text is None else xxhash.xxh64_intdigest(text.encode()) or 1
+
+
+def _identities(texts: Iterable[str | None]) -> "np.ndarray[Any, Any]":
+    return np.fromiter(map(identity, texts), dtype=np.uint64)
+
+
+class Segments:
+    """Numbers for the combinations of segments that exposures have; new ones are written as they appear.
+
+    At most MOST_SEGMENTS segments and MOST_COMBOS combinations get a number: what comes later counts in everything
+    only, so that an attribute with endless values cannot grow the state without bound.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        found = con.execute("SELECT segment, name FROM segments").fetchall()
+        self.names: dict[int, str] = dict(found)
+        self._segments = {name: number for number, name in found}
+        self._combos: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[int, ...], int] = {}
+        for combo, parts in con.execute("SELECT combo, list(segment) FROM combos GROUP BY combo").fetchall():
+            self._known[tuple(sorted(parts))] = combo
+
+    def combo(self, texts: tuple[str, ...]) -> int:
+        """The number of a combination of ``name=value`` texts."""
+        number = self._combos.get(texts)
+        if number is None:
+            if len(self._combos) >= 4 * MOST_COMBOS:
+                self._combos.clear()
+            number = self._combos[texts] = self._number(texts)
+        return number
+
+    def _number(self, texts: tuple[str, ...]) -> int:
+        parts = tuple(sorted({0, *(self._segment(text) for text in texts)}))
+        known = self._known.get(parts)
+        if known is not None:
+            return known
+        if len(self._known) >= MOST_COMBOS:
+            return 0
+        number = self._known[parts] = len(self._known)
+        self._con.executemany("INSERT INTO combos VALUES (?, ?)", [[number, part] for part in parts])
+        return number
+
+    def _segment(self, text: str) -> int:
+        known = self._segments.get(text)
+        if known is None:
+            if len(self._segments) > MOST_SEGMENTS:
+                return 0
+            known = self._segments[text] = len(self._segments)
+            self.names[known] = text
+            self._con.execute("INSERT INTO segments VALUES (?, ?)", [known, text])
+        return known
+
+
+def stage_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Sequence[ExposureRow]) -> None:
+    """Append exposures to the staging table."""
+    if not rows:
+        return
+    by = ExposureRow(*map(list, zip(*rows, strict=True)))  # type: ignore[arg-type]  # a row of columns
+    columns: Columns = {
+        "attempt": np.array(by.attempt, dtype=np.int32),
+        "request_id": np.array(by.request_id, dtype=object),
+        "fell_back": np.array(by.fell_back, dtype=bool),
+        "epoch": np.array(by.epoch, dtype=np.int32),
+        "t": np.array(by.t, dtype=np.int64),
+        "h": _identities(by.request_id),
+        "unit": _identities(by.unit),  # type: ignore[arg-type]
+        "challenger": np.array(by.challenger, dtype=bool),
+        "hashed": np.array(by.hashed, dtype=bool),
+        "evidence": np.array(by.evidence, dtype=bool),
+        "mirror": np.array(by.mirror, dtype=bool),
+        "usable": np.array(by.usable, dtype=bool),
+        "bucket": buckets(by.latency_us),  # type: ignore[arg-type]
+        "combo": np.fromiter(map(segments.combo, by.segments), dtype=np.int32),  # type: ignore[arg-type]
+        **_score_columns(by.scores),  # type: ignore[arg-type]
+    }
+    con.execute(
+        "INSERT INTO staged_exposures SELECT * EXCLUDE (kept, score, more), CASE WHEN more IS NOT NULL THEN "
+        "CAST(more AS DOUBLE[]) WHEN kept THEN [CASE WHEN isnan(score) THEN NULL ELSE score END] END FROM columns"
+    )
+    del columns  # DuckDB finds it by its name
+
+
+def _score_columns(scores: Sequence[Scores | None]) -> Columns:
+    """One number for the usual request of one row; text for lists, which DuckDB reads back exactly."""
+    kept = np.fromiter((s is not None for s in scores), dtype=bool, count=len(scores))
+    single = np.full(len(scores), np.nan)
+    single[kept] = np.fromiter(
+        (s[0] if s and s[0] is not None else np.nan for s in compress(scores, kept)), dtype=np.float64
+    )
+    more = np.full(len(scores), None, dtype=object)
+    for place, found in enumerate(scores):
+        if found is not None and len(found) != 1:
+            more[place] = "[" + ",".join("NULL" if x is None else repr(x) for x in found) + "]"
+    return {"kept": kept, "score": single, "more": more}
+
+
+def stage_outcomes(con: duckdb.DuckDBPyConnection, rows: Sequence[OutcomeRow]) -> None:
+    """Append outcomes to the staging table. One that names a request belongs to it alone: its unit is not looked at."""
+    if not rows:
+        return
+    by = OutcomeRow(*map(list, zip(*rows, strict=True)))  # type: ignore[arg-type]  # a row of columns
+    request = _identities(by.request_id)  # type: ignore[arg-type]
+    unit = _identities(by.unit)  # type: ignore[arg-type]
+    columns: Columns = {
+        "h": _identities(by.outcome_id),
+        "outcome_id": np.array(by.outcome_id, dtype=object),
+        "t": np.array(by.t, dtype=np.int64),
+        "ingest_t": np.array(by.ingest_t, dtype=np.int64),
+        "name": np.array(by.name, dtype=object),
+        "unit": np.where(request == 0, unit, np.uint64(0)),
+        "request": request,
+        "row": np.array(by.row, dtype=np.int32),
+        "value": np.array(by.value, dtype=np.float64),
+    }
+    con.execute("INSERT INTO staged_outcomes SELECT * FROM columns")
+    del columns
+
+
+def stage_foreign(con: duckdb.DuckDBPyConnection, rows: Sequence[ExposureRow]) -> None:
+    """Remember whose outcomes belong to another attempt."""
+    if not rows:
+        return
+    columns = {
+        "h": np.concatenate([_identities(r.request_id for r in rows), _identities(r.unit for r in rows)]),
+        "t": np.tile(np.fromiter((r.t for r in rows), dtype=np.int64), 2),
+    }
+    con.execute("INSERT INTO foreign_ids SELECT * FROM columns WHERE h <> 0")
+    del columns

@@ -1,0 +1,368 @@
+"""The same cells as one plain batch query over the raw log: what the incremental engine is measured against.
+
+Two tables, ``exposures`` and ``outcomes``, with the columns of ``ExposureRow`` and ``OutcomeRow`` (segments and scores
+as lists), in any order, with repetitions. Nothing is kept, settled or merged: duplicates are removed, outcomes are
+matched, units are summed and squared by SQL over the whole log at once. Only what a single labelled row or outcome is
+worth (``terms``) is shared with the engine.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from controller.core.cells import (
+    PPM,
+    ArmCell,
+    BaselineSums,
+    Block,
+    CountCell,
+    EpochCounts,
+    LatencyCell,
+    MetricPlan,
+    PairCell,
+    PairCountCell,
+    PairScoreCell,
+    ScoreCell,
+    StatisticsQuery,
+)
+from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.edges.engine.terms import PAIRED, bucket_edges, label_term, outcome_sum
+
+EXPOSURES = """
+    attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
+    evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, fell_back BOOLEAN, latency_us BIGINT, segments VARCHAR[],
+    scores DOUBLE[]"""
+OUTCOMES = """
+    outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
+    row INTEGER"""
+
+# The log up to the watermark, each event once; every outcome with the unit, request and time that it counts for; the
+# first exposure of each unit in each epoch, with the time when the unit entered its next one.
+LOG = """
+    epochs(epoch, in_mirror, pi, mean) AS (VALUES {epochs}),
+    seen AS (
+        SELECT * FROM exposures WHERE attempt = {attempt} AND t < {watermark}
+        QUALIFY row_number() OVER (
+            PARTITION BY request_id, mirror ORDER BY t, epoch, challenger, usable, latency_us
+        ) = 1
+    ),
+    requests AS (SELECT s.*, e.in_mirror, e.pi, e.mean FROM seen s JOIN epochs e USING (epoch) WHERE NOT mirror),
+    shadows AS (SELECT * FROM seen WHERE mirror),
+    said AS (
+        SELECT * FROM outcomes WHERE ingest_t < {watermark}
+        QUALIFY row_number() OVER (PARTITION BY outcome_id ORDER BY ingest_t, t, name, value, row) = 1
+    ),
+    latest AS (
+        SELECT o.outcome_id, arg_max(r.request_id, {{'t': r.t, 'id': r.request_id}}) AS request_id
+        FROM said o JOIN requests r ON r.unit = o.unit AND r.t <= o.t
+        WHERE o.request_id IS NULL AND o.t < {watermark} GROUP BY o.outcome_id
+    ),
+    credited AS (
+        SELECT o.* EXCLUDE (unit, request_id), r.unit, r.request_id, r.t AS request_t, greatest(o.t, r.t) AS credit_t
+        FROM said o JOIN requests r ON r.request_id = o.request_id
+        UNION ALL
+        SELECT o.* EXCLUDE (unit, request_id), o.unit, l.request_id, r.t, o.t
+        FROM said o LEFT JOIN latest l USING (outcome_id) LEFT JOIN requests r ON r.request_id = l.request_id
+        WHERE o.request_id IS NULL
+    ),
+    firsts AS (
+        SELECT * FROM requests WHERE hashed
+        QUALIFY row_number() OVER (PARTITION BY epoch, unit ORDER BY t, request_id) = 1
+    ),
+    stays AS (SELECT *, lead(t) OVER (PARTITION BY unit ORDER BY t, request_id) AS left_t FROM firsts)
+"""
+SEGMENTS = "unnest(list_prepend('', list_distinct(segments))) AS segment"
+# Running scores of units: what a unit had before each of its cells, over all blocks and epochs.
+RUNNING = """
+    running AS (
+        SELECT *, COALESCE(sum(s) OVER (
+            PARTITION BY segment, unit ORDER BY block, epoch, challenger
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), CAST(0 AS HUGEINT)) AS old
+        FROM scored
+    )
+"""
+
+
+def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outcomes: Sequence[OutcomeRow]) -> None:
+    """Make the two tables of the raw log from rows (slowly; DuckDB can as well read them from files)."""
+    con.execute(f"CREATE OR REPLACE TABLE exposures ({EXPOSURES})")
+    con.execute(f"CREATE OR REPLACE TABLE outcomes ({OUTCOMES})")
+    for table, rows in (("exposures", exposures), ("outcomes", outcomes)):
+        for start in range(0, len(rows), 500):
+            part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
+            marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
+            con.execute(f"INSERT INTO {table} VALUES {marks}", [value for row in part for value in row])
+
+
+class _Metric:
+    """The queries of one metric."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, query: StatisticsQuery, plan: MetricPlan, watermark: int):
+        self.con, self.query, self.plan = con, query, plan
+        epochs = ",".join(
+            f"({e.number}, {e.kind == 'mirror'}, {e.pi_ppm}, {e.means.get(plan.name, 0)})" for e in query.epochs
+        )
+        self.log = LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
+        wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
+        self.end = f"((block + 1) * {plan.block} + {wait})"
+        self.final = f"{self.end} <= {watermark}"
+        self.judged = (
+            f"{self.final} AND (block > {plan.from_block} OR (block = {plan.from_block} AND epoch > {plan.from_epoch}))"
+        )
+        # What a baseline looks at: the champion's evidence, and all of its traffic in a mirror.
+        self.champions = "NOT challenger AND hashed AND (in_mirror OR evidence)"
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        names = {"name": self.plan.outcome} if "$name" in sql else {}
+        return self.con.execute(sql, names).fetchall()
+
+    def units(self, rows: str, capped: bool) -> str:
+        """One row per unit and cell: x and y."""
+        plan = self.plan
+        if plan.family == "unit":
+            return f"""
+                {self.log},
+                ent AS (SELECT *, t // {plan.block} AS block FROM stays WHERE {rows}),
+                hits AS (
+                    SELECT e.epoch, e.unit, {outcome_sum(plan, "c.value", capped)} AS y
+                    FROM ent e JOIN credited c ON c.unit = e.unit AND c.name = $name
+                    WHERE c.credit_t >= e.t AND c.credit_t <= e.t + {plan.window}
+                        AND (e.left_t IS NULL OR c.credit_t < e.left_t) AND c.ingest_t < {self.end}
+                    GROUP BY e.epoch, e.unit
+                ),
+                units AS (
+                    SELECT {SEGMENTS}, epoch, block, challenger, in_mirror, pi, mean, unit,
+                        CAST(1 AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
+                    FROM ent LEFT JOIN hits USING (epoch, unit)
+                )
+            """
+        term = self.term("r.usable", "r.scores[l.row + 1]")
+        return f"""
+            {self.log},
+            asked AS (SELECT *, t // {plan.block} AS block FROM requests WHERE {rows}),
+            labels AS (
+                SELECT c.request_id, c.row, arg_min(c.value, {{'t': c.t, 'id': c.outcome_id}}) AS value
+                FROM credited c JOIN asked r USING (request_id)
+                WHERE c.name = $name AND c.t <= r.t + {plan.window} AND c.ingest_t < {self.end}
+                GROUP BY c.request_id, c.row
+            ),
+            terms AS (
+                SELECT {SEGMENTS}, epoch, block, challenger, in_mirror, pi, mean, unit, {term[0]} AS x, {term[1]} AS y
+                FROM asked r JOIN labels l USING (request_id) WHERE NOT r.usable OR len(r.scores) > l.row
+            ),
+            units AS (
+                SELECT segment, epoch, block, challenger, in_mirror, pi, mean, unit, sum(x) AS x, sum(y) AS y
+                FROM terms WHERE x > 0 GROUP BY ALL
+            )
+        """
+
+    def term(self, usable: str, score: str) -> tuple[str, str]:
+        return label_term(self.plan, self.query.positive, self.query.threshold, usable, score, "l.value")
+
+    def scores(self) -> list[tuple[Any, ...]]:
+        """(segment, epoch, block, challenger, sums …) of a ``unit`` or ``label`` kind."""
+        return self.rows(
+            f"""
+            WITH {self.units("evidence AND NOT in_mirror", True)},
+            scored AS (
+                SELECT *, CASE WHEN challenger THEN CAST({PPM} - pi AS HUGEINT) ELSE CAST(-pi AS HUGEINT) END
+                    * (y - CAST(mean AS HUGEINT) * x) AS s
+                FROM units WHERE {self.judged}
+            ),
+            {RUNNING}
+            SELECT segment, epoch, block, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
+                sum(CASE WHEN y <> 0 THEN 1 ELSE 0 END), sum((old + s) * (old + s) - old * old)
+            FROM running GROUP BY ALL
+            """
+        )
+
+    def service(self, rows: str) -> str:
+        """One row per unit and service block."""
+        return f"""
+            {self.log},
+            asked AS (SELECT *, t // {self.plan.block} AS block, {SEGMENTS} FROM requests WHERE {rows}),
+            units AS (
+                SELECT segment, epoch, block, challenger, in_mirror, unit,
+                    max(CASE WHEN usable THEN 0 ELSE 1 END) AS failed, max(latency_us) AS slowest
+                FROM asked GROUP BY ALL
+            ),
+            edges AS (SELECT unnest({list(bucket_edges())}) AS edge, unnest(range({len(bucket_edges())})) AS bucket),
+            placed AS (SELECT u.*, e.bucket FROM units u ASOF JOIN (
+                SELECT edge, min(bucket) AS bucket FROM edges GROUP BY edge
+            ) e ON e.edge >= greatest(u.slowest, 1))
+        """
+
+    def failures(self) -> list[tuple[Any, ...]]:
+        return self.rows(
+            f"""
+            WITH {self.service("evidence AND NOT in_mirror")}
+            SELECT segment, epoch, block, challenger, count(*), sum(failed) FROM units WHERE {self.judged} GROUP BY ALL
+            """
+        )
+
+    def latencies(self) -> list[tuple[Any, ...]]:
+        return self.rows(
+            f"""
+            WITH {self.service("evidence AND NOT in_mirror")},
+            histogram AS (
+                SELECT segment, epoch, block, challenger, bucket, count(*) AS units
+                FROM placed WHERE {self.judged} GROUP BY ALL
+            )
+            SELECT segment, epoch, block, challenger, CAST(sum(units) AS BIGINT), list((bucket, units) ORDER BY bucket)
+            FROM histogram GROUP BY ALL
+            """
+        )
+
+    def pairs(self) -> str:
+        """Requests of mirror epochs that both arms answered."""
+        return f"""
+            {self.log},
+            pairs AS (
+                SELECT c.*, m.usable AS shadow_usable, m.scores AS shadow_scores,
+                    greatest(c.t, m.t) // {self.plan.block} AS block
+                FROM requests c JOIN shadows m ON m.request_id = c.request_id AND m.epoch = c.epoch
+                WHERE c.in_mirror AND c.hashed AND NOT c.challenger
+            )
+        """
+
+    def pair_failures(self) -> list[tuple[Any, ...]]:
+        return self.rows(
+            f"""
+            WITH {self.pairs()},
+            exploded AS (SELECT *, {SEGMENTS} FROM pairs WHERE {self.judged}),
+            units AS (
+                SELECT segment, epoch, block, unit, bool_or(NOT usable) AS a, bool_or(NOT shadow_usable) AS b
+                FROM exploded GROUP BY ALL
+            )
+            SELECT segment, epoch, block, count(*), count_if(b AND NOT a), count_if(a AND NOT b) FROM units GROUP BY ALL
+            """
+        )
+
+    def pair_scores(self) -> list[tuple[Any, ...]]:
+        a = self.term("p.usable", "p.scores[l.row + 1]")
+        b = self.term("p.shadow_usable", "p.shadow_scores[l.row + 1]")
+        return self.rows(
+            f"""
+            WITH {self.pairs()},
+            labels AS (
+                SELECT c.request_id, c.row, arg_min(c.value, {{'t': c.t, 'id': c.outcome_id}}) AS value
+                FROM credited c JOIN pairs p USING (request_id)
+                WHERE c.name = $name AND c.t <= p.t + {self.plan.window} AND c.ingest_t < {self.end}
+                GROUP BY c.request_id, c.row
+            ),
+            terms AS (
+                SELECT {SEGMENTS}, epoch, block, unit, {a[0]} AS x, {b[0]} AS shadow_x, {a[1]} AS a, {b[1]} AS b
+                FROM pairs p JOIN labels l USING (request_id)
+                WHERE (NOT p.usable OR len(p.scores) > l.row) AND (NOT p.shadow_usable OR len(p.shadow_scores) > l.row)
+            ),
+            scored AS (
+                SELECT segment, epoch, block, FALSE AS challenger, unit, sum(x) AS x, sum(b - a) AS s, sum(a) AS a
+                FROM terms WHERE x > 0 AND shadow_x > 0 AND {self.judged} GROUP BY ALL
+            ),
+            {RUNNING}
+            SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old),
+                sum(a)
+            FROM running GROUP BY ALL
+            """
+        )
+
+    def baseline(self) -> BaselineSums:
+        """The champion before evidence; while the plan is frozen, its mirrors only."""
+        wanted = self.champions + (" AND in_mirror" if self.plan.frozen else "")
+        if self.plan.family in ("unit", "label"):
+            source, place = self.units(wanted, False), "0"
+            if self.plan.kind.value == "Mean":
+                place = f"""CASE WHEN y = 0 THEN 0 ELSE greatest(1, (
+                    SELECT count(*) FROM (SELECT unnest({list(bucket_edges())}) AS edge) WHERE edge < abs(y))) END"""
+            sums, table = "sum(x), sum(y), count_if(y <> 0)", "units"
+        else:
+            source, place, table = self.service(wanted), "bucket", "placed"
+            failed = "sum(failed)" if self.plan.family == "failures" else "0"
+            sums = f"count(*), {failed}, {failed}"
+        found = self.rows(
+            f"WITH {source} SELECT block, epoch, {place} AS place, count(*), {sums} FROM {table} "
+            f"WHERE segment = '' AND {self.final} GROUP BY block, epoch, place"
+        )
+        histogram: dict[int, int] = {}
+        for row in found:
+            histogram[row[2]] = histogram.get(row[2], 0) + row[3]
+        last_block, last_epoch = max(((row[0], row[1]) for row in found), default=(-1, -1))
+        units, x, y, nonzero = (sum(int(row[i]) for row in found) for i in (3, 4, 5, 6))
+        kept = self.plan.family == "latency" or self.plan.kind.value == "Mean"
+        return BaselineSums(
+            len({(row[0], row[1]) for row in found}),
+            last_block,
+            last_epoch,
+            units,
+            x,
+            y,
+            nonzero,
+            tuple(sorted(histogram.items())) if kept else (),
+        )
+
+    def blocks(self) -> list[Block]:
+        """All final blocks of evidence, by (segment, block, epoch), pairs last."""
+        family, name = self.plan.family, self.plan.name
+        arms: dict[tuple[str, int, int], dict[bool, ArmCell]] = {}
+        found = {"failures": self.failures, "latency": self.latencies}.get(family, self.scores)()
+        for segment, epoch, block, challenger, *sums in found:
+            cell: ArmCell
+            if family == "latency":
+                cell = LatencyCell(sums[0], tuple(sums[1]))
+            else:
+                cell = (CountCell if family == "failures" else ScoreCell)(*map(int, sums))
+            arms.setdefault((segment, block, epoch), {})[challenger] = cell
+        said = [
+            Block(name, segment, epoch, block, cells.get(False), cells.get(True))
+            for (segment, block, epoch), cells in sorted(arms.items())
+        ]
+        pairs: list[tuple[str, int, int, PairCell]] = []
+        if family == "failures":
+            pairs = [(r[0], r[2], r[1], PairCountCell(*map(int, r[3:]))) for r in self.pair_failures()]
+        elif family == "label" and self.plan.kind in PAIRED:
+            pairs = [(r[0], r[2], r[1], PairScoreCell(*map(int, r[3:]))) for r in self.pair_scores()]
+        return said + [Block(name, s, epoch, block, pair=cell) for s, block, epoch, cell in sorted(pairs)]
+
+
+def blocks(con: duckdb.DuckDBPyConnection, query: StatisticsQuery, watermark: int) -> list[Block]:
+    """Every final block of evidence of every frozen metric, by (metric, segment, block, epoch), pairs last."""
+    plans = sorted((m for m in query.metrics if m.frozen), key=lambda m: m.name)
+    return [block for plan in plans for block in _Metric(con, query, plan, watermark).blocks()]
+
+
+def baselines(con: duckdb.DuckDBPyConnection, query: StatisticsQuery, watermark: int) -> dict[str, BaselineSums]:
+    """The champion's sums of every metric."""
+    return {m.name: _Metric(con, query, m, watermark).baseline() for m in query.metrics}
+
+
+def counts(con: duckdb.DuckDBPyConnection, query: StatisticsQuery, watermark: int) -> dict[int, EpochCounts]:
+    """The counts of each epoch that had a request, from everything before the watermark."""
+    log = _Metric(con, query, query.metrics[0], watermark).log
+    found = con.execute(
+        f"""
+        WITH {log},
+        ever AS (
+            SELECT * FROM requests WHERE hashed AND NOT in_mirror
+            QUALIFY row_number() OVER (PARTITION BY unit ORDER BY t, request_id) = 1
+        ),
+        arms AS (
+            SELECT epoch, unit, count(DISTINCT challenger) AS arms FROM requests
+            WHERE evidence AND NOT in_mirror GROUP BY epoch, unit
+        )
+        SELECT e.epoch,
+            (SELECT count(*) FROM firsts f WHERE f.epoch = e.epoch AND NOT challenger AND (evidence OR in_mirror)),
+            (SELECT count(*) FROM firsts f WHERE f.epoch = e.epoch AND challenger AND evidence AND NOT in_mirror)
+                + (SELECT count(DISTINCT unit) FROM shadows s WHERE s.epoch = e.epoch AND hashed AND e.in_mirror),
+            (SELECT count(*) FROM requests r WHERE r.epoch = e.epoch AND hashed AND NOT challenger),
+            (SELECT count(*) FROM requests r WHERE r.epoch = e.epoch AND hashed AND challenger AND NOT in_mirror)
+                + (SELECT count(*) FROM shadows s WHERE s.epoch = e.epoch AND hashed AND e.in_mirror),
+            (SELECT count(*) FROM requests r WHERE r.epoch = e.epoch AND hashed AND fell_back),
+            (SELECT count(*) FROM ever f WHERE f.epoch = e.epoch AND evidence AND NOT challenger),
+            (SELECT count(*) FROM ever f WHERE f.epoch = e.epoch AND evidence AND challenger),
+            (SELECT count(*) FROM arms a WHERE a.epoch = e.epoch AND arms > 1)
+        FROM epochs e WHERE e.epoch IN (SELECT epoch FROM seen WHERE hashed) ORDER BY e.epoch
+        """
+    ).fetchall()
+    return {row[0]: EpochCounts(*row) for row in found}

@@ -1,0 +1,76 @@
+"""The state of the engine: tables of one DuckDB file that a single process owns."""
+
+from pathlib import Path
+
+import duckdb
+
+from controller.errors import EdgeError
+
+VERSION = 1
+MEMORY = "512MB"
+
+# Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs.
+_EXPOSURE = """
+    epoch INTEGER, t BIGINT, h UBIGINT, unit UBIGINT, challenger BOOLEAN, hashed BOOLEAN, evidence BOOLEAN,
+    mirror BOOLEAN, usable BOOLEAN, bucket SMALLINT, combo INTEGER, scores DOUBLE[]"""
+_OUTCOME = """
+    h UBIGINT, outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, unit UBIGINT, request UBIGINT,
+    row INTEGER, value DOUBLE"""
+
+TABLES = {
+    # Read from the journals, and at or after the watermark: not in order yet.
+    "staged_exposures": f"attempt INTEGER, request_id VARCHAR, fell_back BOOLEAN, {_EXPOSURE}",
+    "staged_outcomes": _OUTCOME,
+    # Exposures of the attempt before the watermark, in the order n of (t, request id); also who is a duplicate.
+    "requests": f"n BIGINT, {_EXPOSURE}",
+    # First hash-assigned exposure of a unit in an epoch, for the attempt's life; mirror rows only count.
+    "entries": """epoch INTEGER, unit UBIGINT, mirror BOOLEAN, n BIGINT, t BIGINT, challenger BOOLEAN,
+        evidence BOOLEAN, combo INTEGER""",
+    # Units that were evidence for both arms of an epoch.
+    "crossed": "epoch INTEGER, unit UBIGINT",
+    # Outcomes before the watermark that wait for their exposure, and those that found it (or need none).
+    "pending": f"{_OUTCOME}, fresh BOOLEAN",
+    "outcomes": f"{_OUTCOME}, request_n BIGINT, request_t BIGINT, credit_t BIGINT",
+    "seen_outcomes": "h UBIGINT, ingest_t BIGINT",
+    # Requests and units of other attempts: their outcomes are not unknown.
+    "foreign_ids": "h UBIGINT, t BIGINT",
+    # Combinations of segments that exposures have; segment 0 is everything.
+    "segments": "segment INTEGER, name VARCHAR",
+    "combos": "combo INTEGER, segment INTEGER",
+    # Running scores of units, as additions (summed up now and then).
+    "scores": "metric VARCHAR, pair BOOLEAN, segment INTEGER, unit UBIGINT, s HUGEINT",
+    "cells": "metric VARCHAR, segment VARCHAR, epoch INTEGER, block BIGINT, pair BOOLEAN, until BIGINT, body VARCHAR",
+    "folds": "metric VARCHAR, segment VARCHAR, pair BOOLEAN, body VARCHAR, PRIMARY KEY (metric, segment, pair)",
+    "progress": "metric VARCHAR PRIMARY KEY, body VARCHAR",
+    "positions": "journal VARCHAR PRIMARY KEY, body VARCHAR",
+    "meta": "key VARCHAR PRIMARY KEY, body VARCHAR",
+}
+OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "cells", "folds", "progress")
+
+
+def connect(path: Path | None, threads: int = 1, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
+    """Open or make the state at ``path`` (None: in memory).
+
+    Raises EdgeError where another process has it, where it cannot be opened, or where another version wrote it.
+    """
+    if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        con = duckdb.connect(
+            ":memory:" if path is None else str(path), config={"threads": threads, "memory_limit": memory}
+        )
+    except duckdb.Error as error:
+        raise EdgeError(f"statistics state {path} cannot be opened: {error}") from error
+    con.execute("BEGIN")
+    for name, columns in TABLES.items():
+        con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+    con.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", [str(VERSION)])
+    if not con.execute("SELECT 1 FROM combos LIMIT 1").fetchall():
+        con.execute("INSERT INTO segments VALUES (0, '')")
+        con.execute("INSERT INTO combos VALUES (0, 0)")
+    con.execute("COMMIT")
+    found = con.execute("SELECT body FROM meta WHERE key = 'version'").fetchall()[0][0]
+    if found != str(VERSION):
+        con.close()
+        raise EdgeError(f"statistics state {path} has version {found}, this program needs {VERSION}: move it away")
+    return con
