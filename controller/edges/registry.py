@@ -1,0 +1,179 @@
+"""The model registry of MLflow: what an alias names, moving aliases, and the run that shows a rollout.
+
+Polling is the truth: MLflow has no compare-and-swap and no history for aliases, and its webhooks get lost.
+"""
+
+import difflib
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+from controller.core.record import Record
+from controller.edges.run_log import RunLog
+from controller.edges.tracking import Refused, artifact_uri, connect, shown, translated
+from controller.errors import EdgeError, NotFound
+from controller.ports import ResolvedVersion, TickEntry
+from controller.spec import ModelRollout
+from controller.status import RolloutStatus
+
+_ALIAS_TRIES = 4
+_SIGNATURES_KEPT = 1024
+
+
+class MlflowRegistry:
+    """``Registry`` by a tracking server at an http(s) address.
+
+    Every method raises EdgeError, within seconds, where MLflow does not answer, and SpecError never: what a person
+    has to mend (an unknown model) is a NotFound whose text says so, since the next tick sees it mended.
+    """
+
+    def __init__(self, tracking_uri: str, run_log: RunLog | None = None) -> None:
+        """SpecError for an address that is not http(s)."""
+        self._uri = tracking_uri
+        self._client = connect(tracking_uri)
+        self._runs = run_log or RunLog(tracking_uri)
+        self._signed: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
+
+    def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
+        """As the port says: None for an alias that does not exist, or a version that does not exist or is not ready.
+        Digits are a version number, all else an alias, in which case matters. NotFound for a model that is not
+        registered, with a text for people."""
+        try:
+            with translated(self._uri):
+                if reference.isdigit():
+                    found = self._client.get_model_version(model, reference)
+                else:
+                    found = self._client.get_model_version_by_alias(model, reference)
+        except (Refused, NotFound):
+            # MLflow says 404 as well as 400 to an alias, a version and a model that do not exist.
+            if self._model(model) is None:
+                raise NotFound(self.explain(model, reference)) from None
+            return None
+        if found.status != "READY":
+            return None
+        version = str(found.version)
+        return ResolvedVersion(version, f"models:/{model}/{version}", self._has_signature(model, found))
+
+    def explain(self, model: str, reference: str) -> str:
+        """What ``reference`` names, or why it names nothing and what there is instead: one sentence for people."""
+        registered, place = self._model(model), f"MLflow at {shown(self._uri)}"
+        if registered is None:
+            return f"model {model!r} is not registered in {place}{self._similar(model)}"
+        if reference.isdigit():
+            with translated(self._uri):
+                found = [str(v.version) for v in self._client.search_model_versions(f"name = '{model}'", 5)]
+            if reference not in found and self.resolve(model, reference) is None:
+                newest = f"newest: {', '.join(found)}" if found else "it has none yet"
+                return f"model {model!r} has no ready version {reference} in {place}; {newest}"
+            return f"version {reference} of model {model!r} is in {place}"
+        aliases: dict[str, str] = registered.aliases
+        if reference in aliases:
+            return f"alias {reference!r} of model {model!r} names version {aliases[reference]} in {place}"
+        there = ", ".join(f"{alias} → {version}" for alias, version in sorted(aliases.items())) or "none"
+        same = [alias for alias in aliases if alias.lower() == reference.lower()]
+        hint = f" (did you mean {same[0]!r}? case matters)" if same else ""
+        return f"model {model!r} has no alias {reference!r} in {place}{hint}; aliases: {there}"
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        """As the port says; read back. NotFound where model or version do not exist."""
+        if self._alias(model, alias) == version:
+            return
+        for tries in range(1, _ALIAS_TRIES + 1):
+            try:
+                with translated(self._uri):
+                    self._client.set_registered_model_alias(model, alias, version)
+                break
+            except Refused:
+                # Of several who create an alias at once, MLflow refuses all but one (a UNIQUE constraint).
+                if tries == _ALIAS_TRIES:
+                    raise
+                time.sleep(0.02 * tries)
+        self._read_back(model, alias, version)
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        """As the port says; read back. Between reading and removing somebody may move it: MLflow has no condition."""
+        if self._alias(model, alias) != version:
+            return
+        with translated(self._uri):
+            self._client.delete_registered_model_alias(model, alias)
+        if self._alias(model, alias) == version:
+            raise EdgeError(
+                f"MLflow at {shown(self._uri)}: alias {alias!r} of {model!r} still names {version} after its removal"
+            )
+
+    def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
+        """As the port says."""
+        return self._runs.log(rollout, entry)
+
+    def catch_up(self, rollout: ModelRollout, status: RolloutStatus, records: Sequence[Record]) -> None:
+        """After a start: queue what the process before may not have shown. Repeats change nothing."""
+        self._runs.catch_up(rollout, status, records)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What waits for the runs, and what never reached them; see RunLog."""
+        return self._runs.counters()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the runs show all that was logged; False where they do not in time."""
+        return self._runs.flush(timeout_s)
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """``flush``, then end the thread."""
+        return self._runs.close(timeout_s)
+
+    def _model(self, model: str) -> RegisteredModel | None:
+        try:
+            with translated(self._uri):
+                return self._client.get_registered_model(model)
+        except NotFound:
+            return None
+
+    def _alias(self, model: str, alias: str) -> str | None:
+        found = self._model(model)
+        if found is None:
+            raise NotFound(self.explain(model, alias))
+        version = found.aliases.get(alias)
+        return None if version is None else str(version)
+
+    def _read_back(self, model: str, alias: str, version: str) -> None:
+        now = self._alias(model, alias)
+        if now != version:
+            raise EdgeError(
+                f"MLflow at {shown(self._uri)}: alias {alias!r} of {model!r} names {now or 'nothing'} after it was set"
+                f" to {version}: somebody else moved it"
+            )
+
+    def _similar(self, model: str) -> str:
+        with translated(self._uri):
+            names = [found.name for found in self._client.search_registered_models(max_results=200)]
+        near = difflib.get_close_matches(model, names, 3, 0.5) or sorted(names)[:5]
+        return f"; registered: {', '.join(near)}" if near else "; no model is"
+
+    def _has_signature(self, model: str, found: ModelVersion) -> bool:
+        """Reads the version's MLmodel, a small file, once. A version that is made anew has another creation time."""
+        key = (model, str(found.version), int(found.creation_timestamp))
+        if key not in self._signed:
+            self._signed[key] = self._read_signature(model, str(found.version))
+            while len(self._signed) > _SIGNATURES_KEPT:
+                self._signed.popitem(last=False)
+        return self._signed[key]
+
+    def _read_signature(self, model: str, version: str) -> bool:
+        try:
+            with translated(self._uri), tempfile.TemporaryDirectory() as folder:
+                place = self._client.get_model_version_download_uri(model, version)
+                path = download_artifacts(
+                    artifact_uri=artifact_uri(place, "MLmodel"), dst_path=folder, tracking_uri=self._uri
+                )
+                text = Path(path).read_text(encoding="utf-8")
+            tree = yaml.safe_load(text)
+        except (EdgeError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {error}") from error
+        return isinstance(tree, dict) and bool(tree.get("signature"))

@@ -1,0 +1,84 @@
+"""MLflow over HTTP by the client of mlflow-skinny: short deadlines, and its errors in our words."""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from controller.errors import EdgeError, NotFound, SpecError
+
+# MLflow reads these at each request, and its own values mean minutes of retries. The loop and the run's thread come
+# back by themselves. What the operator has set is left alone.
+_QUICK = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds, for each connect and read
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_ABSENT = {"RESOURCE_DOES_NOT_EXIST"}
+REFUSED = {
+    "BAD_REQUEST",
+    "FEATURE_DISABLED",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "UNAUTHENTICATED",
+}
+
+
+class Refused(EdgeError):
+    """MLflow understood and says no: the same call gets the same answer."""
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client with short deadlines. SpecError for what is no http(s) address."""
+    if urlsplit(tracking_uri).scheme not in ("http", "https"):
+        raise SpecError(
+            f"tracking uri: {tracking_uri!r} must be the address of an MLflow tracking server, http://… or https://…"
+        )
+    for name, value in _QUICK.items():
+        os.environ.setdefault(name, value)
+    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+def shown(tracking_uri: str) -> str:
+    """The address without a password."""
+    return re.sub(r"//[^/@]*@", "//", tracking_uri).rstrip("/")
+
+
+@contextmanager
+def translated(tracking_uri: str) -> Iterator[None]:
+    """Turns MLflow's exceptions into NotFound, Refused or EdgeError, each with the address."""
+    try:
+        yield
+    except ImportError as error:
+        # mlflow-skinny brings no client for object stores such as S3.
+        raise Refused(f"MLflow at {shown(tracking_uri)}: its artefact store needs a package: {error}") from error
+    except (MlflowException, requests.RequestException, OSError) as error:
+        said = _said(error)
+        code = getattr(error, "error_code", "")
+        if code in _ABSENT:
+            raise NotFound(f"MLflow at {shown(tracking_uri)}: {said}") from error
+        if code in REFUSED:
+            raise Refused(f"MLflow at {shown(tracking_uri)}: {said}") from error
+        raise EdgeError(f"MLflow at {shown(tracking_uri)} does not answer as it should: {said}") from error
+
+
+def _said(error: Exception) -> str:
+    """One line, bounded, without passwords."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"//[^/@\s]*@", "//", text)
+    return text if len(text) <= 400 else text[:399] + "…"
+
+
+def artifact_uri(folder: str, name: str) -> str:
+    """The address of file ``name`` in an artefact folder."""
+    return posixpath.join(folder.rstrip("/"), name)

@@ -1,0 +1,197 @@
+"""The registry of a real MLflow tracking server: aliases, messages, outages, and nothing of full MLflow."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from controller.edges.registry import MlflowRegistry
+from controller.errors import EdgeError, NotFound, SpecError
+from tests.ports.contracts.registry import RegistryContract, RegistryWorld
+from tests.ports.tracking_server import TrackingServer, Wire, free_port, new_name, register_version
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _world(registry: MlflowRegistry, client: MlflowClient) -> RegistryWorld:
+    model = new_name("model")
+    client.create_registered_model(model)
+    return RegistryWorld(
+        registry=registry,
+        model=model,
+        add_version=lambda name, signed: register_version(client, name, signed),
+        point=client.set_registered_model_alias,
+        aliases=lambda name: dict(client.get_registered_model(name).aliases),
+    )
+
+
+@pytest.fixture
+def client(tracking: TrackingServer) -> MlflowClient:
+    return MlflowClient(tracking.uri, registry_uri=tracking.uri)
+
+
+@pytest.fixture
+def registry(tracking: TrackingServer) -> Iterator[MlflowRegistry]:
+    opened = MlflowRegistry(tracking.uri)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world(registry: MlflowRegistry, client: MlflowClient) -> RegistryWorld:
+    return _world(registry, client)
+
+
+class TestMlflowRegistry(RegistryContract):
+    """The contract; the fixtures are above."""
+
+
+def test_an_unknown_model_is_named_with_the_server_and_the_models_like_it(
+    world: RegistryWorld, registry: MlflowRegistry, tracking: TrackingServer
+) -> None:
+    with pytest.raises(NotFound) as raised:
+        registry.resolve(world.model + "s", "champion")
+    assert str(raised.value).startswith(f"model '{world.model}s' is not registered in MLflow at {tracking.uri};")
+    assert world.model in str(raised.value)
+
+
+def test_a_missing_alias_is_named_with_the_aliases_there_are(
+    world: RegistryWorld, registry: MlflowRegistry, tracking: TrackingServer
+) -> None:
+    version = world.add_version(world.model, True)
+    assert registry.explain(world.model, "champion").endswith(f"in MLflow at {tracking.uri}; aliases: none")
+    world.point(world.model, "champion", version)
+    assert registry.explain(world.model, "challenger") == (
+        f"model '{world.model}' has no alias 'challenger' in MLflow at {tracking.uri}; aliases: champion → 1"
+    )
+    assert "did you mean 'champion'? case matters" in registry.explain(world.model, "Champion")
+    assert "has no ready version 7" in registry.explain(world.model, "7")
+    assert registry.explain(world.model, "champion").startswith("alias 'champion' of model")
+    assert registry.explain(world.model, "1").startswith("version 1 of model")
+
+
+def test_several_who_create_the_same_alias_at_once_all_succeed(world: RegistryWorld, registry: MlflowRegistry) -> None:
+    version = world.add_version(world.model, True)
+    for number in range(6):
+        failures: list[EdgeError] = []
+        together = threading.Barrier(4)
+
+        def create(alias: str, failures: list[EdgeError], together: threading.Barrier) -> None:
+            together.wait(10)
+            try:
+                registry.set_alias(world.model, alias, version)
+            except EdgeError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=create, args=(f"a{number}", failures, together)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+    assert world.aliases(world.model) == {f"a{number}": version for number in range(6)}
+
+
+def test_an_unreachable_server_is_named_within_seconds() -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    registry = MlflowRegistry(uri)
+    began = time.monotonic()
+    for act in (
+        lambda: registry.resolve("m", "champion"),
+        lambda: registry.set_alias("m", "champion", "1"),
+        lambda: registry.delete_alias("m", "champion", "1"),
+        lambda: registry.explain("m", "champion"),
+    ):
+        with pytest.raises(EdgeError, match=f"MLflow at {uri} does not answer as it should"):
+            act()
+    assert time.monotonic() - began < 10
+    assert registry.close()
+
+
+def test_a_server_that_accepts_and_never_answers_is_an_error_within_its_deadline(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    wire.mute()
+    began = time.monotonic()
+    with pytest.raises(EdgeError, match=f"MLflow at {wire.uri}"):
+        MlflowRegistry(wire.uri).resolve("m", "champion")
+    assert time.monotonic() - began < 10
+
+
+def test_after_an_outage_the_registry_answers_again(wire: Wire, client: MlflowClient) -> None:
+    world = _world(MlflowRegistry(wire.uri), client)
+    version = world.add_version(world.model, True)
+    world.point(world.model, "champion", version)
+    assert world.registry.resolve(world.model, "champion") is not None
+    wire.cut()
+    with pytest.raises(EdgeError):
+        world.registry.resolve(world.model, "champion")
+    wire.restore()
+    assert world.registry.resolve(world.model, "champion") is not None
+
+
+def test_no_message_shows_the_password_in_the_address() -> None:
+    registry = MlflowRegistry(f"http://ada:lovelace@127.0.0.1:{free_port()}")
+    with pytest.raises(EdgeError) as raised:
+        registry.resolve("m", "champion")
+    assert "lovelace" not in str(raised.value)
+    assert "MLflow at http://127.0.0.1:" in str(raised.value)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "mlruns", "databricks", ""])
+def test_an_address_that_is_no_tracking_server_is_refused(uri: str) -> None:
+    with pytest.raises(SpecError, match="must be the address of an MLflow tracking server"):
+        MlflowRegistry(uri)
+
+
+def test_the_operators_own_deadlines_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    MlflowRegistry(f"http://127.0.0.1:{free_port()}").close()
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+
+
+_WITHOUT_FULL_MLFLOW = """
+import sys
+FULL = {"alembic", "docker", "flask", "graphene", "gunicorn", "huey", "matplotlib", "pandas", "pyarrow", "sklearn",
+        "skops", "sqlalchemy", "waitress"}
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *args):
+        return None if name.partition(".")[0] in FULL else self.finder.find_spec(name, *args)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+from controller.edges.registry import MlflowRegistry
+from tests.ports.contracts.registry import entry
+from tests.ports.contracts.rollouts import record, rollout
+uri, model, uid = sys.argv[1:]
+registry = MlflowRegistry(uri)
+print(registry.resolve(model, "champion"))
+registry.log(rollout(model), entry(uid, 1, record=record(uid, 1)))
+print(registry.close(30), registry.counters["refused"], sorted(FULL & sys.modules.keys()))
+"""
+
+
+def test_the_edge_works_with_nothing_but_mlflow_skinny(world: RegistryWorld, tracking: TrackingServer) -> None:
+    world.point(world.model, "champion", world.add_version(world.model, True))
+    world.add_version(world.model, True)
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_FULL_MLFLOW, tracking.uri, world.model, new_name("uid")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    uri = f"models:/{world.model}/1"
+    assert done.stdout.splitlines() == [f"ResolvedVersion(version='1', uri='{uri}', signed=True)", "True 0 []"]
