@@ -56,6 +56,8 @@ class Router:
         self._log = log
         self.ready: dict[str, Any] = {}
         self.control = httpx.Client(timeout=20)
+        # A connection of its own for each request. (A client for each would read all certificates each time.)
+        self.traffic = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
 
     def log(self) -> str:
         return self._log.read_text()
@@ -96,7 +98,7 @@ class Router:
 
     def get(self, path: str = "/") -> dict[str, Any]:
         """What one request to the traffic port is answered, over a connection of its own."""
-        answer = httpx.get(self.ready["traffic"] + path, timeout=20)
+        answer = self.traffic.get(self.ready["traffic"] + path)
         assert answer.status_code == 200, answer.text
         said: dict[str, Any] = answer.json()
         return said
@@ -148,6 +150,7 @@ def started(
         process.kill()
         process.wait(10)
         router.control.close()
+        router.traffic.close()
         until(lambda: not any(map(psutil.pid_exists, workers)), "the workers ended with their supervisor", 30)
 
 
