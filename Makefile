@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 ARGS ?=
 SEEDS ?= 200
 
-.PHONY: help setup demo test check fmt gen sim lock clean
+.PHONY: help setup demo test check fmt gen sim error-rates lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ gen: $(READY) ## Write the files that are generated from the spec
 
 sim: $(READY) ## Simulated rollouts with faults (SEEDS=… how many)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+error-rates: $(READY) ## Measure the error rates of the whole rule (RUNS=3000 replications of each scenario)
+	@$(BIN)/python -m tests.error_rates --runs $(or $(RUNS),3000)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \

@@ -1,0 +1,138 @@
+"""``python -m tests.error_rates [--runs N] [--jobs N]``: the error rates of the whole rule, measured."""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controller.status import Progress, Reason
+from tests.error_rates import peers, returning, single
+from tests.error_rates.report import Median, Row, text, write
+from tests.error_rates.world import Ending, Truth, play
+
+HARMS = (
+    Truth("CTR −5 %", {"ctr": 0.95}),
+    Truth("CVR −7 %", {"cvr": 0.93}),
+    Truth("errors +.05 pp", {"errors": 1.5}),
+    Truth("slow +.25 pp", {"slow": 1.25}),
+)
+OURS = "understudy"
+
+
+def _played(job: tuple[int, Truth]) -> Ending:
+    return play(*job)
+
+
+def _errors(job: tuple[int, float]) -> int:
+    return single.errors_found_after(*job)
+
+
+def _slowness(job: tuple[int, float]) -> int:
+    return single.slowness_found_after(*job)
+
+
+class Campaign:
+    """Runs scenarios over all cores and says how far it is."""
+
+    def __init__(self, runs: int, jobs: int, seed: int) -> None:
+        self.runs, self.seed = runs, seed
+        self.pool = multiprocessing.get_context("spawn").Pool(jobs)
+
+    def over(self, name: str, act: Callable[[Any], Any], jobs: Iterable[Any], count: int) -> list[Any]:
+        """``act`` of every job, in order."""
+        started, done = time.monotonic(), []
+        for result in self.pool.imap(act, jobs, chunksize=8):
+            done.append(result)
+            if len(done) % max(1, count // 10) == 0:
+                print(f"{name}: {len(done)}/{count}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        return done
+
+    def seeds(self, scenario: int) -> range:
+        """Seeds of one scenario; no two scenarios share any."""
+        return range(self.seed + scenario * 10**7, self.seed + scenario * 10**7 + self.runs)
+
+    def rollouts(self, scenario: int, truth: Truth) -> list[Ending]:
+        """Whole rollouts under ``truth``."""
+        return self.over(truth.name, _played, ((s, truth) for s in self.seeds(scenario)), self.runs)
+
+
+def _honest(campaign: Campaign) -> list[Row]:
+    endings = campaign.rollouts(1, Truth("A/A"))
+    n = len(endings)
+    return [
+        Row("A/A", "rolled back", OURS, sum(e.rolled_back for e in endings), n, 0.02),
+        Row("A/A", "promoted", OURS, sum(e.promoted for e in endings), n, 0.98, at_most=False),
+        Row("A/A", "rolled back", "naive z", sum(peers.naive_z(e.drawn) == "RollBack" for e in endings), n),
+        Row("A/A", "rolled back", "threshold", sum(peers.threshold(e.drawn) == "RollBack" for e in endings), n),
+    ]
+
+
+def _harmful(campaign: Campaign) -> list[Row]:
+    rows = []
+    for number, truth in enumerate(HARMS, start=2):
+        endings = campaign.rollouts(number, truth)
+        n, promoted = len(endings), sum(e.promoted for e in endings)
+        rows += [
+            Row(f"{truth.name} (at the margin)", "promoted", OURS, promoted, n, 0.02),
+            Row(truth.name, "promoted", "naive z", sum(peers.naive_z(e.drawn) == "Promote" for e in endings), n),
+            Row(truth.name, "promoted", "threshold", sum(peers.threshold(e.drawn) == "Promote" for e in endings), n),
+        ]
+    return rows
+
+
+def _losing(campaign: Campaign) -> list[Row]:
+    endings = campaign.rollouts(6, Truth("3 % of challenger units lost", lost=0.03))
+    n, name = len(endings), "3 % of challenger units lost"
+    mismatch = sum(e.rolled_back and e.reason is Reason.SAMPLE_RATIO_MISMATCH for e in endings)
+    return [
+        Row(name, "ended as SampleRatioMismatch", OURS, mismatch, n, 0.99, at_most=False),
+        Row(name, "promoted", OURS, sum(e.promoted for e in endings), n, 0.005),
+        Row(name, "advanced at or after the tick that shows it", OURS, sum(e.advanced for e in endings), n, 0.0),
+    ]
+
+
+def _special(campaign: Campaign) -> list[Row]:
+    back = campaign.over("returning users", returning.play, campaign.seeds(7), campaign.runs)
+    wrong = sum(p is Progress.ROLLING_BACK for p in back)
+    alarms = campaign.over("GMV at 1 %", single.gmv_false_alarm, campaign.seeds(8), campaign.runs)
+    return [
+        Row("returning users, icc .9, 8 steps, A/A", "rolled back", OURS, wrong, len(back), 0.02),
+        Row("GMV at 1 % weight, A/A", "false alarm", OURS, sum(alarms), len(alarms), 0.01),
+    ]
+
+
+def _detection(campaign: Campaign) -> list[Median]:
+    said = []
+    for number, weight, errors, slow in ((9, 1.0, 185, 180), (10, 5.0, 220, 180)):
+        jobs = [(s, weight) for s in campaign.seeds(number)]
+        for name, act, claim in (("errors .1 → 2 %", _errors, errors), ("latency +30 %", _slowness, slow)):
+            found = campaign.over(f"{name} at {weight:g} %", act, jobs, len(jobs))
+            said.append(
+                Median(name, weight, float(np.median(found)), float(np.quantile(found, 0.9)), len(found), claim)
+            )
+    return said
+
+
+def main() -> int:
+    """All scenarios; exit code 1 where a promise does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3000, help="replications of each scenario")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
+    parser.add_argument("--seed", type=int, default=0, help="first seed")
+    parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the table, the plot and the JSON")
+    asked = parser.parse_args()
+    campaign = Campaign(asked.runs, asked.jobs, asked.seed)
+    medians = _detection(campaign)
+    rows = _special(campaign) + _losing(campaign) + _honest(campaign) + _harmful(campaign)
+    write(asked.out, rows, medians)
+    print(text(rows, medians))
+    return 0 if all(r.holds for r in rows) and all(m.holds for m in medians) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
