@@ -108,13 +108,14 @@ def _two_by_two(table: _Table, rate: FloatArray, ratio: FloatArray) -> FloatArra
     share = n_b / np.where(total > 0, total, 1.0)
     pooled = rate + gap * share
     below, above = -gap * share, gap * (1.0 - share)  # t_A - t0 and t_B - t0, without cancellation
+    # With an empty arm its own terms have no units, and the other's logarithms are 0.
     log_e: FloatArray = (
         y_a * np.log1p(below / pooled)
         + (n_a - y_a) * np.log1p(-below / (1.0 - pooled))
         + y_b * np.log1p(above / pooled)
         + (n_b - y_b) * np.log1p(-above / (1.0 - pooled))
     )
-    return np.asarray(np.where((n_a > 0) & (n_b > 0), log_e, 0.0))
+    return log_e
 
 
 class HarmFold(NamedTuple):

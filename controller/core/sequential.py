@@ -131,12 +131,12 @@ def confidence_sequence(theta: T, se2: T, tau: T | float, alpha: float) -> tuple
     """
     require("alpha", "between 0 and 1", 0 < alpha < 1)
     s = _standardise(theta, se2, tau)
+    middle = np.where(s.usable, as_array(theta), 0.0)
     with np.errstate(divide="ignore", over="ignore"):
         radius = s.se * (s.spread / s.ratio) * np.sqrt(2.0 * (np.log(s.spread) - math.log(alpha)))
-    radius = np.where(s.usable, radius, np.inf)
-    middle = np.where(s.usable, as_array(theta), 0.0)
-    lower: T = plain(np.asarray(middle - radius))
-    upper: T = plain(np.asarray(middle + radius))
+        radius = np.where(s.usable, radius, np.inf)
+        lower: T = plain(np.asarray(middle - radius))
+        upper: T = plain(np.asarray(middle + radius))
     return lower, upper
 
 

@@ -50,6 +50,11 @@ def test_e_bh_controls_false_discoveries_of_strongly_dependent_hypotheses() -> N
     assert 0.02 < false_rate <= alpha
 
 
+def test_e_bh_counts_a_value_exactly_at_its_bar() -> None:
+    assert e_bh([math.log(1 / 0.05)], 0.05).indices == (0,)
+    assert e_bh([math.log(2 / 0.05), math.log(2 / (2 * 0.05))], 0.05).indices == (0, 1)
+
+
 def test_e_bh_of_nothing_rejects_nothing() -> None:
     assert e_bh([], 0.05).indices == ()
     assert e_bh([-1.0, 0.0], 0.05) == ((), pytest.approx(math.log(40)))
