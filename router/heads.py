@@ -125,20 +125,24 @@ class _Fields:
 class RequestReader:
     """Reads the requests of one connection, one after the other."""
 
-    __slots__ = ("_fields", "_parser")
+    __slots__ = ("_fields", "_parser", "_unaware")
 
     def __init__(self) -> None:
+        # The parser has not read the head whose body is to come.
+        self._unaware = False
         self._fields = _Fields(_REQUEST_OWN)
         self._parser = httptools.HttpRequestParser(self._fields)
 
     def read(self, head: bytes) -> Request:
         """A head up to and with its empty line. Raises Refused."""
         method, target, http10 = request_line(head)
+        self._unaware = False
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            # We stay with HTTP/1.1, as a server may; the parser thinks it is done.
+            # We stay with HTTP/1.1, as a server may; for the parser there is no body to come.
             self.renew()
+            self._unaware = True
         except httptools.HttpParserInvalidMethodError:
             raise Refused(501, "unknown method") from None
         except httptools.HttpParserError as error:
@@ -151,11 +155,15 @@ class RequestReader:
 
     def skip(self, body: bytes) -> None:
         """Tell the parser that a whole body of known length went by."""
-        self._parser.feed_data(body)
+        if self._unaware:
+            self._unaware = False
+        else:
+            self._parser.feed_data(body)
 
     def renew(self) -> None:
         """A new parser, for where the old one was not told of a body."""
         self._parser = httptools.HttpRequestParser(self._fields)
+        self._unaware = False
 
 
 def _frame_request(request: Request, fields: dict[bytes, bytes]) -> None:

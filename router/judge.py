@@ -24,7 +24,8 @@ def passes_through(response: Response, limit: int) -> bool:
 
 
 def judge(response: Response, body: bytes, request: Request) -> bool | None:
-    """Whether a complete answer may be shown; None where that cannot be told (a body that is encoded).
+    """Whether a complete answer may be shown; None where that cannot be told (an encoded body, a
+    stream of events).
 
     It has to be a 2xx, JSON where it says so (NaN and infinities are none), and to have as many predictions as
     rows were asked for, where both can be told. An answer without a body (to HEAD, or 204) has nothing that
@@ -34,10 +35,10 @@ def judge(response: Response, body: bytes, request: Request) -> bool | None:
         return False
     if request.method == b"HEAD" or response.status in (204, 205):
         return True
+    if response.encoded or response.content_type.startswith(_EVENT_STREAM):
+        return None
     if not is_json(response.content_type):
         return True
-    if response.encoded:
-        return None
     try:
         answer = orjson.loads(body)
     except ValueError:

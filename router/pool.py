@@ -78,7 +78,7 @@ class Pool:
         if self.connections < self._limits.connections:
             self._waiting[caller] = None
             self._connect()
-        elif len(self._waiting) < self._limits.queue:
+        elif len(self._waiting) - len(self._connecting) < self._limits.queue:
             self._waiting[caller] = None
         else:
             caller.answer_failed(Failure.FULL)

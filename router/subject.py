@@ -36,14 +36,11 @@ def needs_body(source: Source) -> bool:
 
 
 def _text(value: bytes) -> str | None:
-    """Header bytes as text: UTF-8, else each byte a character, so that different bytes stay different."""
+    """Header bytes as text: UTF-8; other bytes are written out, so that different ones stay different."""
     value = value.strip(b" \t")
     if not value:
         return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
+    return value.decode("utf-8", "backslashreplace")
 
 
 def _from_header(name: str) -> Extract:

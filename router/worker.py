@@ -48,7 +48,7 @@ class Worker:
         self.plane = Plane(loop, config, writer)
         self.port = 0
         self._loop = loop
-        self._channel = Channel(self._heard, self._supervisor_gone)
+        self._channel = Channel(self._heard, self._end)
         self._server: asyncio.Server | None = None
         self._told = asyncio.Event()
         self._ending = asyncio.Event()
@@ -58,8 +58,8 @@ class Worker:
         channel = socket.socket(fileno=channel_fd)
         channel.setblocking(False)
         await self._loop.create_unix_connection(lambda: self._channel, sock=channel)
-        self._loop.add_signal_handler(signal.SIGTERM, self._ending.set)
-        self._loop.add_signal_handler(signal.SIGINT, self._ending.set)
+        self._loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._loop.add_signal_handler(signal.SIGINT, self._end)
         try:
             await self._either(self._told)
             if not self._ending.is_set():
@@ -99,7 +99,6 @@ class Worker:
     async def _drain(self) -> None:
         """Accept nothing more; answer what is under way; close what stays idle."""
         plane = self.plane
-        plane.draining = True
         if self._server is not None:
             self._server.close()
         began = self._loop.time()
@@ -133,7 +132,7 @@ class Worker:
             case "poll":
                 self._loop.call_soon(self._say_if_listening)
             case "drain":
-                self._ending.set()
+                self._end()
             case other:
                 log.error("the supervisor said %r, which is unknown", other)
                 return
@@ -163,7 +162,9 @@ class Worker:
         state = self.plane.state().model_dump(mode="json")
         self._channel.say({"type": "state", "state": state, "counters": self.plane.numbers(), "port": self.port})
 
-    def _supervisor_gone(self) -> None:
+    def _end(self) -> None:
+        # From here on answers tell their clients to go, however soon the loop gets to the rest.
+        self.plane.draining = True
         self._ending.set()
 
 

@@ -1,0 +1,234 @@
+"""Requests on the wire: how they are read, and how they go on to the model server. Real sockets on both sides."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.router.models import Model
+from tests.router.planes import running, serving, table
+from tests.router.raw import Raw, ask, post
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: router\r\nContent-Type: application/json\r\nX-Unit: u\r\n"
+BODY = b'{"inputs": [[1], [2], [3]]}'
+
+
+def test_one_connection_serves_many_requests_over_one_connection_to_the_server(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        for _ in range(50):
+            raw.send(post("u", BODY))
+            answer = raw.answer()
+            assert (answer.status, answer.closes) == (200, False)
+        assert (champion.count, champion.connections) == (50, 1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_request_may_come_in_any_pieces(tmp_path: Path, size: int) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        data = post("u", BODY)
+        for at in range(0, len(data), size):
+            raw.send(data[at : at + size])
+            if size == 1:
+                time.sleep(0.0005)
+        assert raw.answer().status == 200
+        assert champion.requests[0].body == BODY
+
+
+def test_a_chunked_request_goes_on_whole_with_its_length(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        chunks = b"".join(b"%x;note=1\r\n%b\r\n" % (len(part), part) for part in (BODY[:5], BODY[5:6], BODY[6:]))
+        message = HEAD + b"Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" + chunks + b"0\r\nX-Sum: 1\r\n\r\n"
+        for _ in range(3):
+            raw.send(message)
+            assert raw.answer().status == 200
+        for at in range(len(message)):
+            raw.send(message[at : at + 1])
+        assert raw.answer().status == 200
+        for request in champion.requests:
+            assert request.body == BODY
+            assert request.values(b"content-length") == [b"%d" % len(BODY)]
+            assert request.values(b"transfer-encoding") == []
+            assert b"x-sum" not in request.head.lower()
+
+
+def test_pipelined_requests_are_answered_in_order_one_at_a_time(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        raw.send(b"".join(post("u", BODY, f"X-Request-Id: id-{n}") for n in range(300)))
+        for n in range(300):
+            assert raw.answer().fields[b"x-request-id"] == b"id-%d" % n
+        assert champion.most_open == 1
+
+
+def test_a_client_that_only_sends_and_never_reads_is_not_read_from_for_ever(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port, timeout=1) as raw:
+        champion.mode, champion.size = "large", 200_000
+        data = post("u", BODY) * 1_000_000
+        with pytest.raises(TimeoutError):
+            raw.send(data)
+        # Some answers fill the buffers of both sides; hundreds of megabytes they are not.
+        assert champion.count < 100
+        assert ask(plane.port, post("v")).status == 200
+
+
+def test_expect_100_continue_is_answered_before_the_body_comes(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        raw.send(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        assert raw.answer().status == 100
+        raw.send(BODY)
+        assert raw.answer().status == 200
+        assert champion.requests[0].values(b"expect") == []
+
+
+def test_another_expectation_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, _, _):
+        assert ask(plane.port, post("u", BODY, "Expect: miracles")).status == 417
+
+
+def test_a_client_that_shut_down_its_side_still_gets_every_answer(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "hang"
+        raw.send(post("u", BODY) + post("v", BODY))
+        raw.socket.shutdown(1)
+        plane.until(lambda: plane.poll()["upstream_connections"] == 1)
+        champion.release()
+        assert raw.answer().status == 200
+        assert raw.answer().status == 200
+        assert raw.ended()
+
+
+def test_fields_of_the_connection_do_not_go_on(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _):
+        lines = [
+            "Connection: keep-alive, X-Private, X-Unit", "X-Private: 1", "Keep-Alive: timeout=5", "TE: trailers",
+            "Proxy-Connection: keep-alive", "Upgrade: h2c", "Proxy-Authorization: Basic x", "X-Public: 1",
+            "Authorization: Bearer y",
+        ]  # fmt: skip
+        assert ask(plane.port, post("u", BODY, *lines)).status == 200
+        (request,) = champion.requests
+        names = {line.partition(b":")[0].lower() for line in request.lines}
+        assert names == {
+            b"host", b"content-type", b"content-length", b"x-public", b"authorization", b"x-request-id",
+            b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
+        }  # fmt: skip
+        # It was the client's to say that the next hop shall not see it; for the assignment it is there.
+        assert plane.exposures(1)[0].unit == "u"
+
+
+def test_a_client_that_asks_for_another_protocol_stays_with_this_one(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, _, _), Raw(plane.port) as raw:
+        asking = ["Connection: Upgrade", "Upgrade: h2c"]
+        bodyless = b"GET / HTTP/1.1\r\nHost: r\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        for data in (post("u", BODY, *asking), bodyless, post("u", BODY), post("u", BODY, *asking), post("u", BODY)):
+            raw.send(data)
+            assert raw.answer().status == 200
+
+
+def test_a_request_id_is_kept_or_made_and_is_the_same_everywhere(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        for given, kept in ((["X-Request-Id: a/b.c"], True), ([], False), (["X-Request-Id: " + "x" * 129], False)):
+            raw.send(post("u", BODY, *given))
+            answered = raw.answer().fields[b"x-request-id"]
+            assert champion.requests[-1].values(b"x-request-id") == [answered]
+            assert (given == [f"X-Request-Id: {answered.decode()}"]) == kept
+        assert [e.request_id.encode() for e in plane.exposures(3)] == [
+            r.values(b"x-request-id")[0] for r in champion.requests
+        ]
+
+
+def test_trace_and_forwarding_fields_say_who_asked(tmp_path: Path) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        raw.send(post("u", BODY, f"traceparent: {trace}"))
+        raw.answer()
+        raw.send(post("u", BODY, "X-Forwarded-For: 9.9.9.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: shop"))
+        raw.answer()
+        one, two = champion.requests
+        assert one.values(b"traceparent") == [trace.encode()]
+        assert one.values(b"host") == [champion.address.encode()]
+        assert one.values(b"x-forwarded-for") == [b"127.0.0.1"]
+        assert one.values(b"x-forwarded-proto") == [b"http"]
+        assert one.values(b"x-forwarded-host") == [b"router"]
+        assert two.values(b"x-forwarded-for") == [b"9.9.9.9, 127.0.0.1"]
+        assert two.values(b"x-forwarded-proto") == [b"https"]
+        assert two.values(b"x-forwarded-host") == [b"shop"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_every_method_and_path_goes_on(tmp_path: Path, method: str) -> None:
+    with serving(tmp_path) as (plane, champion, _):
+        assert ask(plane.port, f"{method} /a/b%20c?d=e&f HTTP/1.1\r\nHost: r\r\n\r\n".encode()).status == 200
+        assert champion.requests[0].line == f"{method} /a/b%20c?d=e&f HTTP/1.1".encode()
+
+
+def test_http_1_0_clients_are_closed_unless_they_ask_to_be_kept(tmp_path: Path) -> None:
+    old = b"POST /invocations HTTP/1.0\r\nX-Unit: u\r\nContent-Length: 2\r\n"
+    with serving(tmp_path) as (plane, champion, _):
+        for mode in ("good", "chunked", "until_close"):
+            champion.mode = mode
+            with Raw(plane.port) as raw:
+                raw.send(old + b"\r\n{}")
+                answer = raw.answer()
+                assert (answer.status, answer.closes) == (200, True)
+                assert b"transfer-encoding" not in answer.fields
+                assert b'"champion"' in answer.body
+                assert raw.ended()
+        champion.mode = "good"
+        with Raw(plane.port) as raw:
+            for _ in range(2):
+                raw.send(old + b"Connection: keep-alive\r\n\r\n{}")
+                assert raw.answer().fields[b"connection"] == b"keep-alive"
+
+
+def test_a_client_that_wants_to_close_is_closed(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, _, _), Raw(plane.port) as raw:
+        raw.send(post("u", BODY, "Connection: close"))
+        assert raw.answer().closes
+        assert raw.ended()
+
+
+def test_ipv6_on_both_sides(tmp_path: Path) -> None:
+    with Model("champion", host="::1") as champion, running(tmp_path, table(1, champion.address), host="::1") as plane:
+        with Raw(plane.port, host="::1") as raw:
+            raw.send(post("u", BODY))
+            assert raw.answer().status == 200
+        assert champion.requests[0].values(b"host") == [f"[::1]:{champion.port}".encode()]
+        assert champion.requests[0].values(b"x-forwarded-for") == [b"::1"]
+
+
+def test_a_request_body_beyond_what_is_held_streams_to_the_server(tmp_path: Path) -> None:
+    size = 20_000_000
+    with serving(tmp_path, weight_bp=10_000) as (plane, _, challenger), Raw(plane.port) as raw:
+        challenger.mode = "plain"
+        piece = b"x" * 50_000
+        for framing, sent in (
+            (b"Content-Length: %d" % size, piece),
+            (b"Transfer-Encoding: chunked", b"c350\r\n%b\r\n" % piece),
+        ):
+            raw.send(HEAD + framing + b"\r\n\r\n")
+            for _ in range(size // len(piece)):
+                raw.send(sent)
+            if sent is not piece:
+                raw.send(b"0\r\n\r\n")
+            answer = raw.answer()
+            assert (answer.status, answer.body[:8]) == (200, b"20000000")
+        for exposure in plane.exposures(2):
+            assert (exposure.arm, exposure.cut, len(str(exposure.inputs))) == ("challenger", True, 64 << 10)
+        assert challenger.requests[0].values(b"content-length") == [b"%d" % size]
+        assert challenger.requests[1].values(b"transfer-encoding") == [b"chunked"]
+        assert plane.poll()["held_bytes"] == 0
+
+
+def test_a_large_request_still_falls_back_where_nothing_of_it_was_sent(tmp_path: Path) -> None:
+    with Model("champion") as champion:
+        champion.mode = "plain"
+        with running(tmp_path, table(1, champion.address, "127.0.0.1:1", weight_bp=10_000)) as plane:
+            answer = ask(plane.port, post("u", b"x" * 3_000_000))
+            assert (answer.status, answer.body[:7]) == (200, b"3000000")
+
+
+def test_an_answer_before_the_end_of_a_large_request_reaches_the_client(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "early"
+        raw.send(HEAD + b"Content-Length: 50000000\r\n\r\n" + b"x" * 2_000_000)
+        answer = raw.answer()
+        assert (answer.status, answer.closes) == (413, True)

@@ -1,0 +1,156 @@
+"""Where unit and attributes are found in a request."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.heads import Request
+from router.subject import extractor
+from router.table import Source
+
+
+def request(body: Any = b"", **fields: str) -> Request:
+    made = Request(b"POST", b"/", False, [])
+    made.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    made.fields = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
+    return made
+
+
+def find(source: dict[str, str], of: Request) -> str | None:
+    return extractor(Source.model_validate(source))(of)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit"), [("7", "7"), (" 7\t", "7"), ("ü✓", "ü✓"), ("", None), ("  ", None), ("a, b", "a, b")]
+)
+def test_a_header_is_taken_without_blanks_around_it(value: str, unit: str | None) -> None:
+    assert find({"header": "X-User"}, request(x_user=value)) == unit
+
+
+def test_different_bytes_in_a_header_are_different_units() -> None:
+    made = request()
+    units = set()
+    for value in (b"\xff", b"\xfe", b"\xc3\xbf", b"\xc3"):
+        made.fields = {b"x-user": value}
+        units.add(find({"header": "x-user"}, made))
+    assert len(units) == 4
+
+
+@pytest.mark.parametrize(
+    ("cookies", "unit"),
+    [
+        ("uid=7", "7"),
+        ("a=b; uid=7; c=d", "7"),
+        ("a=b;uid=7", "7"),
+        ('uid="7"', "7"),
+        ("uid=a=b", "a=b"),
+        ("myuid=7", None),
+        ("uid", None),
+        ("uid=", None),
+        ("", None),
+    ],
+)
+def test_a_cookie_is_found_among_others(cookies: str, unit: str | None) -> None:
+    assert find({"cookie": "uid"}, request(cookie=cookies)) == unit
+
+
+@pytest.mark.parametrize(
+    ("pointer", "text"),
+    [
+        ("/user/id", "u7"),
+        ("/rows/1", "20"),
+        ("/a~1b/c~0d", "x"),
+        ("/flag", "true"),
+        ("/whole", "3"),
+        ("/part", "3.5"),
+        ("/user", None),
+        ("/nothing", None),
+        ("/rows/2", None),
+        ("/rows/01", None),
+        ("/rows/-1", None),
+        ("/rows/-", None),
+        ("/user/id/x", None),
+        ("/missing", None),
+        ("", None),
+        ("/empty", None),
+    ],
+)
+def test_a_pointer_leads_to_a_scalar_or_to_nothing(pointer: str, text: str | None) -> None:
+    body = {
+        "user": {"id": "u7"}, "rows": [10, 20], "a/b": {"c~d": "x"}, "flag": True, "whole": 3.0, "part": 3.5,
+        "nothing": None, "empty": "",
+    }  # fmt: skip
+    assert find({"json_pointer": pointer}, request(body)) == text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["x", "carrier"], "data": [[1, "UA"], [2, "AA"]]}},
+        {"dataframe_split": {"index": [0], "columns": ["carrier"], "data": [["UA"]]}},
+        {"dataframe_records": [{"x": 1, "carrier": "UA"}, {"x": 2, "carrier": "AA"}]},
+        {"instances": [{"carrier": "UA"}, {"carrier": "AA"}]},
+        {"instances": {"carrier": ["UA", "AA"]}},
+        {"inputs": {"carrier": ["UA", "AA"]}},
+        {"inputs": {"carrier": [["UA"], ["AA"]]}},
+        {"inputs": {"carrier": "UA"}},
+        {"inputs": [{"carrier": "UA"}]},
+    ],
+)
+def test_a_feature_is_that_of_the_first_row_in_any_format_of_mlflow(body: Any) -> None:
+    assert find({"feature": "carrier"}, request(body, content_type="application/json")) == "UA"
+
+
+def test_a_feature_is_found_in_csv() -> None:
+    body = b'x,carrier,note\n1,UA,"a\nb"\n2,AA,c\n'
+    assert find({"feature": "carrier"}, request(body, content_type="text/csv; charset=utf-8")) == "UA"
+    assert find({"feature": "note"}, request(body, content_type="text/csv")) == "a\nb"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no json",
+        b"[]",
+        b'{"inputs": []}',
+        b'{"inputs": [[1]]}',
+        b'{"inputs": {"carrier": []}}',
+        b'{"inputs": {"carrier": {}}}',
+        b'{"dataframe_split": 3}',
+        b'{"dataframe_split": {"columns": ["carrier"]}}',
+        b'{"dataframe_split": {"columns": ["carrier"], "data": []}}',
+        b'{"dataframe_split": {"columns": ["carrier"], "data": [[]]}}',
+        b'{"dataframe_records": [3]}',
+        b'{"carrier": "UA"}',
+    ],
+)
+def test_a_body_without_the_feature_has_none(body: bytes) -> None:
+    assert find({"feature": "carrier"}, request(body)) is None
+
+
+def test_a_body_that_is_not_held_whole_is_not_looked_into() -> None:
+    cut = request({"inputs": {"carrier": ["UA"]}})
+    cut.whole = False
+    assert find({"feature": "carrier"}, cut) is None
+
+
+SOURCES = st.sampled_from(
+    [{"header": "a"}, {"cookie": "a"}, {"json_pointer": "/inputs/0/a"}, {"feature": "a"}, {"json_pointer": ""}]
+)
+SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.sampled_from(["inputs", "instances", "dataframe_split", "dataframe_records", "columns", "data", "a"]), inner
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(SOURCES, SHAPES, st.sampled_from(["text/csv", "application/json"]))
+def test_no_body_makes_it_fail(source: dict[str, str], shape: Any, kind: str) -> None:
+    found = find(source, request(shape, content_type=kind))
+    assert found is None or isinstance(found, str)
