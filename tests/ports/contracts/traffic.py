@@ -1,6 +1,7 @@
 """What every TrafficProvider promises. A subclass gives ``provider`` and ``confirmed_within``: a callable that waits
 until a generation is confirmed, which for routers in other processes takes a moment."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,9 @@ class TrafficContract:
     ) -> None:
         provider.apply(table(8))
         confirmed_within(8, 20.0)
-        with pytest.raises(EdgeError, match=r"\b7\b.*\b8\b"):
+        with pytest.raises(EdgeError) as raised:
             provider.apply(table(7))
+        assert {"7", "8"} <= set(re.findall(r"\b\d+\b", str(raised.value)))
         assert provider.observe().confirmed == 8
 
     def test_another_table_of_the_same_generation_is_refused(
