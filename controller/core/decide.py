@@ -103,7 +103,7 @@ def decide(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence], validi
 
 def harm(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence], validity: Validity) -> Decision | None:
     """Rows 1 to 4: proven harm, service kinds first."""
-    tests = _harm_thresholds(spec, evidence)
+    tests = harm_thresholds(spec, evidence)
     suffix = f" (while {validity.reason}: {validity.message})" if validity.reason else ""
     for service in (True, False):
         for e, threshold in tests:
@@ -125,7 +125,7 @@ def judging(evidence: Sequence[Evidence]) -> list[Evidence]:
     return [e for e in evidence if not e.segment and e.role in (Role.GUARDRAIL, Role.SUCCESS)]
 
 
-def _harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tuple[Evidence, float]]:
+def harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tuple[Evidence, float]]:
     """Every harm test with the log e it must reach. Their alphas sum to at most ``rollbackAlpha``.
 
     The k-th value of a protected segment to appear has the weight 1/(k(k+1)), so their number needs no bound.

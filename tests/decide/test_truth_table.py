@@ -65,12 +65,12 @@ def test_row_4_harm_in_a_protected_segment_rolls_back_at_its_own_small_alpha() -
 
 
 def test_the_alphas_of_all_harm_tests_sum_to_no_more_than_rollback_alpha() -> None:
-    from controller.core.decide import _harm_thresholds
+    from controller.core.decide import harm_thresholds
 
     spec = rollout(segments=[{"name": "carrier", "feature": "carrier", "protected": True}]).spec
     evidence = [seen(), seen("errors")]
     evidence += [seen(m, segment=f"carrier={i}") for i in range(400) for m in ("ctr", "errors")]
-    spent = sum(math.exp(-threshold) for _, threshold in _harm_thresholds(spec, evidence))
+    spent = sum(math.exp(-threshold) for _, threshold in harm_thresholds(spec, evidence))
     assert 0.98 * 0.02 < spent <= 0.02 + 1e-12
 
 

@@ -1,0 +1,12 @@
+"""The command line: ``understudy …``."""
+
+from controller.cli.group import understudy
+
+
+def main() -> None:
+    """Run the command line; exit code 0 ok, 1 a check or rollout failed, 2 bad usage."""
+    understudy(prog_name="understudy")
+
+
+if __name__ == "__main__":
+    main()

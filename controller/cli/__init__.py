@@ -1,0 +1,1 @@
+"""The commands that only read files or the state of a run."""

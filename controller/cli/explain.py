@@ -1,0 +1,96 @@
+"""``understudy explain``: why the last decision was made, and what is missing."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli.options import chosen, open_store, output, print_json, state_dir
+from controller.core.decide import harm_thresholds
+from controller.core.evidence import Evidence
+from controller.core.replay import derive, inputs
+from controller.errors import SpecError
+from controller.spec import RolloutSpec
+
+
+def row(spec: RolloutSpec, e: Evidence, harm_needed: float | None) -> dict[str, Any]:
+    """One metric in one segment, finite numbers only (None for what is not known)."""
+    needed = -math.log(spec.decision.promote_alpha)
+    missing = None
+    if harm_needed is not None and e.log_e_non_inferior < needed:
+        missing = f"log e {e.log_e_non_inferior:.2f} of the {needed:.2f} that prove it not worse than {e.margin:.4g}"
+    numbers = {
+        "estimate": e.estimate,
+        "se": e.se,
+        "lower": e.lower,
+        "upper": e.upper,
+        "champion": e.champion,
+        "margin": e.margin,
+        "log_e_harm": e.log_e_harm,
+        "log_e_harm_needed": harm_needed,
+        "log_e_non_inferior": e.log_e_non_inferior,
+        "log_e_non_inferior_needed": needed,
+        "log_e_superior": e.log_e_superior,
+    }
+    return {
+        "metric": e.metric,
+        "segment": e.segment or None,
+        "role": e.role.value,
+        "verdict": e.verdict.value,
+        "units": {"champion": e.units[0], "challenger": e.units[1]},
+        **{k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()},
+        "due": e.due,
+        "note": e.note or None,
+        "missing": missing,
+    }
+
+
+@click.command()
+@click.argument("rollout", required=False)
+@state_dir
+@output
+def explain(rollout: str | None, state_dir: Path, output: str) -> None:
+    """Why ROLLOUT's last decision was made: each metric's units, estimate, interval and evidence against its threshold."""
+    store = open_store(state_dir)
+    key = chosen(store, rollout)
+    found = store.records(key)
+    if not found:
+        raise SpecError(f"ROLLOUT: {key} has no record yet; the first tick writes one")
+    record = found[-1]
+    spec, moved = inputs(record).spec, derive(record)
+    needed = {(e.metric, e.segment): t for e, t in harm_thresholds(spec, moved.evidence)}
+    rows = [row(spec, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
+    said = {
+        "rollout": key,
+        "sequence": record.sequence,
+        "decision": record.decision,
+        "reason": record.reason,
+        "message": record.message,
+        "evidence": rows,
+    }
+    if output == "json":
+        print_json(said)
+        return
+    click.echo(f"{key}: {record.decision}, {record.reason}. {record.message}")
+    for one in rows:
+        _text(one)
+
+
+def _text(one: dict[str, Any]) -> None:
+    def number(name: str) -> str:
+        value = one[name]
+        return "?" if value is None else f"{value:.4g}"
+
+    where = f" in {one['segment']}" if one["segment"] else ""
+    click.echo(f"\n{one['metric']}{where} ({one['role']}): {one['verdict']}")
+    click.echo(f"  units       {one['units']['champion']} champion, {one['units']['challenger']} challenger")
+    click.echo(
+        f"  estimate    {number('estimate')}  [{number('lower')}, {number('upper')}]  champion {number('champion')}"
+    )
+    if one["log_e_harm_needed"] is not None:
+        click.echo(f"  harm        log e {number('log_e_harm')} of {number('log_e_harm_needed')}")
+        click.echo(f"  not worse   log e {number('log_e_non_inferior')} of {number('log_e_non_inferior_needed')}")
+    for name in ("note", "missing"):
+        if one[name]:
+            click.echo(f"  {name:<11} {one[name]}")

@@ -1,0 +1,59 @@
+"""Options that several commands share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from controller.edges.store import SqliteStore
+from controller.errors import SpecError
+
+F = TypeVar("F", bound=Callable[..., Any])
+STORE = "rollouts.sqlite"
+
+
+def output(command: F) -> F:
+    """``--output text|json``."""
+    kinds = click.Choice(["text", "json"])
+    return click.option("-o", "--output", type=kinds, default="text", show_default=True, help="How to print.")(command)
+
+
+def state_dir(command: F) -> F:
+    """``--state-dir``, the folder of `understudy run`."""
+    return click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(".understudy"),
+        envvar="UNDERSTUDY_STATE_DIR",
+        show_default=True,
+        show_envvar=True,
+        help="Folder in which `understudy run` keeps its state.",
+    )(command)
+
+
+def open_store(folder: Path) -> SqliteStore:
+    """The store of a run. SpecError where no run ever was."""
+    path = folder / STORE
+    if not path.exists():
+        raise SpecError(f"--state-dir: {folder} holds no rollout; start one with `understudy run FILE`")
+    return SqliteStore(path)
+
+
+def chosen(store: SqliteStore, name: str | None) -> str:
+    """The rollout called ``name``, or the only one. SpecError names those that exist."""
+    keys = store.keys()
+    if name in keys:
+        return str(name)
+    known = ", ".join(keys) or "none"
+    if name is not None:
+        raise SpecError(f"ROLLOUT: there is no rollout {name!r}; there is: {known}")
+    if len(keys) != 1:
+        raise SpecError(f"ROLLOUT: say which one; there is: {known}")
+    return keys[0]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

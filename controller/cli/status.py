@@ -1,0 +1,88 @@
+"""``understudy status``: where a rollout stands."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from controller.cli.options import chosen, open_store, output, print_json, state_dir
+from controller.edges.store import SqliteStore
+from controller.quantities import format_duration
+from controller.spec import RolloutSpec
+from controller.status import RolloutStatus
+
+REFRESH_S = 1.0
+
+
+def summary(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Any]:
+    """What people ask first, by name; the whole status stands under ``status`` in JSON."""
+    epoch, attempt = status.current_epoch, status.attempt
+    return {
+        "rollout": status.rollout,
+        "progress": status.progress.value,
+        "champion": attempt.champion if attempt else None,
+        "challenger": attempt.challenger if attempt else None,
+        "attempt": attempt.number if attempt else None,
+        "step": f"{status.step + 1} of {len(spec.steps)}" if status.step >= 0 else None,
+        "weight": status.table.weight_bp / 100 if status.table else 0.0,
+        "mirror": epoch.mirror_bp / 100 if epoch else 0.0,
+        "step_time": format_duration(status.step_elapsed),
+        "age": format_duration(status.active),
+        "paused": status.paused,
+        "decision": status.decision.value,
+        "reason": status.reason.value,
+        "message": status.message,
+        "since": datetime.fromtimestamp(status.decided_at / 1e6, UTC).isoformat() if status.decided_at else None,
+        "mlflow_run": status.run_id,
+    }
+
+
+@click.command()
+@click.argument("rollout", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Refresh until the rollout is over.")
+@state_dir
+@output
+def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> None:
+    """Where a rollout stands: step, weight, decision and why."""
+    store = open_store(state_dir)
+    if rollout is None and not watch and len(store.keys()) != 1:
+        _all(store, output)
+        return
+    key = chosen(store, rollout)
+    shown = None
+    while True:
+        stored = store.load(key)
+        said = summary(stored.rollout.spec, stored.status)
+        if said != shown:
+            _show(said, stored.status, output, again=shown is not None)
+            shown = said
+        if not watch or stored.status.progress.terminal:
+            return
+        time.sleep(REFRESH_S)
+
+
+def _all(store: SqliteStore, output: str) -> None:
+    found = []
+    for key in sorted(store.keys()):
+        stored = store.load(key)
+        found.append(summary(stored.rollout.spec, stored.status))
+    if output == "json":
+        print_json({"rollouts": found})
+        return
+    for said in found:
+        click.echo(f"{said['rollout']}: {said['progress']}, weight {said['weight']:g} %, {said['reason']}")
+    if not found:
+        click.echo("no rollouts")
+
+
+def _show(said: dict[str, Any], status: RolloutStatus, output: str, *, again: bool) -> None:
+    if output == "json":
+        print_json({**said, "status": status.model_dump(mode="json", by_alias=True)})
+        return
+    if again:
+        click.echo("")
+    for name, value in said.items():
+        if value not in (None, ""):
+            click.echo(f"{name.replace('_', ' '):>12}  {value}")
