@@ -1,7 +1,8 @@
 """CPU per one-row request: `understudy serve` against MLflow's own scoring server, same model, same machine, one run.
 
 `python -m tests.serving.bench_serve [REQUESTS]` prints milliseconds of server CPU (user + system of the process that
-holds the model, from /proc) and the ratio. Wall time is printed too, but the client shares the machine with the
+holds the model, from /proc) and the ratio, for a scikit-learn model and for a pyfunc model that takes a DataFrame with a
+string and a number and does nothing. Wall time is printed too, but the client shares the machine with the
 servers. `predict alone` is the model's own share: the same rows given to the logged function in this process, as the
 DataFrame MLflow hands over and as a plain array.
 """
@@ -22,6 +23,8 @@ import httpx
 from tests.serving.conftest import Server, Store, children, until
 
 WARM_UP = 200
+NUMBERS = {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[0.1, -0.2, 0.3, 0.4]]}}
+MIXED = {"dataframe_split": {"columns": ["act", "x"], "data": [["go", 0.5]]}}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -29,9 +32,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(url: str, pid: int, requests: int) -> tuple[float, float]:
+def measure(url: str, pid: int, body: object, requests: int) -> tuple[float, float]:
     """(CPU, wall) milliseconds per request over one kept connection."""
-    body = {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[0.1, -0.2, 0.3, 0.4]]}}
     with httpx.Client(timeout=30.0) as client:
 
         def send() -> None:
@@ -81,26 +83,31 @@ def predict_alone(store: Store, requests: int) -> tuple[float, float]:
     return spent(store.model.predict_proba, row), spent(store.array_model.predict_proba, row.to_numpy())
 
 
+def compare(name: str, path: str, body: object, requests: int) -> None:
+    server = Server(path)
+    try:
+        ours = measure(server.url, children(server.process.pid)[0], body, requests)
+    finally:
+        server.end()
+    process, url = mlflow_server(path)
+    try:
+        theirs = measure(url, process.pid, body, requests)
+    finally:
+        process.terminate()
+        process.wait(30.0)
+    for server_name, (cpu, wall) in (("understudy serve", ours), ("mlflow scoring server", theirs)):
+        print(f"{name}: {server_name:22} {cpu:6.3f} ms CPU, {wall:6.3f} ms wall per request")
+    print(f"{name}: ratio of CPU per request {theirs[0] / ours[0]:.1f}")
+
+
 def main(requests: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(pathlib.Path(folder))
-        path = store.save_sklearn("lr", store.model, store.features, "predict_proba")
         frame_ms, array_ms = predict_alone(store, requests)
-        print(f"predict alone (DataFrame / array)   {frame_ms:6.3f} / {array_ms:.3f} ms CPU")
-        server = Server(path)
-        try:
-            ours = measure(server.url, children(server.process.pid)[0], requests)
-        finally:
-            server.end()
-        print(f"understudy serve                    {ours[0]:6.3f} ms CPU, {ours[1]:.3f} ms wall per request")
-        process, url = mlflow_server(path)
-        try:
-            theirs = measure(url, process.pid, requests)
-        finally:
-            process.terminate()
-            process.wait(30.0)
-        print(f"mlflow scoring server (uvicorn)     {theirs[0]:6.3f} ms CPU, {theirs[1]:.3f} ms wall per request")
-        print(f"ratio of CPU per request            {theirs[0] / ours[0]:6.1f}")
+        print(f"sklearn: predict alone, from a DataFrame {frame_ms:.3f}, from an array {array_ms:.3f} ms CPU")
+        numbers = store.save_sklearn("lr", store.model, store.features, "predict_proba")
+        compare("sklearn", numbers, NUMBERS, requests)
+        compare("pyfunc", store.save_acting("acting", store.acting.Acting()), MIXED, requests)
 
 
 if __name__ == "__main__":

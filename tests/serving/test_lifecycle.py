@@ -33,6 +33,7 @@ def test_recycling_replaces_the_worker_under_load_and_loses_no_request(
     store: Store, serve: Callable[..., Server]
 ) -> None:
     server = serve(store.path("acting"), "--max-requests", "300")
+    (first,) = server.workers()
     stop, seen = threading.Event(), list[tuple[int, int]]()
     threads = [
         threading.Thread(target=hammer, args=(server, stop, seen), kwargs={"keep_alive": number % 2 == 0})
@@ -41,6 +42,9 @@ def test_recycling_replaces_the_worker_under_load_and_loses_no_request(
     for thread in threads:
         thread.start()
     try:
+        until(lambda: len({pid for _, pid in list(seen)} - {0}) >= 2, seconds=60.0, what="a second worker")
+        # Every client is moved over by its next answer: the old worker need not be cut off.
+        until(lambda: not alive(first), seconds=20.0, what="the first worker's end, under load")
         until(lambda: len({pid for _, pid in list(seen)} - {0}) >= 3, seconds=90.0, what="a third worker")
     finally:
         stop.set()
@@ -49,6 +53,19 @@ def test_recycling_replaces_the_worker_under_load_and_loses_no_request(
     assert [status for status, _ in seen if status != 200] == []
     assert len(seen) > 600
     until(lambda: len(server.workers()) == 1, seconds=90.0, what="the replaced workers' end")
+
+
+def test_an_idle_connection_to_a_replaced_worker_still_gets_its_next_answer(
+    store: Store, serve: Callable[..., Server]
+) -> None:
+    server = serve(store.path("acting"), "--max-requests", "2")
+    with httpx.Client(timeout=30.0, limits=httpx.Limits(keepalive_expiry=300.0)) as idle:
+        old = idle.post(f"{server.url}/invocations", json=ROWS).json()["predictions"]
+        until(lambda: server.post(ROWS).json()["predictions"] != old, seconds=60.0, what="the successor's answer")
+        answer = idle.post(f"{server.url}/invocations", json=ROWS)
+        assert (answer.status_code, answer.json()["predictions"]) == (200, old)
+        assert answer.headers["connection"] == "close"
+        assert idle.post(f"{server.url}/invocations", json=ROWS).json()["predictions"] != old
 
 
 def test_a_killed_worker_is_replaced_and_new_connections_wait_for_it(

@@ -104,6 +104,14 @@ def test_expect_continue_is_honoured_and_a_too_large_announcement_refused(acting
     assert raw(acting, head).startswith(b"HTTP/1.1 413")
 
 
+def test_a_client_that_sends_all_before_it_reads_still_gets_its_refusal(acting: Server) -> None:
+    body = b" " * 4_000_000
+    head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+    received = raw(acting, head + body)
+    assert received.startswith(b"HTTP/1.1 413")
+    assert b"REQUEST_TOO_LARGE" in received
+
+
 def test_endless_headers_are_cut_off(acting: Server) -> None:
     data = b"GET /ping HTTP/1.1\r\n" + b"".join(b"x-%d: %s\r\n" % (n, b"y" * 1000) for n in range(60)) + b"\r\n"
     assert raw(acting, data).startswith(b"HTTP/1.1 431")

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from tests.serving.conftest import Server, Store, alive, until
 
 
@@ -73,5 +75,11 @@ def test_clients_that_go_away_give_back_the_bytes_they_held(acting: Server) -> N
     for _ in range(30):  # 30 × 45 kB is three times what may be held at once (8 × 50 kB)
         with socket.create_connection((parts.hostname, parts.port), timeout=10.0) as connection:
             connection.sendall((head + text).encode())
-    until(lambda: acting.post(body(0.0)).status_code == 200, seconds=20.0, what="a normal answer")
-    assert [acting.post(body(0.0)).status_code for _ in range(20)] == [200] * 20
+    whole = (json.dumps(body(0.0)) + " " * 45_000).encode()
+
+    def send() -> int:
+        headers = {"content-type": "application/json"}
+        return httpx.post(f"{acting.url}/invocations", content=whole, headers=headers, timeout=30.0).status_code
+
+    until(lambda: send() == 200, seconds=20.0, what="a normal answer")
+    assert [send() for _ in range(20)] == [200] * 20
