@@ -4,6 +4,11 @@ from controller.ports import ServerObservation
 from router.assignment import Arm
 
 
+def upstreams_of(arm: Arm, version: str | None) -> tuple[str, ...]:
+    """Where a server of ``arm`` that runs ``version`` listens."""
+    return () if version is None else (f"{arm}-{version}:8080",)
+
+
 class MemoryServer:
     """One arm's server: the version that is wanted, and from when on (µs) it answers."""
 
@@ -36,7 +41,7 @@ class MemoryWorkloads:
         server = self.servers[arm]
         if server.version is None:
             return ServerObservation(None, (), False, f"no server runs for the {arm}")
-        upstreams = (f"{arm}-{server.version}:8080",)
+        upstreams = upstreams_of(arm, server.version)
         if server.broken:
             return ServerObservation(server.version, upstreams, False, f"the {arm}'s server does not answer")
         ready = self.now >= server.ready_at

@@ -1,0 +1,355 @@
+"""What must never be, whatever goes wrong: judged by the state of the world, at every act and after every tick."""
+
+import math
+from typing import NoReturn
+
+from controller.core import validity
+from controller.core.fold import Fold, Statistics
+from controller.core.record import Record, digest
+from controller.edges.memory.registry import CONTROLLER
+from controller.edges.memory.servers import upstreams_of
+from controller.metric import Role
+from controller.ports import ResolvedVersion, Stored
+from controller.spec import RolloutSpec
+from controller.status import Notice, Progress, Reason, RolloutStatus, Verb
+from router.assignment import POINTS
+from router.table import RouteTable
+from tests.sim.people import People
+from tests.sim.plan import KEY, MODEL
+from tests.sim.world import World
+
+LIVE = (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK)
+DOWN = (Progress.ROLLING_BACK, Progress.ROLLED_BACK, Progress.HELD)
+STRANGE_LIMIT = 4  # ticks with good reads in a row
+
+
+class Violation(Exception):
+    """A rule was broken. ``rule`` is its name."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+def broken(rule: str, text: str) -> NoReturn:
+    """Raise the violation."""
+    raise Violation(rule, text)
+
+
+def harm_proven(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics | None) -> str | None:
+    """The metric whose harm on all traffic is proven in what was read in this tick."""
+    epoch = status.current_epoch
+    if statistics is None or epoch is None:
+        return None
+    judging = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
+    share = 0.75 if any(s.protected for s in spec.segments) else 1.0
+    needed = -math.log(spec.decision.rollback_alpha * share / len(judging))
+    folds: dict[tuple[str, str], Fold] = dict(statistics.pairs if epoch.kind == "mirror" else statistics.folds)
+    for metric in judging:
+        state = folds.get((metric.name, ""))
+        if state is not None and state.ever_harm >= needed:
+            return metric.name
+    return None
+
+
+class Safety:
+    """The checkers of one run."""
+
+    def __init__(self, world: World, people: People) -> None:
+        self.world, self.people = world, people
+        self.tables: dict[int, RouteTable] = {}
+        self.committed_at: dict[int, int] = {}
+        self.used: dict[str, int] = {}  # newest generation that each worker slot has used
+        self.all_used_at: dict[int, int] = {}  # when every slot had used it (true time)
+        self.keys: set[str] = set()  # notices that were ever committed
+        self.repeats_allowed = 0
+        self.gated = 0  # approvals that were needed and got
+        self.step_opened_at = 0
+        self.last_commit = world.true
+        self.longest_gap = 0
+        self.resolved_now: dict[str, str | None] = {}
+        self.strange = 0
+        self.touched = (0, 0)  # people's moves and replans when the attempt began
+        self.fired = 0
+
+    # -- acts of the controller ---------------------------------------------------------------
+
+    def applies(self, table: RouteTable) -> None:
+        """A table goes out: it must be the one that is committed."""
+        if self.world.status.table != table:
+            broken("commit-before-act", f"table {table.generation} is applied without being committed")
+
+    def sends(self, notice: Notice) -> None:
+        """A message goes out: its transition must be committed."""
+        if notice.key not in {n.key for n in self.world.status.notices}:
+            broken("commit-before-act", f"notice {notice.key} is sent without being committed")
+
+    def failed_after(self, name: str) -> None:
+        """An edge did it and said that it failed: a message may then be repeated once."""
+        if name in ("notifier.send", "store.commit"):
+            self.repeats_allowed += 1
+
+    def resolved(self, reference: str, found: ResolvedVersion | None) -> None:
+        self.resolved_now[reference] = found.version if found is not None else None
+
+    def moves(self, alias: str, version: str | None) -> None:
+        """An alias is about to be moved."""
+        world, status = self.world, self.world.status
+        announced = next((m for m in status.alias_moves if m.alias == alias and m.version == version), None)
+        if announced is None:
+            broken("announced-move", f"alias {alias} is moved to {version} without having been announced")
+        decisions = {r.decision for r in world.store.records(KEY)}
+        if not decisions & {Verb.PROMOTE.value, Verb.ROLL_BACK.value}:
+            broken("decided-move", f"alias {alias} is moved to {version} without a decision on record")
+        if status.progress not in (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK):
+            broken("decided-move", f"alias {alias} is moved to {version} in {status.progress}")
+        if status.progress is Progress.PROMOTING:
+            self._serves_promotion(status, alias)
+        truth = world.registry.alias(MODEL, alias)
+        read = self.resolved_now.get(alias)
+        if truth not in (announced.was, version) and read == truth:
+            broken("nobody-overwritten", f"alias {alias} names {truth}, which a person wanted, not {announced.was}")
+
+    def _serves_promotion(self, status: RolloutStatus, alias: str) -> None:
+        after = self.world.rollout.spec.after_promotion
+        share = POINTS - round((after.holdback if after else 0) * 100)
+        if status.table is None or status.table.weight_bp < share or not self._everybody_used(status):
+            broken("confirmed-before-alias", f"alias {alias} is moved before every worker serves the promotion")
+
+    def moved(self) -> None:
+        """At most once in an attempt does the champion's alias go to the challenger."""
+        attempt = self.world.status.attempt
+        ours = [m for m in self.world.registry.moves if m.who == CONTROLLER and m.alias == "champion"]
+        for version in {m.version for m in ours}:
+            ups = sum(m.version == version for m in ours)
+            if attempt is not None and version == attempt.challenger and ups > 1:
+                broken("one-promotion", f"alias champion was moved to {version} {ups} times")
+        self._served()
+
+    # -- commits ------------------------------------------------------------------------------
+
+    def committed(self, stored: Stored, after: RolloutStatus, record: Record | None) -> None:
+        """A new status stands."""
+        before, spec = stored.status, stored.rollout.spec
+        self._ordered(before, after, record)
+        self._terminal(before, after)
+        self._tables(before, after)
+        same_attempt = before.attempt is not None and before.attempt == after.attempt
+        if not same_attempt:
+            self.step_opened_at = self.world.true
+            self.touched = (self.people.moves, self.people.replanned)
+        if same_attempt and after.step > before.step >= 0:
+            self._widened(spec, before, after)
+        if after.step != before.step:
+            self.step_opened_at, self.longest_gap = self.world.true, 0
+        if before.progress is Progress.RUNNING and after.progress is Progress.PROMOTING:
+            self._promoted(spec, before, after)
+        if before.progress is Progress.PROMOTING and after.progress in (Progress.HOLDBACK, Progress.PROMOTED):
+            self._read_back(after)
+        if record is not None or after.progress is before.progress:
+            harmed = harm_proven(spec, after, self.world.statistics)
+            if harmed is not None and before.progress in LIVE and after.progress in LIVE:
+                broken("harm-first", f"{harmed} is proven harmful and the rollout is {after.progress} ({after.reason})")
+        self._told(before, after)
+        self.longest_gap = max(self.longest_gap, self.world.true - self.last_commit)
+        self.last_commit = self.world.true
+
+    def _ordered(self, before: RolloutStatus, after: RolloutStatus, record: Record | None) -> None:
+        if after.clock < before.clock or after.decided_at < before.decided_at:
+            broken("monotone-clock", f"from {before.clock} to {after.clock}")
+        if after.sequence != before.sequence + (record is not None):
+            broken("sequence", f"from {before.sequence} to {after.sequence}, record: {record is not None}")
+        decided = ("progress", "step", "decision", "reason", "attempt", "alias_moves", "paused")
+        if record is None and any(getattr(before, f) != getattr(after, f) for f in decided):
+            broken("recorded", f"{before.progress} → {after.progress} without a record")
+        if record is not None and (record.sequence != after.sequence or record.digest != digest(after)):
+            broken("recorded", f"the record of {record.key} is not of the status it came with")
+        if record is not None and RolloutStatus.model_validate_json(after.model_dump_json(by_alias=True)) != after:
+            broken("recorded", "the status does not read back as it was written")
+
+    def _terminal(self, before: RolloutStatus, after: RolloutStatus) -> None:
+        if not before.progress.terminal:
+            return
+        if before.attempt == after.attempt:
+            if (before.progress, before.end, before.step) != (after.progress, after.end, after.step):
+                broken("terminal", f"{before.progress} became {after.progress}")
+        elif (self.people.moves, self.people.replanned) == self.touched:
+            broken("terminal", f"{before.progress} became a new attempt, and nobody asked for one")
+
+    def _told(self, before: RolloutStatus, after: RolloutStatus) -> None:
+        """A transition that concerns people leaves a notice of its own; one that was left goes only when it is sent."""
+        if (before.progress, before.step, before.paused) != (after.progress, after.step, after.paused):
+            new = [n for n in after.notices if n.key not in self.keys]
+            if len(new) != 1:
+                broken("messages", f"{before.progress} → {after.progress} has {len(new)} notices")
+        gone = {n.key for n in before.notices} - {n.key for n in after.notices}
+        if gone - self.world.notifier.sent.keys():
+            broken("messages", f"notices {sorted(gone)} were given up before they were sent")
+        self.keys |= {n.key for n in after.notices}
+
+    def _tables(self, before: RolloutStatus, after: RolloutStatus) -> None:
+        old, new = before.table, after.table
+        if new is None:
+            return
+        if old is not None and (new.generation < old.generation or (new.generation == old.generation and new != old)):
+            broken("generation", f"table {new.generation} follows {old.generation}")
+        self.tables[new.generation] = new
+        self.committed_at.setdefault(new.generation, self.world.true)
+        if after.progress in DOWN and (new.weight_bp or new.mirror_bp):
+            broken("weight-0", f"weight {new.weight_bp} bp in {after.progress}")
+        if old is None or new.attempt != old.attempt or after.progress in DOWN:
+            return
+        if before.paused and after.paused and (new.weight_bp, new.mirror_bp) != (old.weight_bp, old.mirror_bp):
+            broken("paused", f"the weight went from {old.weight_bp} to {new.weight_bp} bp during a pause")
+
+    def _widened(self, spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> None:
+        where = f"step {before.step + 1} → {after.step + 1}"
+        if before.table is None or after.decision is not Verb.ADVANCE or after.step != before.step + 1:
+            broken("widening", f"{where} without a decision to advance")
+        if not self._everybody_used(before):
+            broken("confirmed-before-widening", f"{where} before every worker served table {before.table.generation}")
+        self._waited(spec, before, where)
+        if spec.steps[after.step].approve:
+            self.gated += 1
+            self._approved(where)
+
+    def _waited(self, spec: RolloutSpec, before: RolloutStatus, where: str) -> None:
+        assert before.table is not None
+        since = max(self.step_opened_at, self.all_used_at.get(before.table.generation, self.step_opened_at))
+        allowed = 2 * spec.decision.tick + max(self.longest_gap, self.world.true - self.last_commit)
+        spent = self.world.true - since
+        if not self.world.jumped and spent + allowed < spec.steps[before.step].hold:
+            broken("hold", f"{where} after {spent / 1e6:.1f} s of {spec.steps[before.step].hold / 1e6:.0f}")
+        number = before.attempt.number if before.attempt else 0
+        met = len(self.world.crowd.challenger_units.get((number, before.epoch), ()))
+        if met < spec.decision.min_units:
+            broken("min-units", f"{where} with {met} challenger units of {spec.decision.min_units}")
+
+    def _approved(self, where: str) -> None:
+        if self.gated > self.people.approvals:
+            broken("approved", f"{where}: {self.gated} approvals were needed and {self.people.approvals} given")
+
+    def _promoted(self, spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> None:
+        if after.decision is not Verb.PROMOTE:
+            broken("promotion", f"without a decision to promote: {after.decision}")
+        statistics = self.world.statistics
+        if harm_proven(spec, after, statistics) is not None:
+            broken("promotion", "with proven harm")
+        if after.mismatch_since is not None or (
+            statistics is not None and validity.sample_ratio(after, statistics) >= -math.log(validity.MISMATCH_ALPHA)
+        ):
+            broken("promotion", "with a sample-ratio mismatch")
+        if self.world.same_version and spec.allow_same_version:
+            broken("promotion", "of an A/A run")
+        if after.reason is Reason.BY_HAND:
+            if not self.people.promotions:
+                broken("promotion", "by hand, and nobody asked")
+            return
+        if statistics is None:
+            broken("promotion", "without statistics")
+        if self.world.truth.dead:
+            broken("dead", "a challenger that never answered is promoted")
+        if after.step != len(spec.steps) - 1 or after.paused:
+            broken("promotion", f"in step {after.step + 1} of {len(spec.steps)}, paused: {after.paused}")
+        if not self._everybody_used(before):
+            broken("confirmed-before-widening", "promotion before every worker served the last step")
+        self._waited(spec, before, "promotion")
+        if spec.decision.approve_promotion:
+            self.gated += 1
+            self._approved("promotion")
+
+    def _read_back(self, after: RolloutStatus) -> None:
+        attempt = after.attempt
+        assert attempt is not None
+        named = self.world.registry.alias(MODEL, "champion")
+        ever = any(m.alias == "champion" and m.version == attempt.challenger for m in self.world.registry.moves)
+        if named != attempt.challenger and not ever:
+            broken("read-back", f"{after.progress} while the champion's alias names {named}")
+
+    # -- the state of the world ---------------------------------------------------------------
+
+    def look(self) -> None:
+        """After everything that happened between two ticks, and after each tick."""
+        for router in self.world.traffic.routers:
+            held = router.table.generation if router.table else -1
+            if held < self.used.get(router.name, -1):
+                broken("generation", f"router {router.name} went back to {held}")
+            self.used[router.name] = held
+            for worker in router.workers:
+                table = worker.table
+                if table is None:
+                    continue
+                if self.tables.get(table.generation) != table:
+                    broken("commit-before-act", f"{worker.name} serves table {table.generation}, never committed")
+                self.used[worker.name] = max(self.used.get(worker.name, -1), table.generation)
+        slots = [w.name for r in self.world.traffic.routers for w in r.workers]
+        oldest = min(self.used.get(name, -1) for name in slots)
+        for generation in self.tables:
+            if generation <= oldest:
+                self.all_used_at.setdefault(generation, self.world.true)
+        self._served()
+
+    def begin_tick(self) -> None:
+        """Nothing was read in this tick yet."""
+        self.world.statistics = None
+        self.world.misled.clear()
+        self.resolved_now.clear()
+        self.fired = self.world.faults.fired.total()
+
+    def end_tick(self, wake_at: int) -> None:
+        """A tick came to its end without a crash or an error."""
+        status, spec = self.world.status, self.world.rollout.spec
+        if wake_at - self.world.now > 2 * spec.decision.tick:
+            broken("awake", f"the next tick is in {(wake_at - self.world.now) / 1e6:.0f} s")
+        if self.world.faults.fired.total() == self.fired and status.table is not None:
+            for router in self.world.traffic.routers:
+                if router.reachable and router.table != status.table:
+                    broken("applied", f"router {router.name} does not hold table {status.table.generation}")
+        self._strangers(status)
+
+    def _strangers(self, status: RolloutStatus) -> None:
+        """An alias that a person moved stops the rollout, once it was read a few times in a row."""
+        attempt, registry = status.attempt, self.world.registry
+        if attempt is None or status.progress not in LIVE:
+            self.strange = 0
+            return
+        moves = {m.alias: m for m in status.alias_moves}
+        foreign = False
+        for alias, pinned in (("champion", attempt.champion), ("challenger", attempt.challenger)):
+            move, named = moves.get(alias), registry.alias(MODEL, alias)
+            allowed = {move.was, move.version} if move else {pinned}
+            foreign |= named not in allowed and self.resolved_now.get(alias, "unread") == named
+        self.strange = self.strange + 1 if foreign else 0
+        if self.strange > STRANGE_LIMIT:
+            broken("alias-moved", f"a person moved an alias and the rollout is {status.progress}")
+
+    def _everybody_used(self, status: RolloutStatus) -> bool:
+        self.look_quickly()
+        slots = [w.name for r in self.world.traffic.routers for w in r.workers]
+        return status.table is not None and all(self.used.get(name, -1) >= status.table.generation for name in slots)
+
+    def look_quickly(self) -> None:
+        """Note what the workers use now."""
+        for router in self.world.traffic.routers:
+            for worker in router.workers:
+                if worker.table is not None:
+                    self.used[worker.name] = max(self.used.get(worker.name, -1), worker.table.generation)
+
+    def _served(self) -> None:
+        """Every table's champion is behind its address and answers; what our own move made the champion is running."""
+        servers = self.world.workloads.servers
+        running = {u: (s.version, s.ready_at) for a, s in servers.items() for u in upstreams_of(a, s.version)}
+        for router in self.world.traffic.routers:
+            for worker in router.workers:
+                target = worker.table.champion if worker.table is not None else None
+                for upstream in target.upstreams if target is not None else ():
+                    version, ready_at = running.get(upstream, (None, 0))
+                    if target is not None and (version != target.version or ready_at > self.world.true):
+                        text = f"{worker.name} sends to version {target.version} at {upstream}: {version} runs there"
+                        broken("champion-serves", text + (", not ready" if ready_at > self.world.true else ""))
+        named = self.world.registry.alias(MODEL, "champion")
+        last = next((m for m in reversed(self.world.registry.moves) if m.alias == "champion"), None)
+        if last is None or last.who != CONTROLLER:
+            return
+        if named not in {s.version for s in self.world.workloads.servers.values()}:
+            broken("alias-serves", f"alias champion names {named}, which no server runs")
