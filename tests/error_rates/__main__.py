@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from controller.status import Progress, Reason
-from tests.error_rates import peers, returning, single
+from tests.error_rates import jobs, peers, returning, single
 from tests.error_rates.report import Median, Row, text, write
-from tests.error_rates.world import Ending, Truth, play
+from tests.error_rates.world import Ending, Truth
 
 HARMS = (
     Truth("CTR −5 %", {"ctr": 0.95}),
@@ -24,18 +24,6 @@ HARMS = (
 OURS = "understudy"
 
 
-def _played(job: tuple[int, Truth]) -> Ending:
-    return play(*job)
-
-
-def _errors(job: tuple[int, float]) -> int:
-    return single.errors_found_after(*job)
-
-
-def _slowness(job: tuple[int, float]) -> int:
-    return single.slowness_found_after(*job)
-
-
 class Campaign:
     """Runs scenarios over all cores and says how far it is."""
 
@@ -43,10 +31,10 @@ class Campaign:
         self.runs, self.seed = runs, seed
         self.pool = multiprocessing.get_context("spawn").Pool(jobs)
 
-    def over(self, name: str, act: Callable[[Any], Any], jobs: Iterable[Any], count: int) -> list[Any]:
-        """``act`` of every job, in order."""
+    def over(self, name: str, act: Callable[[Any], Any], given: Iterable[Any], count: int) -> list[Any]:
+        """``act`` of everything given, in order."""
         started, done = time.monotonic(), []
-        for result in self.pool.imap(act, jobs, chunksize=8):
+        for result in self.pool.imap(act, given, chunksize=8):
             done.append(result)
             if len(done) % max(1, count // 10) == 0:
                 print(f"{name}: {len(done)}/{count}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
@@ -58,7 +46,7 @@ class Campaign:
 
     def rollouts(self, scenario: int, truth: Truth) -> list[Ending]:
         """Whole rollouts under ``truth``."""
-        return self.over(truth.name, _played, ((s, truth) for s in self.seeds(scenario)), self.runs)
+        return self.over(truth.name, jobs.rollout, ((s, truth) for s in self.seeds(scenario)), self.runs)
 
 
 def _honest(campaign: Campaign) -> list[Row]:
@@ -109,9 +97,12 @@ def _special(campaign: Campaign) -> list[Row]:
 def _detection(campaign: Campaign) -> list[Median]:
     said = []
     for number, weight, errors, slow in ((9, 1.0, 185, 180), (10, 5.0, 220, 180)):
-        jobs = [(s, weight) for s in campaign.seeds(number)]
-        for name, act, claim in (("errors .1 → 2 %", _errors, errors), ("latency +30 %", _slowness, slow)):
-            found = campaign.over(f"{name} at {weight:g} %", act, jobs, len(jobs))
+        given = [(s, weight) for s in campaign.seeds(number)]
+        for name, act, claim in (
+            ("errors .1 → 2 %", jobs.errors_found, errors),
+            ("latency +30 %", jobs.slowness_found, slow),
+        ):
+            found = campaign.over(f"{name} at {weight:g} %", act, given, len(given))
             said.append(
                 Median(name, weight, float(np.median(found)), float(np.quantile(found, 0.9)), len(found), claim)
             )
