@@ -53,8 +53,8 @@ class Loop(NamedTuple):
         transition = evolve(spec, status, statistics, now)
         version = self.store.commit(key, transition.status, stored.version, transition.record)
         act(self, spec, transition.status)
-        self._report(stored, transition, statistics)
-        self._deliver(key, transition.status, version)
+        run = self._report(stored, transition, statistics)
+        self._deliver(key, transition.status, run, version)
         if blind:
             log.warning("%s: the source of statistics did not answer: %s", key, blind)
         return transition.wake_at
@@ -68,23 +68,28 @@ class Loop(NamedTuple):
         except EdgeError as error:
             return EMPTY, str(error)
 
-    def _report(self, stored: Stored, transition: Transition, statistics: Statistics) -> None:
-        """Queue this tick for the run; a registry that is away loses no decision."""
+    def _report(self, stored: Stored, transition: Transition, statistics: Statistics) -> str | None:
+        """Queue this tick for the run, and the run's id; a registry that is away loses no decision."""
         status = transition.status
         if status.attempt is None or (status.progress.terminal and transition.record is None):
-            return
-        entry = TickEntry(status, series(status, transition.evidence, statistics), status.clock, transition.record)
-        attempt_quietly("log the tick", lambda: self.registry.log(stored.rollout, entry))
+            return status.run_id
+        tick = (status.clock - status.attempt.started_at) // stored.rollout.spec.decision.tick
+        entry = TickEntry(status, series(status, transition.evidence, statistics), tick, transition.record)
+        try:
+            return self.registry.log(stored.rollout, entry) or status.run_id
+        except EdgeError as error:
+            log.warning("could not log the tick: %s", error)
+            return status.run_id
 
-    def _deliver(self, key: str, status: RolloutStatus, version: str) -> None:
+    def _deliver(self, key: str, status: RolloutStatus, run: str | None, version: str) -> None:
         """Send what waits; it leaves status only after delivery, so a crash can repeat a message but not lose it."""
         left = list(status.notices)
         for notice in status.notices:
             if not attempt_quietly("send a notice", lambda n=notice: self.notifier.send(n)):  # type: ignore[misc]
                 break
             left.remove(notice)
-        if len(left) != len(status.notices):
-            self.store.commit(key, status.model_copy(update={"notices": tuple(left)}), version, None)
+        if len(left) != len(status.notices) or run != status.run_id:
+            self.store.commit(key, status.model_copy(update={"notices": tuple(left), "run_id": run}), version, None)
 
 
 def attempt_quietly(what: str, act: Callable[[], object]) -> bool:

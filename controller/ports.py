@@ -99,7 +99,7 @@ class ResolvedVersion(NamedTuple):
 
 
 class TickEntry(NamedTuple):
-    """What a run shows of one tick: ``metrics`` (no NaN, no infinity), and what changed, if anything did."""
+    """What a run shows of one tick, the ``tick``-th of the attempt: ``metrics`` (finite), and the record if one was made."""
 
     status: RolloutStatus
     metrics: dict[str, float]
