@@ -10,5 +10,6 @@ cut into batches, shuffled, repeated, or interrupted by a crash.
 
 from controller.edges.engine.engine import Engine
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.edges.engine.source import JournalSource
 
-__all__ = ["Engine", "ExposureRow", "OutcomeRow"]
+__all__ = ["Engine", "ExposureRow", "JournalSource", "OutcomeRow"]

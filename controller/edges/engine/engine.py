@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import duckdb
 
 from controller.core.cells import BaselineSums, Block, EpochCounts, MetricPlan, StatisticsQuery
 from controller.core.fold import Fold, Statistics, fold
@@ -34,8 +36,10 @@ class Engine:
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self.con = schema.connect(path)
         self._depth = 0
+        self._broken = False
         self._load()
 
     def _load(self) -> None:
@@ -74,6 +78,11 @@ class Engine:
         if self._depth:
             yield
             return
+        if self._broken and self._path is not None:
+            self.con.close()
+            self.con = schema.connect(self._path)
+            self._load()
+            self._broken = False
         self.con.execute("BEGIN")
         self._depth = 1
         try:
@@ -84,12 +93,19 @@ class Engine:
             self.con.execute("COMMIT")
             self._saved = self._state
         except BaseException:
-            self.con.execute("ROLLBACK")
-            self._depth = 0
-            self._load()
+            self._roll_back()
             raise
         finally:
             self._depth = 0
+
+    def _roll_back(self) -> None:
+        try:
+            with suppress(duckdb.TransactionException):  # a commit that failed has ended its transaction
+                self.con.execute("ROLLBACK")
+            self._load()
+        except duckdb.Error:
+            # After a failed write (a full disk) DuckDB refuses all until the file is opened again.
+            self._broken = True
 
     def adopt(self, query: StatisticsQuery) -> None:
         """Be about the attempt of ``query``: what an earlier one left is forgotten.
@@ -144,12 +160,12 @@ class Engine:
         """
         with self.batch():
             self.adopt(query)
+            self._prune(query)
             until = max(watermark, self._state.settled)
             self._settle(query, until)
             for plan in query.metrics:
                 if plan.family in FAMILIES:
                     self._judge(query, plan)
-            self._prune(query)
         return self._statistics(query)
 
     def _settle(self, query: StatisticsQuery, until: int) -> None:

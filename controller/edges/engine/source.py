@@ -1,0 +1,203 @@
+"""Journals → statistics of a tick: tail, count, fold; positions are committed together with what was counted."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import duckdb
+
+from controller.core.cells import StatisticsQuery
+from controller.core.fold import Statistics
+from controller.edges.engine import tailer
+from controller.edges.engine.engine import Engine
+from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
+from controller.edges.engine.state import plain, restored
+from controller.edges.engine.tailer import Place
+from controller.errors import EdgeError
+
+_Row = TypeVar("_Row")
+# Rows after which what is staged is settled, so that a long backlog is not held in one piece.
+_SETTLE_AFTER = 100_000
+
+
+class _Journal(NamedTuple):
+    """One journal in one directory."""
+
+    directory: Path
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.directory}/{self.name}"
+
+
+class JournalSource:
+    """Reads every journal of some directories into an ``Engine``; implements ``StatisticsSource``.
+
+    ``state``: the engine's file, held by this process alone; None keeps it in memory, so that every start reads all
+    journals again. ``reader``: the name under which this process acknowledges what it has (with a file only), so
+    that routers may delete it. ``budget_s``: how long one ``read`` goes on reading; what is left then waits for the
+    next one, and the watermark shows it.
+
+    Raises EdgeError where the state cannot be opened.
+    """
+
+    def __init__(
+        self,
+        journals: Path | Sequence[Path],
+        state: Path | None,
+        *,
+        reader: str = "controller",
+        budget_s: float = 20.0,
+    ) -> None:
+        paths = [journals] if isinstance(journals, Path) else journals
+        self._directories = [path.absolute() for path in paths]
+        self._engine = Engine(state)
+        self._acknowledges = state is not None
+        self._reader = reader
+        self._budget_s = budget_s
+        self._places: dict[str, Place] = {}
+        self._said: dict[Path, dict[str, Any]] = {}
+        self._recall()
+
+    @property
+    def engine(self) -> Engine:
+        """The state below; for reading."""
+        return self._engine
+
+    def close(self) -> None:
+        """Let go of the state."""
+        self._engine.close()
+
+    def read(self, query: StatisticsQuery, now: int) -> Statistics:
+        """Everything that the journals hold, for the attempt and epochs of ``query``. ``now`` in µs.
+
+        Raises EdgeError where a journal or the state cannot be read, ValueError where the query contradicts what was
+        judged already (another rollout, a changed baseline) or its prediction is no JSON pointer. Nothing is lost
+        then: the next call goes on from what was committed.
+        """
+        labels = any(m.family == "label" for m in query.metrics)
+        pointer = Pointer(query.prediction) if labels else None
+        try:
+            with self._engine.batch():
+                self._engine.adopt(query)
+            unread = self._tail(query, pointer, now)
+            statistics = self._engine.advance(query, self._watermark(now, unread))
+            self._acknowledge()
+        except (OSError, duckdb.Error) as error:
+            raise EdgeError(f"journals or their statistics cannot be read: {error}") from error
+        return statistics
+
+    def _tail(self, query: StatisticsQuery, pointer: Pointer | None, now: int) -> set[str]:
+        """Read on, always the journal that is furthest behind; the keys of those that were not read to their end.
+
+        Journals are listed again until no new one appears: one that appears later holds nothing before that moment.
+        """
+        complete: set[str] = set()
+        deadline = time.monotonic() + self._budget_s
+        read = 0
+        while True:
+            waiting = {j: numbers for j, numbers in self._listed().items() if j.key not in complete}
+            if not waiting:
+                return set()
+            while waiting:
+                journal = min(waiting, key=lambda j: self._places.get(j.key, Place()).t)
+                rows = self._read(journal, waiting[journal], query, pointer)
+                if rows is None:
+                    complete.add(journal.key)
+                    del waiting[journal]
+                    continue
+                unread = {j.key for j in waiting}
+                if time.monotonic() > deadline:
+                    return unread
+                read += rows
+                if read >= _SETTLE_AFTER:
+                    self._engine.advance(query, self._watermark(now, unread))
+                    read = 0
+
+    def _listed(self) -> dict[_Journal, list[int]]:
+        return {
+            _Journal(directory, name): numbers
+            for directory in self._directories
+            for name, numbers in tailer.files(directory).items()
+        }
+
+    def _read(
+        self, journal: _Journal, numbers: list[int], query: StatisticsQuery, pointer: Pointer | None
+    ) -> int | None:
+        """One chunk of a journal, in one transaction with the place after it: how many rows; None at its end."""
+        old = self._places.get(journal.key, Place())
+        try:
+            lines, place = tailer.read(journal.directory, journal.name, numbers, old)
+        except ValueError as error:
+            raise EdgeError(f"{journal.key}: {error}") from error
+        if not lines:
+            # Known from now on, so that the watermark waits for its first line.
+            self._places.setdefault(journal.key, place)
+            return None
+        found = tailer.understand(lines, place)
+        exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer))
+        outcomes, more = _rows(found.outcomes, outcome_row)
+        try:
+            with self._engine.batch():
+                self._engine.ingest(exposures, outcomes)
+                self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=found.malformed + spoilt + more)
+                self._remember(journal.key, found.place)
+        except BaseException:
+            self._recall()
+            raise
+        return len(exposures) + len(outcomes)
+
+    def _remember(self, key: str, place: Place) -> None:
+        self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [key, json.dumps(plain(place))])
+        self._places[key] = place
+
+    def _recall(self) -> None:
+        found = self._engine.con.execute("SELECT journal, body FROM positions").fetchall()
+        self._places = {key: restored(Place, json.loads(body)) for key, body in found}
+
+    def _watermark(self, now: int, unread: set[str]) -> int:
+        """Nothing earlier will follow: the least last time of the journals that still live, or are not read out.
+
+        Once all writers are gone it lies just after the latest time that any of them reached.
+        """
+        if not unread <= self._places.keys():
+            return 0
+        live = [p.t for key, p in self._places.items() if key in unread or p.live(now)]
+        return min(live) if live else max((p.t + 1 for p in self._places.values()), default=0)
+
+    def _acknowledge(self) -> None:
+        """Leave word in every directory of what is committed, for the routers to delete by."""
+        if not self._acknowledges:
+            return
+        for directory in self._directories:
+            said = {
+                key.rsplit("/", 1)[1]: {"file": place.file, "offset": place.offset}
+                for key, place in self._places.items()
+                if key.rsplit("/", 1)[0] == str(directory) and place.seq >= 0
+            }
+            if said and said != self._said.get(directory):
+                _write(directory / "readers" / f"{self._reader}.json", json.dumps(said).encode())
+                self._said[directory] = said
+
+
+def _rows(events: list[dict[str, Any]], made: Callable[[Mapping[str, Any]], _Row]) -> tuple[list[_Row], int]:
+    """The rows of events, and how many events were malformed."""
+    rows, malformed = [], 0
+    for event in events:
+        try:
+            rows.append(made(event))
+        except (ValueError, TypeError, KeyError):
+            malformed += 1
+    return rows, malformed
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file, whole or not at all. It may be lost with the machine's power: then routers keep more."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.write_bytes(content)
+    temporary.replace(path)

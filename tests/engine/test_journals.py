@@ -1,0 +1,70 @@
+"""What journals hold, read while they grow, gives the cells of the raw log; what they lost is counted."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from controller.core.cells import Block
+from controller.edges.engine import JournalSource
+from tests.engine.equality import assert_equal
+from tests.engine.logs import Routers
+from tests.engine.worlds import query, world
+
+ASKED = query()._replace(prediction="/predictions/0/late")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_journals_read_while_they_grow_give_the_cells_of_the_raw_log(seed: int, tmp_path: Path) -> None:
+    made = world(300 + seed, requests=700)
+    routers, rng = Routers(tmp_path / "journals", made, seed), random.Random(seed)
+    source, kept = JournalSource(tmp_path / "journals", tmp_path / "state.duckdb"), set[Block]()
+    while not routers.done:
+        now = routers.go_on(rng.choice([1, 5, 50, 300]))
+        source.read(ASKED, now)
+        kept.update(source.engine.blocks())
+        if rng.random() < 0.2:
+            source.close()
+            source = JournalSource(tmp_path / "journals", tmp_path / "state.duckdb")
+    now = routers.end(made.end)
+    said = source.read(ASKED, now)
+    kept.update(source.engine.blocks())
+    assert said.watermark == made.end
+    assert (said.losses.lost, said.losses.malformed) == (0, 0)
+    assert_equal(kept, said, ASKED, made)
+    source.close()
+
+
+def test_a_reader_killed_at_any_moment_goes_on_where_its_last_transaction_ended(tmp_path: Path) -> None:
+    made, rng = world(400, requests=3_000, late_s=20_000), random.Random(4)
+    routers = Routers(tmp_path / "journals", made, 4)
+    clock, state = tmp_path / "now", tmp_path / "state.duckdb"
+    kills = 0
+    while not routers.done:
+        clock.write_text(str(routers.go_on(400)))
+        reader = _reader(tmp_path)
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+        time.sleep(rng.random() * 0.4)  # the moment of the kill, not a wait for anything
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+        reader.stdout.close()
+        kills += 1
+    clock.write_text(str(routers.end(made.end)))
+    source = JournalSource(tmp_path / "journals", state)
+    kept = set(source.engine.blocks())
+    said = source.read(ASKED, made.end)
+    kept.update(source.engine.blocks())
+    assert kills >= 8
+    assert_equal(kept, said, ASKED, made)
+    source.close()
+
+
+def _reader(directory: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.engine.reading", str(directory)], stdout=subprocess.PIPE, text=True
+    )

@@ -1,0 +1,199 @@
+"""Seeded streams with everything in them that real journals have, and the question that is asked about them.
+
+Time is in µs from an arbitrary beginning. A world is the raw log: rows with the moment each became readable, in
+several journals. ``deliveries`` cuts and shuffles it the way an engine may meet it.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
+from controller.edges.engine import ExposureRow, OutcomeRow
+from controller.kinds import KINDS, Kind
+
+SECOND = 1_000_000
+GRACE = 20 * SECOND
+SHARES = {0: (0, 0), 1: (100, 8_000), 2: (1_000, 8_000), 3: (3_000, 8_000), 9: (8_000, 8_000)}
+
+
+def plan(kind: Kind, name: str | None = None, frozen: bool = True, **fields: object) -> MetricPlan:
+    """A metric's plan with small blocks and windows."""
+    rule = KINDS[kind]
+    outcome = {"Proportion": "click", "Mean": "purchase"}.get(kind.value, "late" if rule.family == "label" else None)
+    made = MetricPlan(
+        name=name or kind.value,
+        kind=kind,
+        family=rule.family,
+        decreasing=rule.goal == "Decrease",
+        scale=rule.scale,
+        outcome=outcome,
+        window=60 * SECOND if outcome else 0,
+        block=(10 if outcome else 5) * SECOND,
+        margin=0.05 if outcome else 0.01,
+        margin_relative=bool(outcome),
+        harm_margin=0.0,
+        harm_relative=False,
+        frozen=frozen,
+        tau=0.01 * rule.scale,
+        cap=50_000 if kind is Kind.MEAN else None,
+        edges=(500, 520, 540, 560, 580) if rule.family == "latency" else (),
+        judged=(560, 565),
+        p_hist=0.01,
+    )
+    return made._replace(**fields)
+
+
+METRICS = (
+    plan(Kind.PROPORTION),
+    plan(Kind.MEAN, window=25 * SECOND),
+    plan(Kind.ACCURACY),
+    plan(Kind.LOG_LOSS, window=15 * SECOND, block=7 * SECOND),
+    plan(Kind.BRIER),
+    plan(Kind.PRECISION),
+    plan(Kind.RECALL),
+    plan(Kind.F1),
+    plan(Kind.ABSOLUTE_ERROR, cap=700),
+    plan(Kind.SQUARED_ERROR),
+    plan(Kind.ERROR_RATE),
+    plan(Kind.LATENCY),
+)
+
+
+def query(metrics: tuple[MetricPlan, ...] = METRICS, attempt: int = 2) -> StatisticsQuery:
+    """The question: a mirror, three weights, a holdback; every epoch with means of its own."""
+    epochs = tuple(
+        EpochPlan(
+            number,
+            "mirror" if number == 0 else "holdback" if number == 9 else "weight",
+            0 if number == 0 else weight * 1_000_000 // (weight + 10_000 - control),
+            {m.name: (number + 3) * m.scale // 20 for m in metrics},
+        )
+        for number, (weight, control) in SHARES.items()
+    )
+    return StatisticsQuery("flights", attempt, epochs, metrics, ("carrier", "hub"), GRACE)
+
+
+class World(NamedTuple):
+    """The raw log, and how long after its line time a row may be read at most."""
+
+    exposures: list[ExposureRow]
+    outcomes: list[OutcomeRow]
+    end: int
+
+
+def world(seed: int, units: int = 40, requests: int = 1_500, span_s: int = 300, late_s: int = 170_000) -> World:
+    """A random log of ``requests`` requests over ``span_s`` seconds, with outcomes up to ``late_s`` later."""
+    rng = random.Random(seed)
+    # Allocations change at odd moments, hence inside blocks; one comes back.
+    order = [0, 1, 2, 1, 3, 9]
+    changes = sorted(rng.randrange(span_s * SECOND) for _ in order[1:])
+    places = {f"u{i}": rng.randrange(10_000) for i in range(units)}
+    exposures: list[ExposureRow] = []
+    outcomes: list[OutcomeRow] = []
+    for i in range(requests):
+        t = rng.randrange(span_s * 100) * 10_000  # coarse enough for two at the same time
+        epoch = order[sum(t >= c for c in changes)]
+        made = _request(rng, i, t, epoch, places)
+        exposures += made
+        outcomes += _outcomes(rng, i, made[0], late_s)
+    for i in range(requests // 10):
+        outcomes.append(_purchase(rng, f"x{i}", f"u{rng.randrange(units + 5)}", rng.randrange(span_s * SECOND)))
+    exposures += rng.sample(exposures, requests // 20)
+    outcomes += [
+        o._replace(ingest_t=o.ingest_t + rng.randrange(3) * SECOND) for o in rng.sample(outcomes, len(outcomes) // 20)
+    ]
+    return World(exposures, outcomes, (late_s + 10 * span_s) * SECOND)
+
+
+def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, int]) -> list[ExposureRow]:
+    unit: str | None = rng.choice(list(places))
+    weight, control = SHARES[epoch]
+    challenger = places[unit or ""] < weight
+    hashed = rng.random() > 0.05
+    if rng.random() < 0.02:
+        unit, hashed = None, False
+    if not hashed:
+        challenger = rng.random() < 0.5
+    segments = tuple(
+        f"{name}={rng.choice(values)}" for name, values in (("carrier", "AB"), ("hub", "xyz")) if rng.random() < 0.8
+    )
+    rows = rng.choice([1, 1, 1, 3])
+    row = ExposureRow(
+        attempt=1 if rng.random() < 0.03 else 2,
+        epoch=epoch,
+        t=t,
+        request_id=f"q{i}",
+        unit=unit,
+        challenger=challenger,
+        hashed=hashed,
+        evidence=hashed and (challenger or places[unit or ""] >= control or rng.random() < 0.01),
+        usable=rng.random() > 0.1,
+        fell_back=challenger and rng.random() < 0.1,
+        latency_us=int(rng.lognormvariate(10, 1)),
+        segments=segments,
+        scores=_scores(rng, rows),
+    )
+    if epoch or rng.random() < 0.2:
+        return [row]
+    later = t + rng.choice([-50_000, 0, 2 * SECOND, 9 * SECOND])
+    shadow = row._replace(t=max(later, 0), mirror=True, usable=rng.random() > 0.2, scores=_scores(rng, rows))
+    return [row, shadow]
+
+
+def _scores(rng: random.Random, rows: int) -> tuple[float | None, ...] | None:
+    if rng.random() < 0.03:
+        return None
+    return tuple(None if rng.random() < 0.03 else rng.choice([rng.random(), 0.0, 1.0]) for _ in range(rows))
+
+
+def _outcomes(rng: random.Random, i: int, of: ExposureRow, late_s: int) -> Iterator[OutcomeRow]:
+    for k in range(rng.choice([0, 1, 1, 2, 4])):
+        t = of.t + rng.choice([-SECOND, 0, 1, 3 * SECOND, 15 * SECOND, 60 * SECOND, 70 * SECOND])
+        arrived = max(t, of.t) + rng.choice([0, SECOND, 5 * SECOND, 90 * SECOND, late_s * SECOND])
+        name = rng.choice(["late", "late", "click", "purchase", "nothing"])
+        value = float(rng.choice([0, 1, 1, 1]) if name != "purchase" else round(rng.gauss(5, 20), 3))
+        request, unit = (f"q{i}", None) if rng.random() < 0.7 else (None, of.unit or "u0")
+        if rng.random() < 0.03:
+            request, unit = f"nobody{i}", None
+        yield OutcomeRow(
+            f"o{i}.{k}", max(t, 0), max(arrived, 0), name, value, unit, request, rng.choice([0, 0, 0, 1, 2])
+        )
+
+
+def _purchase(rng: random.Random, name: str, unit: str, t: int) -> OutcomeRow:
+    return OutcomeRow(name, t, t + rng.randrange(30) * SECOND, "purchase", float(rng.randrange(1, 90)), unit)
+
+
+class Delivery(NamedTuple):
+    """Rows that come together, and the watermark that holds after them."""
+
+    exposures: list[ExposureRow]
+    outcomes: list[OutcomeRow]
+    watermark: int
+
+
+def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[Delivery]:
+    """The log in random micro-batches, each row up to ``lateness`` after its line time, never behind a watermark."""
+    rng = random.Random(seed)
+    lines: list[tuple[int, int, ExposureRow | OutcomeRow]] = []
+    for row in [*made.exposures, *made.outcomes]:
+        line = row.t if isinstance(row, ExposureRow) else row.ingest_t
+        lines.append((line + rng.randrange(lateness), line, row))
+    lines.sort(key=lambda item: item[0])
+    # The earliest line time among what is still to come.
+    ahead = [made.end] * (len(lines) + 1)
+    for place in range(len(lines) - 1, -1, -1):
+        ahead[place] = min(ahead[place + 1], lines[place][1])
+    place = 0
+    while place < len(lines):
+        size = rng.choice([1, 7, 60, 400, 1_500])
+        part = [row for _, _, row in lines[place : place + size]]
+        place = min(place + size, len(lines))
+        rng.shuffle(part)
+        yield Delivery(
+            [row for row in part if isinstance(row, ExposureRow)],
+            [row for row in part if isinstance(row, OutcomeRow)],
+            rng.choice([ahead[place], ahead[place], max(0, ahead[place] - rng.randrange(40 * SECOND))]),
+        )
+    yield Delivery([], [], made.end)
