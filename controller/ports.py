@@ -99,7 +99,7 @@ class ResolvedVersion(NamedTuple):
 
 
 class TickEntry(NamedTuple):
-    """What a run shows of one tick, the ``tick``-th of the attempt: ``metrics`` (finite), and the record if one was made."""
+    """What a run shows of the attempt's ``tick``-th tick: finite ``metrics``, and the record if one was made."""
 
     status: RolloutStatus
     metrics: dict[str, float]
