@@ -33,7 +33,7 @@ _LONGEST_WAIT_S = 30.0
 _BODY_S = 10.0
 _APPEND_S = 5.0
 _APPENDS_AT_ONCE = 8
-_APPENDS_WAITING = 64
+_TAKING_AT_ONCE = 64
 _JOURNAL_BYTES = 8 << 20
 # Answers given while the body is still coming: the rest is not waited for.
 _UNREAD = {408, 413, 415}
@@ -97,7 +97,7 @@ class ControlPlane:
         self.token = token
         self.outcomes = Outcomes(writer.append, settings.outcome_window, settings.outcome_batch)
         self.threads = ThreadPoolExecutor(_APPENDS_AT_ONCE, thread_name_prefix="outcomes")
-        self.appending = 0
+        self.taking = 0
         self.answered: dict[int, int] = {}
 
     def numbers(self) -> dict[str, float]:
@@ -235,11 +235,11 @@ async def post_outcomes(request: Request, plane: Plane) -> Accepted:
 
 async def _take(request: Request, plane: ControlPlane) -> Accepted:
     media = _media_type(request, _JSON | _LINES)
-    body = await _body(request, plane.settings.outcome_body_bytes)
-    if plane.appending >= _APPENDS_WAITING:
+    if plane.taking >= _TAKING_AT_ONCE:
         raise Fault(503, "too many requests with outcomes at once", retry_after=1)
-    plane.appending += 1
+    plane.taking += 1
     try:
+        body = await _body(request, plane.settings.outcome_body_bytes)
         taken = await asyncio.get_running_loop().run_in_executor(
             plane.threads, lambda: plane.outcomes.take(body, lines=media in _LINES, timeout=_APPEND_S)
         )
@@ -248,7 +248,7 @@ async def _take(request: Request, plane: ControlPlane) -> Accepted:
     except OSError as error:
         raise Fault(503, f"the journal does not take outcomes now: {error}", retry_after=1) from None
     finally:
-        plane.appending -= 1
+        plane.taking -= 1
     return Accepted(**taken._asdict())
 
 

@@ -189,6 +189,8 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
     except ValidationError as error:
         raise BadUse(f"--{problems(error)[0]['message'].replace('_', '-')}") from None
     store = open_store(settings)
+    if settings.ready_file is not None:  # left by a life that was killed
+        settings.ready_file.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(reserve(settings.host, settings.port, "", shared=True))
         control = stack.enter_context(reserve(settings.control_host, settings.control_port, "control-", shared=False))
@@ -242,6 +244,7 @@ async def _serve(
     config = uvicorn.Config(
         build_app(plane),
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         server_header=False,
@@ -254,6 +257,8 @@ async def _serve(
     announce(settings, sockets)
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        # The API ends by itself only where it failed.
+        code = int(serving.done())
     finally:
         if settings.ready_file is not None:
             settings.ready_file.unlink(missing_ok=True)
@@ -269,7 +274,7 @@ async def _serve(
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         plane.threads.shutdown(wait=False, cancel_futures=True)
-    return 0
+    return code
 
 
 def announce(settings: RouterSettings, sockets: tuple[socket.socket, socket.socket]) -> None:

@@ -34,6 +34,8 @@ _LONGEST_DELAY_S = 5.0
 _STEADY_S = 10.0
 _PERSIST_S = 0.5
 _CLEAN_CHECKS = 60
+# A worker ends by itself when its time to drain is over; this much later it is killed.
+_OWN_END_S = 2.0
 _LANES = ("", *string.ascii_lowercase[1:])
 
 
@@ -168,15 +170,15 @@ class Supervisor:
                     return
                 self._current[slot] = new
                 old.drain()
-                await self._gone([old], self.settings.drain_s)
+                await self._gone([old], self.settings.drain_s + _OWN_END_S)
             log.info("all workers were replaced: %s", self.pids)
 
     async def stop(self, drain_s: float) -> None:
-        """Drain all workers; what has not ended after ``drain_s`` is killed. Nothing of ours runs afterwards."""
+        """Drain all workers; what has not ended soon after ``drain_s`` is killed. Nothing of ours runs afterwards."""
         self.stopping = True
         for worker in self._workers:
             worker.drain()
-        await self._gone(list(self._workers), drain_s)
+        await self._gone(list(self._workers), drain_s + _OWN_END_S if drain_s else 0)
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -12,7 +12,8 @@ from router.table import RouteTable
 
 log = logging.getLogger("understudy.router.table")
 
-# How often at most the file's time is moved to say that the controller was heard of.
+# How often at most the workers are told that the controller was heard of, and the file's time is moved.
+_TELL_US = 200_000
 _TOUCH_US = 5_000_000
 
 
@@ -32,6 +33,7 @@ class TableStore:
         self.table: RouteTable | None = None
         self.heard = 0
         self._on_disk: RouteTable | None = None
+        self._told = 0
         self._touched = 0
 
     def load(self) -> None:
@@ -79,8 +81,11 @@ class TableStore:
     def hear(self) -> bool:
         """Note that the controller was heard of; whether the workers should be told again."""
         self.heard = time.time_ns() // 1000
-        if self.table is None or self.heard - self._touched < _TOUCH_US:
+        if self.heard - self._told < _TELL_US:
             return False
+        self._told = self.heard
+        if self._on_disk is None or self.heard - self._touched < _TOUCH_US:
+            return True
         self._touched = self.heard
         try:
             os.utime(self.path)
