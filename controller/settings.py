@@ -1,0 +1,74 @@
+"""Settings of the controller's processes: one frozen model; each field is a flag and an environment variable.
+
+``state_dir`` is ``--state-dir`` and ``UNDERSTUDY_STATE_DIR``. What a rollout does is no setting: that is in its file.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+PREFIX = "UNDERSTUDY_"
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseModel):
+    """Everything that the processes on one machine are told at their start. Times in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state_dir: Path = Field(Path(".understudy"), description="Folder of all that has to survive a restart.")
+    tracking_uri: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Address of an MLflow tracking server; without one (MLFLOW_TRACKING_URI counts) one is started.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")
+    port: Port = Field(8080, description="Port for traffic; 0 takes a free one.")
+    control_port: Port = Field(0, description="Port for control, outcomes and the router's metrics; 0: a free one.")
+    mlflow_port: Port = Field(0, description="Port of the tracking server that is started; 0 takes a free one.")
+    metrics_port: Port = Field(0, description="Port of the controller's own metrics; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=128, description="Worker processes of the router.")
+    control_url: str | None = Field(
+        None, pattern=r"^https?://", description="Address of the router's control API, for the controller."
+    )
+    token: SecretStr | None = Field(
+        None, min_length=8, description="Bearer token of the control API (environment only, never a flag)."
+    )
+    linger_s: Seconds = Field(60.0, description="How long the server of a version that nobody wants stays.")
+    drain_s: Seconds = Field(10.0, description="Longest wait for requests in flight at the end.")
+    ready_s: Seconds = Field(180.0, description="Longest wait for the tracking server and the router at the start.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+
+    @property
+    def rollouts_file(self) -> Path:
+        return self.state_dir / "rollouts.sqlite"
+
+    @property
+    def servers_file(self) -> Path:
+        return self.state_dir / "servers.sqlite"
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.state_dir / "journal"
+
+    @property
+    def engine_file(self) -> Path:
+        return self.state_dir / "engine.duckdb"
+
+    @property
+    def latest_file(self) -> Path:
+        """The newest tick of the controller, for those who watch."""
+        return self.state_dir / "latest.json"
+
+    @property
+    def refusal_file(self) -> Path:
+        """Why the controller would not start, for the parent to tell."""
+        return self.state_dir / "refusal.json"
+
+
+def environment_name(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()

@@ -1,0 +1,75 @@
+"""The one module that knows every edge: ``build`` puts the loop of one machine together.
+
+Another place to run in needs another function beside ``build``, and other edges; nothing below knows the difference.
+"""
+
+import os
+from collections.abc import Mapping
+
+from controller.edges.engine.source import JournalSource
+from controller.edges.notifier import Fanout, LogNotifier, SlackNotifier
+from controller.edges.registry import MlflowRegistry
+from controller.edges.routes import RouterTraffic
+from controller.edges.servers import LocalServers
+from controller.edges.store import SqliteStore
+from controller.errors import SpecError
+from controller.loop import Loop
+from controller.ports import Notifier
+from controller.settings import Settings, environment_name
+from controller.spec import Notify, SecretKey
+
+_SECRET = "UNDERSTUDY_SECRET_"
+
+
+def build(settings: Settings) -> Loop:
+    """The loop of one machine: all memory in ``settings.state_dir``, one router, MLflow over HTTP.
+
+    SpecError for a missing address or secret; EdgeError where a file of the state folder cannot be used.
+    """
+    if settings.tracking_uri is None or settings.control_url is None:
+        missing = "tracking_uri" if settings.tracking_uri is None else "control_url"
+        raise SpecError(f"--{missing.replace('_', '-')}: an address is needed ({environment_name(missing)})")
+    store = SqliteStore(settings.rollouts_file)
+    registry = MlflowRegistry(settings.tracking_uri)
+    notifiers: dict[str, Notifier] = {"log": LogNotifier()}
+    keys = store.keys()
+    for key in keys:
+        stored = store.load(key)
+        slack = slack_address(stored.rollout.spec.notify, os.environ)
+        if slack is not None:
+            notifiers["Slack"] = SlackNotifier(slack)
+        if stored.status.attempt is not None:
+            registry.catch_up(stored.rollout, stored.status, store.records(key))
+    token = settings.token.get_secret_value() if settings.token else None
+    return Loop(
+        store=store,
+        source=JournalSource(settings.journal_dir, settings.engine_file),
+        traffic=RouterTraffic([settings.control_url], token),
+        workloads=LocalServers(settings.servers_file),
+        registry=registry,
+        notifier=Fanout(notifiers),
+    )
+
+
+def close(loop: Loop, timeout_s: float) -> None:
+    """Let go of files, and show MLflow what it has not been shown, for as long as that may take."""
+    assert isinstance(loop.registry, MlflowRegistry)
+    loop.registry.close(timeout_s)
+    for edge in (loop.source, loop.traffic, loop.workloads, loop.store):
+        assert isinstance(edge, JournalSource | RouterTraffic | LocalServers | SqliteStore)
+        edge.close()
+
+
+def slack_address(notify: Notify, variables: Mapping[str, str]) -> str | None:
+    """The webhook's address, if one is declared. SpecError where the variable that has to hold it does not."""
+    if notify.slack is None:
+        return None
+    name = secret_variable(notify.slack.secret_ref)
+    if not variables.get(name):
+        raise SpecError(f"notify.slack.secretRef: set the variable {name} to the webhook's address")
+    return variables[name]
+
+
+def secret_variable(secret: SecretKey) -> str:
+    """The environment variable that holds a secret on one machine."""
+    return _SECRET + "_".join(part.upper().replace("-", "_").replace(".", "_") for part in (secret.name, secret.key))

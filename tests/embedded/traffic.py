@@ -1,0 +1,119 @@
+"""Steady traffic with outcomes, as an application would make it: every answer is judged, every outcome is retried."""
+
+import http.client
+import json
+import random
+import threading
+import time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+
+class Trouble(NamedTuple):
+    """A request that a user saw fail. ``status`` 0: no answer at all."""
+
+    at: float
+    status: int
+    body: str
+
+
+class Traffic:
+    """``threads`` clients, together ``rate`` requests a second, from ``units`` users; labels follow at once.
+
+    The label of x is 1 with the probability that the champion predicts, so that its Brier score is as good as can be.
+    """
+
+    def __init__(self, traffic: str, control: str, seed: int, rate: float = 150.0, threads: int = 4, units: int = 4000):
+        self._traffic, self._control = urlsplit(traffic), urlsplit(control)
+        self._rate, self._units = rate / threads, units
+        self._end = threading.Event()
+        self._lock = threading.Lock()
+        self._seed = seed
+        self.sent = 0
+        self.answered = 0
+        self.troubles: list[Trouble] = []
+        self.acknowledged: set[str] = set()
+        self.by_version: dict[str, int] = {}
+        self._threads = [threading.Thread(target=self._drive, args=(index,), daemon=True) for index in range(threads)]
+
+    def __enter__(self) -> "Traffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _drive(self, index: int) -> None:
+        chance = random.Random(f"{self._seed}/{index}")
+        requests, outcomes = _Client(self._traffic.netloc), _Client(self._control.netloc)
+        waiting: list[dict[str, object]] = []
+        turn, began, flushed = 0, time.monotonic(), 0.0
+        while not self._end.is_set():
+            turn += 1
+            unit, x = f"u{chance.randrange(self._units)}", chance.random()
+            identity = f"{self._seed}-{index}-{turn}"
+            label = int(chance.random() < (0.2 if x < 0.5 else 0.8))
+            moment = time.time_ns() // 1000
+            if self._request(requests, unit, x, identity):
+                waiting.append(
+                    {"outcome_id": identity, "request_id": identity, "name": "label", "value": label, "t": moment}
+                )
+            if waiting and time.monotonic() - flushed > 0.2:
+                flushed = time.monotonic()
+                waiting = self._deliver(outcomes, waiting)
+            self._end.wait(max(0.0, began + turn / self._rate - time.monotonic()))
+        end = time.monotonic() + 10
+        while waiting and time.monotonic() < end:
+            waiting = self._deliver(outcomes, waiting)
+
+    def _request(self, client: "_Client", unit: str, x: float, identity: str) -> bool:
+        body = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[x]]}}).encode()
+        status, answer = client.post("/invocations", body, {"x-unit-id": unit, "x-request-id": identity})
+        usable = False
+        if status == 200:
+            try:
+                usable = 0.0 <= json.loads(answer)["predictions"][0] <= 1.0
+            except (ValueError, KeyError, IndexError, TypeError):
+                usable = False
+        with self._lock:
+            self.sent += 1
+            self.answered += usable
+            if not usable:
+                self.troubles.append(Trouble(time.time(), status, answer[:200].decode(errors="replace")))
+        return usable
+
+    def _deliver(self, client: "_Client", waiting: list[dict[str, object]]) -> list[dict[str, object]]:
+        batch, rest = waiting[:500], waiting[500:]
+        status, _ = client.post("/v1/outcomes", json.dumps({"outcomes": batch}).encode(), {})
+        if status != 202:
+            return waiting
+        with self._lock:
+            self.acknowledged.update(str(outcome["outcome_id"]) for outcome in batch)
+        return rest
+
+
+class _Client:
+    """One kept connection; a request that meets a closed one is sent again once, as every HTTP client does."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        kept = self._connection is not None
+        for attempt in (1, 2):
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection(self._place, timeout=10)
+            try:
+                self._connection.request("POST", path, body, {"content-type": "application/json", **headers})
+                answer = self._connection.getresponse()
+                return answer.status, answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
+                self._connection = None
+                if not kept or attempt == 2:
+                    return 0, str(error).encode()
+        return 0, b""
