@@ -108,7 +108,7 @@ class Client(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         # A client that has sent its request may shut down its side and still wants the answer.
-        return self._at is _At.BUSY or bool(self._ahead)
+        return self._at is _At.BUSY or (bool(self._ahead) and self not in self._plane.heads)
 
     def pause_writing(self) -> None:
         self._crowded = True

@@ -186,9 +186,9 @@ class Connection(asyncio.Protocol):
             data, self._buffer = self._buffer + data, b""
         while True:
             end = data.find(b"\r\n\r\n") + 4
+            if max(end, len(data) if end == 3 else 0) > MAX_RESPONSE_HEAD:
+                raise Refused(502, "the head of the response is too long")
             if end == 3:
-                if len(data) > MAX_RESPONSE_HEAD:
-                    raise Refused(502, "the head of the response is too long")
                 self._buffer = data
                 return b""
             response = self._reader.read(data[:end], to_head=caller.to_head)

@@ -38,6 +38,7 @@ class Model:
         self.arm = arm
         self.mode = mode
         self.size = 0
+        self.raw = b""
         self.requests: deque[Request] = deque(maxlen=1_000)
         self.count = 0
         self.connections = 0
@@ -229,6 +230,10 @@ class Model:
     async def _do_early(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """An answer before the body was read, and then no reading at all."""
         await self._send(writer, head_of(2, b"413 Content Too Large") + b"{}")
+        return False
+
+    async def _do_raw(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        await self._send(writer, self.raw)
         return False
 
     async def _do_plain(self, request: Request, writer: asyncio.StreamWriter) -> bool:
