@@ -11,17 +11,31 @@ How the engine counts (family of the kind):
 
 * ``unit``: one value per unit and epoch. The unit enters an epoch at its first hash-assigned exposure there (time
   t0, ties by request id); that exposure gives arm, segment and block ``t0 // block``. An outcome is credited to the
-  epoch the unit entered last at or before the outcome's time, and counts within ``window`` of t0. Proportion: any
-  outcome other than 0; Mean: the sum, cut to ±cap. x = 1.
+  epoch the unit entered last at or before the outcome's time, and counts within ``window`` of t0 (ends included).
+  Proportion: any outcome other than 0; Mean: the sum, each outcome rounded, cut to ±cap. x = 1.
 * ``label``: one term per labelled request row, in the block of the request (``t // block``); x = 1 per row, y its
-  loss. The label is the earliest outcome (time, then id) within ``window`` of the request. An answer that was not
-  usable counts as wrong. A unit's terms of one block are summed before they are squared.
+  loss (Precision, Recall, F1: x and y are numerator and denominator, rows with x = 0 are left out). The label is the
+  earliest outcome (time, then id) up to ``window`` after the request. An answer that was not usable, or that has no
+  number where the score should be, counts as wrong; one that was not kept whole, or has no such row, does not count.
+  A unit's terms of one block are summed before they are squared.
 * ``failures``: one per unit and service block: did any of its requests go without a usable answer of its arm.
-* ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds.
+* ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds: the least
+  b with 1.02**b >= latency.
 
-Evidence comes only from exposures with ``evidence`` true; in a mirror epoch from requests answered by both arms.
+Segments: a unit of a ``unit`` kind has those of the exposure it entered with; other kinds count, in each segment,
+only the requests that carry it. A single value, and a unit's sum of outcomes, lies within ±1e12 integer units.
+
+Outcomes: one that names a request belongs to that request and its unit, at the later of the two times; one of a unit
+alone belongs to the unit, and as a label to the latest request of the unit at or before it. It counts if it came in
+(``ingest_t``) before the block was final; whatever was exposed in the meantime makes no difference to a final cell.
+
+Evidence comes only from exposures with ``evidence`` true that were assigned by hash under a table that was not stale;
+in a mirror epoch from requests answered by both arms, whatever ``evidence`` says (hash-assigned champion requests and
+their mirrors), in the block of the later of the two answers.
 A block is final when every live journal's watermark passed its end (for outcome kinds: + window + grace); a final
-cell never changes, what comes later is counted as late.
+cell never changes, what comes later is counted as late. Blocks without a row do not exist: they are neither folded
+nor counted as blocks of a baseline. An exposure earlier than the watermark that holds when it is read is late.
+A request id counts once (its first exposure), an outcome id once (the first that came in).
 """
 
 from collections.abc import Mapping
@@ -156,7 +170,9 @@ class Block(NamedTuple):
 
 class BaselineSums(NamedTuple):
     """The champion before evidence: final ``blocks`` seen, the last one, and integer sums; ``buckets`` are log buckets
-    of |y| per unit (Mean) or of latency (Latency); the bucket 0 of a Mean holds the zeros."""
+    of |y| per unit (Mean, before any cap) or of latency (Latency); the bucket 0 of a Mean holds the zeros, and no
+    other value. ``blocks`` counts pairs of block and epoch with a unit of the champion: its evidence in weighted
+    epochs while the plan is not frozen, all its hash-assigned traffic in a mirror always."""
 
     blocks: int = 0
     last_block: int = -1
@@ -173,7 +189,9 @@ class EpochCounts(NamedTuple):
 
     ``first_*``: units whose first exposure of the attempt was evidence for that arm, here (sample ratio).
     ``overlap``: units seen as evidence of both arms within the epoch. ``fallbacks``: challenger requests answered by
-    the champion.
+    the champion. Units are those that are evidence; requests all that were assigned by hash, also between the arms.
+    In a mirror all hash-assigned units and requests are the champion's, and those that were mirrored also count for
+    the challenger; only exposures of other epochs can be a unit's first.
     """
 
     epoch: int
@@ -188,7 +206,14 @@ class EpochCounts(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What should have been evidence and was not, since the attempt began."""
+    """What should have been evidence and was not, since the attempt began.
+
+    ``received``: exposures of the attempt and outcomes, each once. ``lost``: gaps in the numbers of a journal's lines,
+    and what its writer says it dropped. ``late``: exposures earlier than the watermark, and outcomes that came in after
+    the block was final to which they would have counted. ``unknown``: outcomes, of names that some metric looks at,
+    without an exposure (of any attempt): those of a unit at once, those of a request once they waited for the grace,
+    unless the request appears after all. ``duplicates``: ids that came again. ``malformed``: lines that are no event.
+    """
 
     received: int = 0
     lost: int = 0

@@ -14,7 +14,9 @@ from controller.kinds import KINDS, Kind
 
 SECOND = 1_000_000
 GRACE = 20 * SECOND
-SHARES = {0: (0, 0), 1: (100, 8_000), 2: (1_000, 8_000), 3: (3_000, 8_000), 9: (8_000, 8_000)}
+MIRROR = 1
+# Epoch → weight and reserved control, in basis points.
+SHARES = {MIRROR: (0, 8_000), 2: (100, 8_000), 3: (1_000, 8_000), 4: (3_000, 8_000), 9: (8_000, 8_000)}
 
 
 def plan(kind: Kind, name: str | None = None, frozen: bool = True, **fields: object) -> MetricPlan:
@@ -65,8 +67,8 @@ def query(metrics: tuple[MetricPlan, ...] = METRICS, attempt: int = 2) -> Statis
     epochs = tuple(
         EpochPlan(
             number,
-            "mirror" if number == 0 else "holdback" if number == 9 else "weight",
-            0 if number == 0 else weight * 1_000_000 // (weight + 10_000 - control),
+            "mirror" if number == MIRROR else "holdback" if number == 9 else "weight",
+            0 if number == MIRROR else weight * 1_000_000 // (weight + 10_000 - control),
             {m.name: (number + 3) * m.scale // 20 for m in metrics},
         )
         for number, (weight, control) in SHARES.items()
@@ -86,7 +88,7 @@ def world(seed: int, units: int = 40, requests: int = 1_500, span_s: int = 300, 
     """A random log of ``requests`` requests over ``span_s`` seconds, with outcomes up to ``late_s`` later."""
     rng = random.Random(seed)
     # Allocations change at odd moments, hence inside blocks; one comes back.
-    order = [0, 1, 2, 1, 3, 9]
+    order = [MIRROR, 2, 3, 2, 4, 9]
     changes = sorted(rng.randrange(span_s * SECOND) for _ in order[1:])
     places = {f"u{i}": rng.randrange(10_000) for i in range(units)}
     exposures: list[ExposureRow] = []
@@ -134,7 +136,7 @@ def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, i
         segments=segments,
         scores=_scores(rng, rows),
     )
-    if epoch or rng.random() < 0.2:
+    if epoch != MIRROR or rng.random() < 0.2:
         return [row]
     later = t + rng.choice([-50_000, 0, 2 * SECOND, 9 * SECOND])
     shadow = row._replace(t=max(later, 0), mirror=True, usable=rng.random() > 0.2, scores=_scores(rng, rows))
@@ -187,7 +189,7 @@ def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[
         ahead[place] = min(ahead[place + 1], lines[place][1])
     place = 0
     while place < len(lines):
-        size = rng.choice([1, 7, 60, 400, 1_500])
+        size = rng.choice([1, 7, 60, 200, 500])
         part = [row for _, _, row in lines[place : place + size]]
         place = min(place + size, len(lines))
         rng.shuffle(part)

@@ -205,15 +205,17 @@ class Cells:
             found = self._scores(span)
         elif span.plan.family == "failures":
             found = self._query(
+                span,
                 f"SELECT segment, epoch, block, challenger, count(*), count_if(failed) "
-                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL"
+                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL",
             )
         else:
             found = self._query(
+                span,
                 f"SELECT segment, epoch, block, challenger, CAST(sum(units) AS BIGINT), "
                 f"list((slowest, units) ORDER BY slowest) "
                 f"FROM (SELECT segment, epoch, block, challenger, slowest, count(*) AS units "
-                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL) GROUP BY ALL"
+                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL) GROUP BY ALL",
             )
         arms: dict[tuple[int, int, int], dict[bool, ArmCell]] = {}
         for segment, block, epoch, challenger, cell in (_arm_cell(span.plan, row) for row in found):
@@ -230,8 +232,9 @@ class Cells:
         cells: Iterable[tuple[int, int, int, PairCell]]
         if span.plan.family == "failures":
             found = self._query(
+                span,
                 "SELECT segment, block, epoch, count(*), count_if(challenger_failed AND NOT champion_failed), "
-                f"count_if(champion_failed AND NOT challenger_failed) FROM ({pair_count_rows(span)}) GROUP BY ALL"
+                f"count_if(champion_failed AND NOT challenger_failed) FROM ({pair_count_rows(span)}) GROUP BY ALL",
             )
             cells = [(*row[:3], PairCountCell(*map(int, row[3:]))) for row in found]
         elif span.plan.family == "label" and span.plan.kind in PAIRED:
@@ -243,11 +246,14 @@ class Cells:
             for segment, block, epoch, cell in sorted(cells)
         ]
 
-    def _query(self, sql: str, values: list[object] | None = None) -> list[tuple[Any, ...]]:
+    def _query(self, span: Span, sql: str, values: list[object] | None = None) -> list[tuple[Any, ...]]:
         try:
             return self._con.execute(sql, values or []).fetchall()
         except duckdb.OutOfRangeException as error:
-            raise EdgeError(f"sums exceed 128 bits, which a cap on the metric would prevent: {error}") from error
+            blocks = f"blocks {span.first} to {span.last}"
+            raise EdgeError(
+                f"{span.plan.name}: sums of {blocks} exceed 128 bits; a smaller cap prevents this ({error})"
+            ) from error
 
     def _scores(self, span: Span) -> list[tuple[Any, ...]]:
         rows, values = score_rows(span, evidence(span), capped=True)
@@ -260,26 +266,30 @@ class Cells:
                 * (y - CAST(mean AS HUGEINT) * x) AS s
             FROM ({rows}) u JOIN (VALUES {shares}) e(epoch, pi, mean) USING (epoch)
         """
-        self._query(sql, values)
+        self._query(span, sql, values)
         found = self._query(
+            span,
             self._running(span, "block, epoch, challenger", False)
             + """
             SELECT segment, epoch, block, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
                 count_if(y <> 0), sum(2 * old * s + s * s) FROM running GROUP BY ALL
-            """
+            """,
         )
         self._add(span, False)
         return found
 
     def _pair_scores(self, span: Span) -> list[tuple[Any, ...]]:
         rows, values = pair_score_rows(span)
-        self._query(f"CREATE OR REPLACE TEMP TABLE scored AS SELECT *, CAST(d AS HUGEINT) AS s FROM ({rows})", values)
+        self._query(
+            span, f"CREATE OR REPLACE TEMP TABLE scored AS SELECT *, CAST(d AS HUGEINT) AS s FROM ({rows})", values
+        )
         found = self._query(
+            span,
             self._running(span, "block, epoch", True)
             + """
             SELECT segment, block, epoch, count(*), sum(x), sum(d), sum(s * s), sum(2 * old * s + s * s),
                 sum(champion_y) FROM running GROUP BY ALL
-            """
+            """,
         )
         self._add(span, True)
         return found
@@ -301,8 +311,9 @@ class Cells:
 
     def _add(self, span: Span, pair: bool) -> None:
         self._query(
+            span,
             f"INSERT INTO scores SELECT '{_quoted(span.plan.name)}', {pair}, segment, unit, sum(s) FROM scored "
-            "GROUP BY segment, unit HAVING sum(s) <> 0"
+            "GROUP BY segment, unit HAVING sum(s) <> 0",
         )
 
     def baseline(self, span: Span) -> list[tuple[int, int, "BaselineCell"]]:
@@ -311,6 +322,7 @@ class Cells:
         if span.plan.family in ("unit", "label"):
             sql, values = score_rows(span, rows, capped=False)
             found = self._query(
+                span,
                 f"SELECT block, epoch, abs(y), count(*), sum(x), sum(y), count_if(y <> 0) "
                 f"FROM ({sql}) WHERE segment = 0 GROUP BY ALL",
                 values,
@@ -318,8 +330,9 @@ class Cells:
         else:
             failed = "count_if(failed)" if span.plan.family == "failures" else "0"
             found = self._query(
+                span,
                 f"SELECT block, epoch, slowest, count(*), count(*), {failed}, {failed} "
-                f"FROM ({service_rows(span, rows)}) WHERE segment = 0 GROUP BY ALL"
+                f"FROM ({service_rows(span, rows)}) WHERE segment = 0 GROUP BY ALL",
             )
         cells: dict[tuple[int, int], BaselineCell] = {}
         for block, epoch, value, *sums in found:

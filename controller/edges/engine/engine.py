@@ -13,7 +13,7 @@ from controller.core.scores import PairFold
 from controller.edges.engine import ingest, schema
 from controller.edges.engine.blocks import Cells, Span
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
-from controller.edges.engine.settle import Settling, one, settle_exposures, settle_outcomes
+from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
 
 FAMILIES = ("unit", "label", "failures", "latency")
@@ -135,7 +135,8 @@ class Engine:
             con.execute("DELETE FROM staged_exposures WHERE attempt < ?", [query.attempt])
             self._folds, self._progress = {}, {}
             self._pending = one(con, "SELECT count(*) FROM pending")
-            self._state = State(query.rollout, query.attempt, settled=state.settled, pruned=state.pruned)
+            # What was staged for the new attempt while the old one was asked for is not late: nothing is settled yet.
+            self._state = State(query.rollout, query.attempt)
 
     def ingest(self, exposures: Sequence[ExposureRow] = (), outcomes: Sequence[OutcomeRow] = ()) -> None:
         """Take rows, in any order and any number of times. Exposures of earlier attempts are not counted."""
@@ -269,7 +270,10 @@ class Engine:
         for table, t in (("requests", "t"), ("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t")):
             con.execute(f"DELETE FROM {table} WHERE {t} < {before}")
         con.execute(f"DELETE FROM outcomes WHERE credit_t < {before} AND ingest_t < {before}")
-        expired = one(con, f"SELECT count(*) FROM pending WHERE ingest_t < {before}")
+        names = outcome_names(query.metrics)
+        expired = one(
+            con, f"SELECT count(*) FROM pending WHERE ingest_t < {before} AND list_contains(?, name)", [names]
+        )
         con.execute(f"DELETE FROM pending WHERE ingest_t < {before}")
         self._state = state.counted(unknown=expired)._replace(pruned=state.settled)
         self._sum_scores()
@@ -300,8 +304,8 @@ class Engine:
         if self._pending:
             waiting = one(
                 self.con,
-                "SELECT count(*) FROM pending WHERE request <> 0 AND ingest_t < ?",
-                [state.settled - query.grace],
+                "SELECT count(*) FROM pending WHERE request <> 0 AND ingest_t < ? AND list_contains(?, name)",
+                [state.settled - query.grace, outcome_names(query.metrics)],
             )
         return Statistics(
             folds={k[:2]: f for k, f in folds.items() if not k[2]},

@@ -185,7 +185,8 @@ def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Ite
         con.execute(f"DELETE FROM staged_outcomes WHERE {due}")
     if one(con, "SELECT count(*) FROM pending") == 0:
         return OutcomeTally(kept, staged - kept, 0, 0)
-    unknown = _match(con, step, sorted({m.outcome for m in metrics if m.family == "label" and m.outcome}))
+    labels = sorted({m.outcome for m in metrics if m.family == "label" and m.outcome})
+    unknown = _match(con, step, labels, outcome_names(metrics))
     late = _late(con, step, metrics) if kept else 0
     con.execute("INSERT INTO outcomes SELECT * FROM matched")
     con.execute("DELETE FROM pending WHERE h IN (SELECT h FROM matched)")
@@ -193,7 +194,12 @@ def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Ite
     return OutcomeTally(kept, staged - kept, late, unknown)
 
 
-def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str]) -> int:
+def outcome_names(metrics: Iterable[MetricPlan]) -> list[str]:
+    """The outcomes that some metric looks at; of others nobody needs to know whether they are unknown."""
+    return sorted({m.outcome for m in metrics if m.outcome})
+
+
+def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], wanted: list[str]) -> int:
     """Make ``matched``: the pending outcomes whose request is known, or that need none; how many units are unknown.
 
     By request: its first exposure of that id. By unit: what names a label belongs to the unit's latest request at or
@@ -236,10 +242,12 @@ def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str]) ->
     return one(
         con,
         """
-        SELECT count(*) FROM matched m WHERE m.request = 0 AND m.request_n IS NULL
+        SELECT count(*) FROM matched m
+        WHERE m.request = 0 AND m.request_n IS NULL AND list_contains(?, m.name)
             AND m.unit NOT IN (SELECT unit FROM entries) AND m.unit NOT IN (SELECT h FROM foreign_ids)
             AND m.unit NOT IN (SELECT unit FROM requests)
         """,
+        [wanted],
     )
 
 
