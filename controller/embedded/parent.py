@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from controller.edges.servers import LocalServers
@@ -14,6 +13,7 @@ from controller.embedded.child import Child, Keeper, environment, python
 from controller.embedded.folder import Folder, Refused, write_whole
 from controller.embedded.model_servers import Ground, ModelServers
 from controller.embedded.readiness import Asking
+from controller.embedded.tracking import tracking_command, tracking_environment
 from controller.settings import Settings, environment_name
 from controller.spec import ModelRollout
 
@@ -71,17 +71,10 @@ class Parent:
         port = self._folder.port("mlflow", host, self._settings.mlflow_port)
         url = self.addresses.tracking = f"http://{host}:{port}"
         self.addresses.tracking_is_ours = True
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._say(f"starting MLflow (the first time takes half a minute) on {url}")
-        command = [
-            *python("mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"),
-            "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
-            "--artifacts-destination", str(folder / "artifacts"),
-        ]  # fmt: skip
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        # Uvicorn is found by its name.
-        quiet["PATH"] = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", os.defpath)])
-        self._mlflow = Keeper("mlflow", lambda: command, self._logs / "mlflow.log", environment(quiet), keep=self._keep)
+        command = tracking_command(host, port, folder)
+        settings = environment(tracking_environment(command))
+        self._mlflow = Keeper("mlflow", lambda: command, self._logs / "mlflow.log", settings, keep=self._keep)
         self._mlflow.start()
 
         async def answers() -> bool:
