@@ -18,6 +18,8 @@ from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
 
+SHOWN_TAU = 4.0
+
 
 class Verdict(StrEnum):
     """What the evidence says so far."""
@@ -119,9 +121,10 @@ def _verdict(e: Evidence, alpha: float) -> Verdict:
 
 
 def _interval(estimate: float, se: float, tau: float) -> tuple[float, float]:
+    """A 95 % confidence sequence. Its mixture is wider than that of the tests: narrow early, and hardly wider late."""
     if not math.isfinite(se) or se <= 0 or tau <= 0:
         return -math.inf, math.inf
-    low, high = sequential.confidence_sequence(estimate, se * se, tau, 0.05)
+    low, high = sequential.confidence_sequence(estimate, se * se, SHOWN_TAU * tau, 0.05)
     return float(low), float(high)
 
 
