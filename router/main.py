@@ -222,6 +222,10 @@ async def _serve(
     rolls: set[asyncio.Task[None]] = set()
 
     def roll() -> None:
+        if len(rolls) > 1:  # one runs and one waits: that one will replace whatever runs now
+            log.warning("a rolling restart waits already")
+            return
+        log.info("rolling restart asked for")
         task = asyncio.create_task(supervisor.roll())
         rolls.add(task)
         task.add_done_callback(rolls.discard)

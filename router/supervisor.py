@@ -63,6 +63,7 @@ class Supervisor:
         self._workers: list[WorkerProcess] = []
         self._current: dict[int, WorkerProcess] = {}
         self._delays: dict[int, float] = {}
+        self._starting: set[str] = set()
         self._deaths = 0
         self._last_death = ""
         self._changed = asyncio.Event()
@@ -168,8 +169,13 @@ class Supervisor:
                     if new is not None:
                         new.kill()
                     return
+                current = self._current.get(slot)
+                if current is not None and current is not old:
+                    new.drain()  # the old one died meanwhile and was replaced already
+                    continue
                 self._current[slot] = new
-                old.drain()
+                if current is old:
+                    old.drain()
                 await self._gone([old], self.settings.drain_s + _OWN_END_S)
             log.info("all workers were replaced: %s", self.pids)
 
@@ -243,7 +249,7 @@ class Supervisor:
         return [*first, {"type": "poll"}]
 
     def _free_name(self, slot: int) -> str:
-        taken = {worker.name for worker in self._workers}
+        taken = {worker.name for worker in self._workers} | self._starting
         for lane in _LANES:
             name = f"w{slot}{lane}"
             if name not in taken and is_free(self.settings.journal_dir, f"{self.settings.name}-{name}"):
@@ -251,8 +257,10 @@ class Supervisor:
         raise OSError(f"all {len(_LANES)} journals of slot {slot} are held by workers that do not end")
 
     async def _start_worker(self, slot: int) -> WorkerProcess | None:
+        name = ""
         try:
             name = self._free_name(slot)
+            self._starting.add(name)
             worker = await WorkerProcess.start(
                 name,
                 slot,
@@ -265,6 +273,8 @@ class Supervisor:
             log.error("no worker can be started for slot %d: %s", slot, error)
             self._last_death = str(error)
             return None
+        finally:
+            self._starting.discard(name)
         self._workers.append(worker)
         # The table may have changed while the process was being started.
         for message in self._first_messages():
@@ -275,15 +285,18 @@ class Supervisor:
 
     async def _replace(self, slot: int, delay: float) -> None:
         """Start a worker for an empty slot, again and again until one starts."""
-        while not self.stopping:
-            await asyncio.sleep(delay)
+        await asyncio.sleep(delay)
+        while not self.stopping and slot not in self._current:
             worker = await self._start_worker(slot)
             if worker is not None:
-                self._current[slot] = worker
+                if slot in self._current:  # filled by a rolling restart meanwhile
+                    worker.drain()
+                else:
+                    self._current[slot] = worker
                 return
-            delay = self._next_delay(slot)
             self._deaths += 1
             self._note_change()
+            await asyncio.sleep(self._next_delay(slot))
 
     def _next_delay(self, slot: int) -> float:
         delay = self._delays.get(slot, 0.0)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 
 from router.journal_reader import journals
 from tests.router.journals import assert_sound, read_all, until
-from tests.router.routers import started, table
+from tests.router.routers import Router, started, table
 
 
 def test_ready_means_that_every_worker_answers(tmp_path: Path) -> None:
@@ -135,6 +137,44 @@ def test_a_rolling_restart_comes_back_to_the_first_names(tmp_path: Path) -> None
                 lambda expected=expected: [w["worker"] for w in router.state()["workers"]] == [expected],
                 f"rolled to {expected}",
             )
+
+
+def _rolls(router: Router) -> int:
+    """Rolling restarts that were asked for and have not ended."""
+    log = router.log()
+    ended = log.count("all workers were replaced") + log.count("rolling restart stopped")
+    return log.count("rolling restart asked for") - ended
+
+
+def test_a_rolling_restart_stops_at_a_worker_that_does_not_come_up_and_the_old_ones_serve_on(tmp_path: Path) -> None:
+    with started(tmp_path, "rolls-badly", workers=2) as router:
+        router.put(table(2))
+        before = set(router.workers())
+        router.process.send_signal(signal.SIGHUP)
+        until(lambda: "rolling restart stopped" in router.log(), "it is told")
+        assert set(router.workers()) == before
+        assert router.generations() == [2, 2]
+        assert router.get()["generation"] == 2
+
+
+def test_however_workers_die_during_rolling_restarts_there_are_as_many_as_asked_for_in_the_end(
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(7)
+    with started(tmp_path, workers=2) as router:
+        router.put(table(4))
+        for _ in range(6):
+            router.process.send_signal(signal.SIGHUP)
+            time.sleep(chance.uniform(0, 0.6))  # where in the restart the blow falls
+            for pid in chance.sample(sorted(router.workers()), 1):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        until(lambda: _rolls(router) == 0 and router.generations() == [4, 4], "two workers, none under way", 60)
+        before = set(router.workers())
+        router.process.send_signal(signal.SIGHUP)
+        until(lambda: not before & set(router.workers()) and _rolls(router) == 0, "and they roll", 60)
+        assert len(router.workers()) == 2
+        assert router.generations() == [4, 4]
 
 
 def test_sigterm_lets_requests_finish_and_leaves_nothing(tmp_path: Path) -> None:
