@@ -192,12 +192,19 @@ def _move(loop: Loop, spec: RolloutSpec, status: RolloutStatus, move: AliasMove)
         loop.registry.set_alias(spec.model.name, move.alias, move.version)
 
 
+def weight(status: RolloutStatus) -> float:
+    """Percent of the units that the version on trial serves, or served when it was promoted."""
+    if status.progress is Progress.PROMOTED:
+        return 100.0
+    return status.table.weight_bp / 100 if status.table else 0.0
+
+
 def series(status: RolloutStatus, evidence: tuple[Evidence, ...], statistics: Statistics) -> dict[str, float]:
     """The numbers of one tick, by name; only finite ones."""
     epoch = status.current_epoch
     counts = statistics.counts.get(epoch.number, EpochCounts(0)) if epoch else EpochCounts(0)
     said = {
-        "weight": epoch.weight_bp / 100 if epoch else (100.0 if status.progress is Progress.PROMOTED else 0.0),
+        "weight": weight(status),
         "step": float(status.step + 1),
         "units/champion": float(counts.champion_units),
         "units/challenger": float(counts.challenger_units),

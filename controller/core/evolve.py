@@ -28,6 +28,7 @@ from controller.status import Attempt, PersonRequest, Progress, Reason, RolloutS
 
 STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
 HANDLED_KEPT = 256
+HURRY = 300_000
 
 
 class Transition(NamedTuple):
@@ -57,7 +58,13 @@ def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now
         status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})
         status = with_notice(spec, before, status)
         record = _record(spec, before, statistics, now, status)
-    return Transition(status, record, status.clock + spec.decision.tick, seen)
+    return Transition(status, record, status.clock + _pause(spec, status), seen)
+
+
+def _pause(spec: RolloutSpec, status: RolloutStatus) -> int:
+    """Until the next tick: a promotion or rollback under way is a chain of short steps and does not wait for long."""
+    hurry = status.progress in (Progress.PROMOTING, Progress.ROLLING_BACK)
+    return min(spec.decision.tick, HURRY) if hurry else spec.decision.tick
 
 
 def _clock(status: RolloutStatus, now: int) -> RolloutStatus:

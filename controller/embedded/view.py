@@ -4,10 +4,12 @@ import sys
 import time
 from collections.abc import Mapping
 
+from controller.loop import weight
 from controller.spec import ModelRollout
 from controller.status import Progress, RolloutStatus
 
 _QUIET_S = 5.0  # without news, a line this often
+_OVER_S = 60.0  # and after the end this often
 
 
 class Top:
@@ -40,13 +42,11 @@ def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, flo
     """One line: where the rollout stands, what is decided and why. ``harm`` and ``not worse`` are log e-values."""
     steps, epoch = len(rollout.spec.steps), status.current_epoch
     where = f"step {status.step + 1}/{steps}" if status.progress is Progress.RUNNING else status.progress.value
-    weight = f"mirror {epoch.mirror_bp / 100:g} %" if epoch and epoch.mirror_bp else None
-    if weight is None:
-        share = epoch.weight_bp / 100 if epoch else 100.0 if status.progress is Progress.PROMOTED else 0.0
-        weight = f"weight {share:g} %"
+    mirrored = epoch is not None and epoch.mirror_bp
+    share = f"mirror {epoch.mirror_bp / 100:g} %" if epoch and mirrored else f"weight {weight(status):g} %"
     units = " / ".join(f"{metrics.get(f'units/{arm}', 0.0):,.0f}" for arm in ("champion", "challenger"))
     top = str(Top(metrics, status.metric))
-    parts = [f"{where:<12} {weight:<13} units {units:<16} {status.decision} {status.reason}"]
+    parts = [f"{where:<12} {share:<13} units {units:<16} {status.decision} {status.reason}"]
     return " · ".join([*parts, *([status.message] if status.message else []), *([top] if top else [])])
 
 
@@ -77,7 +77,7 @@ class View:
     def shows(self, rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, float]) -> None:
         """The rollout as it stands, where that is new."""
         news = (status.progress, status.step, status.decision, status.reason, status.metric, status.paused)
-        quiet = time.monotonic() - self._said_at < _QUIET_S
+        quiet = time.monotonic() - self._said_at < (_OVER_S if status.progress.terminal else _QUIET_S)
         if news == self._last and quiet:
             return
         style = "" if news == self._last else self._style(status)
