@@ -3,12 +3,17 @@
 ``state_dir`` is ``--state-dir`` and ``UNDERSTUDY_STATE_DIR``. What a rollout does is no setting: that is in its file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from controller.errors import SpecError
+from controller.spec import Notify, SecretKey
+
 PREFIX = "UNDERSTUDY_"
+_SECRET = f"{PREFIX}SECRET_"
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -72,3 +77,18 @@ class Settings(BaseModel):
 def environment_name(field: str) -> str:
     """The environment variable of a field."""
     return PREFIX + field.upper()
+
+
+def slack_address(notify: Notify, variables: Mapping[str, str]) -> str | None:
+    """The webhook's address, if one is declared. SpecError where the variable that has to hold it does not."""
+    if notify.slack is None:
+        return None
+    name = secret_variable(notify.slack.secret_ref)
+    if not variables.get(name):
+        raise SpecError(f"notify.slack.secretRef: set the variable {name} to the webhook's address")
+    return variables[name]
+
+
+def secret_variable(secret: SecretKey) -> str:
+    """The environment variable that holds a secret on one machine."""
+    return _SECRET + "_".join(part.upper().replace("-", "_").replace(".", "_") for part in (secret.name, secret.key))

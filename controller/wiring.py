@@ -4,7 +4,6 @@ Another place to run in needs another function beside ``build``, and other edges
 """
 
 import os
-from collections.abc import Mapping
 
 from controller.edges.engine.source import JournalSource
 from controller.edges.notifier import Fanout, LogNotifier, SlackNotifier
@@ -15,10 +14,7 @@ from controller.edges.store import SqliteStore
 from controller.errors import SpecError
 from controller.loop import Loop
 from controller.ports import Notifier
-from controller.settings import Settings, environment_name
-from controller.spec import Notify, SecretKey
-
-_SECRET = "UNDERSTUDY_SECRET_"
+from controller.settings import Settings, environment_name, slack_address
 
 
 def build(settings: Settings) -> Loop:
@@ -58,18 +54,3 @@ def close(loop: Loop, timeout_s: float) -> None:
     for edge in (loop.source, loop.traffic, loop.workloads, loop.store):
         assert isinstance(edge, JournalSource | RouterTraffic | LocalServers | SqliteStore)
         edge.close()
-
-
-def slack_address(notify: Notify, variables: Mapping[str, str]) -> str | None:
-    """The webhook's address, if one is declared. SpecError where the variable that has to hold it does not."""
-    if notify.slack is None:
-        return None
-    name = secret_variable(notify.slack.secret_ref)
-    if not variables.get(name):
-        raise SpecError(f"notify.slack.secretRef: set the variable {name} to the webhook's address")
-    return variables[name]
-
-
-def secret_variable(secret: SecretKey) -> str:
-    """The environment variable that holds a secret on one machine."""
-    return _SECRET + "_".join(part.upper().replace("-", "_").replace(".", "_") for part in (secret.name, secret.key))

@@ -4,16 +4,12 @@ The loop would wait for each of them to be mended. With a person sitting before 
 better.
 """
 
-import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from controller.edges.registry import MlflowRegistry
 from controller.errors import EdgeError, NotFound
 from controller.spec import ModelRollout
-
-REFUSED_CODE = 3  # the controller's exit code where the registry cannot do for a rollout
 
 
 def problems(registry: MlflowRegistry, rollout: ModelRollout) -> list[str]:
@@ -46,19 +42,6 @@ def problems(registry: MlflowRegistry, rollout: ModelRollout) -> list[str]:
             f" {versions['champion']}; allowSameVersion: true makes it an A/A run"
         )
     return said
-
-
-def write(path: Path, said: Sequence[str]) -> None:
-    """Leave word for the parent."""
-    path.write_text(json.dumps(list(said)), encoding="utf-8")
-
-
-def read(path: Path) -> list[str]:
-    """What the controller would not start for; empty where it left no word."""
-    try:
-        return [str(line) for line in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError):
-        return []
 
 
 def serving_example(model_uri: str) -> bytes:

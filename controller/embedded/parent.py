@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from controller.edges.servers import LocalServers
-from controller.embedded import check
+from controller.embedded import refusal
 from controller.embedded.child import Child, Keeper, environment, python
 from controller.embedded.folder import Folder, Refused, write_whole
 from controller.embedded.model_servers import Ground, ModelServers
@@ -126,8 +126,8 @@ class Parent:
         self.addresses.traffic, self.addresses.control = found["traffic"], found["control"]
 
     async def _start_controller(self, checked: bool) -> None:
-        settings, refusal = self._settings, self._settings.refusal_file
-        refusal.unlink(missing_ok=True)
+        settings = self._settings
+        settings.refusal_file.unlink(missing_ok=True)
         metrics = self._folder.port("metrics", "127.0.0.1", settings.metrics_port)
 
         def command() -> list[str]:
@@ -143,7 +143,7 @@ class Parent:
         env = environment({**token, "MLFLOW_DISABLE_TELEMETRY": "true"})
         self._controller = Keeper(
             "controller", command, self._logs / "controller.log", env,
-            keep=self._keep, watch=self._wait_for_ticks, fatal=frozenset({2, check.REFUSED_CODE}),
+            keep=self._keep, watch=self._wait_for_ticks, fatal=frozenset({2, refusal.CODE}),
         )  # fmt: skip
         self._controller.start()
         self._say("starting the controller")
@@ -164,7 +164,7 @@ class Parent:
         end = loop.time() + self._settings.ready_s
         while not await ready():
             if keeper.ended.is_set():
-                said = check.read(self._settings.refusal_file) if keeper is self._controller else []
+                said = refusal.read(self._settings.refusal_file) if keeper is self._controller else []
                 raise Refused("\n".join(said) or f"{who} does not start: {keeper.failure}")
             if loop.time() > end:
                 why = f": {keeper.failure}" if keeper.failure else ""

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any
 
-from controller import specfile, wiring
+from controller import specfile
 from controller.edges.store import SqliteStore
 from controller.embedded import latest
 from controller.embedded.folder import Folder, Refused
@@ -15,7 +15,7 @@ from controller.embedded.parent import Parent
 from controller.embedded.view import View
 from controller.errors import EdgeError, SpecError
 from controller.ports import Stored
-from controller.settings import Settings
+from controller.settings import Settings, slack_address
 from controller.spec import ModelRollout, Servers
 
 _LOOK_S = 0.2
@@ -40,7 +40,7 @@ def refuse_what_cannot_run_here(rollout: ModelRollout) -> None:
             said.append(f"spec.servers.{arm}.external: is not supported on one machine yet")
     if rollout.spec.metrics and said:
         raise SpecError(*said)
-    wiring.slack_address(rollout.spec.notify, os.environ)
+    slack_address(rollout.spec.notify, os.environ)
 
 
 def declare(store: SqliteStore, rollout: ModelRollout) -> bool:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from controller import wiring
 from controller.edges.registry import MlflowRegistry
-from controller.embedded import check, latest
-from controller.embedded.check import REFUSED_CODE
+from controller.embedded import check, latest, refusal
 from controller.embedded.latest import Latest
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.loop import Loop
@@ -137,7 +136,7 @@ class Ticker:
             log.warning("%s: %s", key, error)
             return
         shown = self._registry.shown.get(key)
-        fresh = shown is not None and shown.entry.tick == status.clock
+        fresh = shown is not None and shown.entry.status.clock == status.clock
         metrics = shown.entry.metrics if shown is not None and fresh else {}
         self._telemetry.shows(status, metrics)
         self._telemetry.run_log(self._log_counters())
@@ -165,14 +164,14 @@ def main(settings: Settings, checks: bool) -> int:
         loop = wiring.build(settings)
         said = _refused(loop) if checks else []
     except SpecError as error:
-        check.write(settings.refusal_file, error.problems)
+        refusal.write(settings.refusal_file, error.problems)
         return 2
     except EdgeError as error:
         log.error("%s", error)
         return 1
     if said:
-        check.write(settings.refusal_file, said)
-        return REFUSED_CODE
+        refusal.write(settings.refusal_file, said)
+        return refusal.CODE
     code = serve(loop, settings)
     wiring.close(loop, FLUSH_S)
     return code
