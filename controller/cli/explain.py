@@ -51,7 +51,7 @@ def row(spec: RolloutSpec, e: Evidence, harm_needed: float | None) -> dict[str, 
 @state_dir
 @output
 def explain(rollout: str | None, state_dir: Path, output: str) -> None:
-    """Why ROLLOUT's last decision was made: each metric's units, estimate, interval and evidence against its threshold."""
+    """Why ROLLOUT's last decision was made: estimates, intervals, and evidence against thresholds."""
     store = open_store(state_dir)
     key = chosen(store, rollout)
     found = store.records(key)

@@ -1,0 +1,197 @@
+"""Rules across fields, declared once: as CEL for the API server and as JSON Schema for editors.
+
+``controller.spec`` checks the same in Python and is what decides; these refuse a wrong file earlier, where it is
+written. What neither language can say (durations compared, names that differ in JSON Schema) is left to Python.
+"""
+
+from typing import Any, NamedTuple
+
+from pydantic.alias_generators import to_camel
+
+from controller.kinds import KINDS, Kind
+from controller.metric import Role
+
+Node = dict[str, Any]
+
+OPTIONAL = (
+    "goal", "outcome", "numerator", "denominator", "window", "cap", "quantile", "covariate", "query", "limit",
+)  # fmt: skip
+# Fields without a type in the CRD (a number or a text): CEL does not see them.
+UNTYPED = ("margin", "harm_margin", "limit")
+JUDGING = [Role.SUCCESS.value, Role.GUARDRAIL.value]
+REPORTING = [Role.SIGNAL.value, Role.OBSERVE.value]
+
+
+class Rule(NamedTuple):
+    """A rule on the model ``on``. ``cel`` for the CRD or, where CEL cannot see the fields, ``structural`` (schema
+    validations without types); ``editor`` is plain JSON Schema."""
+
+    on: str
+    message: str
+    cel: str | None = None
+    structural: Node | None = None
+    editor: Node | None = None
+
+
+def given(field: str) -> Node:
+    """JSON Schema: ``field`` is there and not null."""
+    return {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
+
+
+def _exactly_one(on: str, *fields: str) -> Rule:
+    found = ", ".join(f"has(self.{f})" for f in fields)
+    return Rule(
+        on,
+        f"exactly one of {', '.join(fields)} is needed",
+        cel=f"[{found}].filter(x, x).size() == 1",
+        editor={"oneOf": [given(f) for f in fields]},
+    )
+
+
+def _kinds() -> list[Rule]:
+    """What each kind of metric needs and does not take; kinds with the same fields share a rule."""
+    alike: dict[tuple[frozenset[str], frozenset[str]], list[Kind]] = {}
+    for kind, rule in KINDS.items():
+        alike.setdefault((rule.needs, rule.takes), []).append(kind)
+    return [rule for (needs, takes), kinds in alike.items() for rule in _of_kinds(kinds, needs, takes)]
+
+
+def _of_kinds(kinds: list[Kind], needs: frozenset[str], takes: frozenset[str]) -> list[Rule]:
+    names = [k.value for k in kinds]
+    listed = ", ".join(f"'{n}'" for n in names)
+    needed = [to_camel(f) for f in OPTIONAL if f in needs]
+    strange = [f for f in OPTIONAL if f not in needs | takes]
+    said, cel = ", ".join(names), [f"has(self.{f})" for f in needed]
+    cel += [f"!has(self.{to_camel(f)})" for f in strange if f not in UNTYPED]
+    wanted = [given(f) for f in needed]
+    refused = [given(to_camel(f)) for f in strange]
+    then: Node = {"allOf": wanted} if wanted else {}
+    if refused:
+        then["not"] = {"anyOf": refused}
+    takes_text = ", ".join(to_camel(f) for f in OPTIONAL if f in needs | takes) or "none of the optional fields"
+    return [
+        Rule(
+            "Metric",
+            f"kind {said} takes {takes_text}" + (f" and needs {', '.join(needed)}" if needed else ""),
+            cel=f"!(self.kind in [{listed}]) || ({' && '.join(cel)})",
+            editor={"if": {"properties": {"kind": {"enum": names}}, "required": ["kind"]}, "then": then},
+        )
+    ]
+
+
+def _limits() -> Rule:
+    takers = [k.value for k, rule in KINDS.items() if "limit" in rule.needs | rule.takes]
+    return Rule(
+        "Metric",
+        f"only kind {', '.join(takers)} takes limit",
+        structural={"anyOf": [{"not": {"required": ["limit"]}}, {"properties": {"kind": {"enum": takers}}}]},
+    )
+
+
+_MARGIN_NEEDED = Rule(
+    "Metric",
+    "a Success or Guardrail needs a margin",
+    structural={
+        "anyOf": [
+            {"required": ["margin"]},
+            {"required": ["limit"]},
+            {"required": ["role"], "properties": {"role": {"enum": REPORTING}}},
+        ]
+    },
+    editor={
+        "anyOf": [
+            given("margin"),
+            given("limit"),
+            {"required": ["role"], "properties": {"role": {"enum": REPORTING}}},
+        ]
+    },
+)
+_STEP = (
+    _exactly_one("Step", "mirror", "weight"),
+    Rule(
+        "Step",
+        "0.01 is the smallest difference in weight",
+        cel="[has(self.weight) ? self.weight : 0.0, has(self.mirror) ? self.mirror : 0.0].all(p, "
+        "p * 100.0 - double(int(p * 100.0 + 0.5)) < 0.000001 && double(int(p * 100.0 + 0.5)) - p * 100.0 < 0.000001)",
+    ),
+)
+_WEIGHTS = "self.steps.filter(s, has(s.weight))"
+_PLAN = (
+    Rule(
+        "RolloutSpec",
+        "at least one step needs a weight; a mirror alone cannot promote",
+        cel="self.steps.exists(s, has(s.weight))",
+        editor={"properties": {"steps": {"contains": given("weight")}}},
+    ),
+    Rule("RolloutSpec", "weights must not decrease", cel=f"{_WEIGHTS}.map(s, s.weight).isSorted()"),
+    Rule(
+        "RolloutSpec",
+        "mirror steps come before every weight",
+        cel="self.steps.map(s, has(s.weight) ? 1 : 0).isSorted()",
+    ),
+    Rule(
+        "RolloutSpec",
+        "at least one metric must be a Guardrail or Success",
+        cel="self.metrics.exists(m, !has(m.role) || m.role in ['Success', 'Guardrail'])",
+        editor={"properties": {"metrics": {"contains": {"properties": {"role": {"enum": JUDGING}}}}}},
+    ),
+    Rule(
+        "RolloutSpec",
+        "mode Superior needs a metric with role Success",
+        cel="!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior' || "
+        "self.metrics.exists(m, has(m.role) && m.role == 'Success')",
+        editor={
+            "if": {
+                "required": ["decision"],
+                "properties": {"decision": {"required": ["mode"], "properties": {"mode": {"const": "Superior"}}}},
+            },
+            "then": {
+                "properties": {
+                    "metrics": {"contains": {"required": ["role"], "properties": {"role": {"const": "Success"}}}}
+                }
+            },
+        },
+    ),
+    Rule(
+        "RolloutSpec",
+        "champion and challenger are the same; allowSameVersion: true makes it an A/A run",
+        cel="(has(self.allowSameVersion) && self.allowSameVersion) || "
+        "(has(self.model.champion) ? string(self.model.champion) : 'champion') != "
+        "(has(self.model.challenger) ? string(self.model.challenger) : 'challenger')",
+    ),
+    Rule(
+        "RolloutSpec",
+        "only a champion may be external",
+        cel="!has(self.servers) || !has(self.servers.challenger) || !has(self.servers.challenger.external) || "
+        "!self.servers.challenger.external",
+        editor={
+            "properties": {
+                "servers": {"properties": {"challenger": {"properties": {"external": {"not": {"const": True}}}}}}
+            }
+        },
+    ),
+    Rule(
+        "RolloutSpec",
+        "afterPromotion.holdback must fit into the reserved control, which is 100 less the largest weight",
+        cel="!has(self.afterPromotion) || self.steps.all(s, !has(s.weight) || s.weight + "
+        "(has(self.afterPromotion.holdback) ? self.afterPromotion.holdback : 5.0) <= 100.0)",
+    ),
+)
+RULES: tuple[Rule, ...] = (
+    _exactly_one("UnitSource", "header", "cookie", "json"),
+    _exactly_one("Segment", "feature", "header", "json"),
+    _exactly_one("Server", "service", "url"),
+    Rule(
+        "Traffic",
+        "router and gatewayAPI exclude each other",
+        cel="!(has(self.router) && has(self.gatewayAPI))",
+        editor={"not": {"allOf": [given("router"), given("gatewayAPI")]}},
+    ),
+    *_STEP,
+    *_kinds(),
+    _limits(),
+    _MARGIN_NEEDED,
+    *_PLAN,
+)
+# Lists whose items differ by name: the API server then refuses a name that stands twice.
+NAMED_LISTS = (("RolloutSpec", "metrics"), ("RolloutSpec", "segments"))
