@@ -4,10 +4,9 @@ from controller.edges.memory.registry import CONTROLLER
 from controller.quantities import SECOND
 from controller.status import Progress, Reason, RolloutStatus
 from router.assignment import POINTS
-from router.table import RouteTable
 from tests.sim.people import People
 from tests.sim.plan import KEY, MODEL
-from tests.sim.safety import Safety, broken
+from tests.sim.safety import Safety, broken, share_of
 from tests.sim.world import World
 
 WAITS = (Reason.VERSION_MISSING, Reason.SAME_VERSION)  # pending until a person names another version
@@ -50,23 +49,18 @@ def at_rest(world: World, people: People, safety: Safety) -> None:
 
 def _weights(world: World, status: RolloutStatus) -> None:
     """Everybody gets the promoted version, or nobody the challenger."""
-    assert status.attempt is not None
-    wanted = POINTS if status.progress is Progress.PROMOTED or world.same_version else 0
+    attempt = status.attempt
+    if attempt is None or status.table is None:
+        return
+    both = attempt.champion == attempt.challenger
+    wanted = POINTS if status.progress is Progress.PROMOTED or both else 0
     for router in world.traffic.routers:
         for worker in router.workers:
-            share = share_of(status.attempt.challenger, worker.table)
+            share = share_of(attempt.challenger, worker.table)
             if share != wanted:
                 broken("end-weight", f"{status.progress}, and {worker.name} gives the challenger {share} bp")
             if worker.table != status.table:
                 broken("end-weight", f"{worker.name} does not serve the last table")
-
-
-def share_of(version: str, table: RouteTable | None) -> int:
-    """Basis points of the units that ``table`` sends to ``version``."""
-    if table is None:
-        return 0
-    up = table.weight_bp if table.challenger is not None and table.challenger.version == version else 0
-    return up + (POINTS - table.weight_bp if table.champion.version == version else 0)
 
 
 def _aliases(world: World, people: People, status: RolloutStatus) -> None:
@@ -78,9 +72,9 @@ def _aliases(world: World, people: People, status: RolloutStatus) -> None:
         wanted = attempt.challenger if promoted else attempt.champion
         if champion != wanted:
             broken("end-alias", f"{status.progress} and the champion's alias names {champion}, not {wanted}")
-    if "challenger" not in people.moved and not world.same_version:
-        if challenger == attempt.challenger and status.progress is not Progress.HELD:
-            broken("end-alias", f"{status.progress} and the challenger's alias still names {challenger}")
+    left = challenger == attempt.challenger and status.progress is not Progress.HELD
+    if left and "challenger" not in people.moved and not world.same_version:
+        broken("end-alias", f"{status.progress} and the challenger's alias still names {challenger}")
     ours = [m for m in registry.moves if m.who == CONTROLLER]
     if status.progress is Progress.HELD and ours:
         broken("end-alias", "an A/A run moved an alias")

@@ -34,7 +34,7 @@ class People:
         healed = world.faults.healed
         if status.reason is Reason.AWAITING_APPROVAL and rng.random() < (0.5 if healed else 0.15):
             self.ask("approve")
-        if status.paused and rng.random() < (0.5 if healed else 0.1):
+        if status.paused and not status.progress.terminal and rng.random() < (0.5 if healed else 0.1):
             self.ask("resume")
         if healed:
             self._tidy(status)

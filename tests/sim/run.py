@@ -69,6 +69,7 @@ class Run:
         world, safety = self.world, self.safety
         tick = world.rollout.spec.decision.tick
         wait = tick
+        self.people.act()
         safety.begin_tick()
         self.ticks += 1
         try:
@@ -85,7 +86,6 @@ class Run:
         safety.look()
         world.pass_time(max(wait + world.rng.randint(0, tick // 10), 1000))
         safety.look()
-        self.people.act()
 
 
 def play(seed: int, allowed: frozenset[Fault] = FAULTS) -> Result:

@@ -7,7 +7,6 @@ from controller.core import validity
 from controller.core.fold import Fold, Statistics
 from controller.core.record import Record, digest
 from controller.edges.memory.registry import CONTROLLER
-from controller.edges.memory.servers import upstreams_of
 from controller.metric import Role
 from controller.ports import ResolvedVersion, Stored
 from controller.spec import RolloutSpec
@@ -52,6 +51,14 @@ def harm_proven(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics
     return None
 
 
+def share_of(version: str, table: RouteTable | None) -> int:
+    """Basis points of the units that ``table`` sends to ``version``."""
+    if table is None:
+        return 0
+    up = table.weight_bp if table.challenger is not None and table.challenger.version == version else 0
+    return up + (POINTS - table.weight_bp if table.champion.version == version else 0)
+
+
 class Safety:
     """The checkers of one run."""
 
@@ -84,10 +91,9 @@ class Safety:
         if notice.key not in {n.key for n in self.world.status.notices}:
             broken("commit-before-act", f"notice {notice.key} is sent without being committed")
 
-    def failed_after(self, name: str) -> None:
-        """An edge did it and said that it failed: a message may then be repeated once."""
-        if name in ("notifier.send", "store.commit"):
-            self.repeats_allowed += 1
+    def failed(self, name: str, done: bool) -> None:
+        """An edge said that it failed. A message whose delivery could not be noted may be repeated."""
+        self.repeats_allowed += name == "store.commit" or (name == "notifier.send" and done)
 
     def resolved(self, reference: str, found: ResolvedVersion | None) -> None:
         self.resolved_now[reference] = found.version if found is not None else None
@@ -103,6 +109,8 @@ class Safety:
             broken("decided-move", f"alias {alias} is moved to {version} without a decision on record")
         if status.progress not in (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK):
             broken("decided-move", f"alias {alias} is moved to {version} in {status.progress}")
+        if status.progress is Progress.ROLLING_BACK and version is not None and version == self._challenger():
+            broken("decided-move", f"alias {alias} is moved to the version that is being rolled back")
         if status.progress is Progress.PROMOTING:
             self._serves_promotion(status, alias)
         truth = world.registry.alias(MODEL, alias)
@@ -199,8 +207,10 @@ class Safety:
             broken("weight-0", f"weight {new.weight_bp} bp in {after.progress}")
         if old is None or new.attempt != old.attempt or after.progress in DOWN:
             return
-        if before.paused and after.paused and (new.weight_bp, new.mirror_bp) != (old.weight_bp, old.mirror_bp):
-            broken("paused", f"the weight went from {old.weight_bp} to {new.weight_bp} bp during a pause")
+        if before.paused and after.paused and after.attempt is not None:
+            shares = [(share_of(after.attempt.challenger, t), t.mirror_bp) for t in (old, new)]
+            if shares[0] != shares[1]:
+                broken("paused", f"(weight, mirror) went from {shares[0]} to {shares[1]} bp during a pause")
 
     def _widened(self, spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> None:
         where = f"step {before.step + 1} → {after.step + 1}"
@@ -336,20 +346,34 @@ class Safety:
                     self.used[worker.name] = max(self.used.get(worker.name, -1), worker.table.generation)
 
     def _served(self) -> None:
-        """Every table's champion is behind its address and answers; what our own move made the champion is running."""
-        servers = self.world.workloads.servers
-        running = {u: (s.version, s.ready_at) for a, s in servers.items() for u in upstreams_of(a, s.version)}
-        for router in self.world.traffic.routers:
+        """Every table's champion has a server that answers, and what our move made the champion has the traffic."""
+        world, status = self.world, self.world.status
+        named = world.registry.alias(MODEL, "champion")
+        last = next((m for m in reversed(world.registry.moves) if m.alias == "champion"), None)
+        ours = last is not None and last.who == CONTROLLER and status.progress in (Progress.HOLDBACK, Progress.PROMOTED)
+        after = world.rollout.spec.after_promotion
+        least = POINTS - round((after.holdback if after else 0) * 100)
+        for router in world.traffic.routers:
             for worker in router.workers:
-                target = worker.table.champion if worker.table is not None else None
-                for upstream in target.upstreams if target is not None else ():
-                    version, ready_at = running.get(upstream, (None, 0))
-                    if target is not None and (version != target.version or ready_at > self.world.true):
-                        text = f"{worker.name} sends to version {target.version} at {upstream}: {version} runs there"
-                        broken("champion-serves", text + (", not ready" if ready_at > self.world.true else ""))
-        named = self.world.registry.alias(MODEL, "champion")
-        last = next((m for m in reversed(self.world.registry.moves) if m.alias == "champion"), None)
-        if last is None or last.who != CONTROLLER:
-            return
-        if named not in {s.version for s in self.world.workloads.servers.values()}:
-            broken("alias-serves", f"alias champion names {named}, which no server runs")
+                table = worker.table
+                if table is None:
+                    continue
+                if all(world.workloads.behind(u) is None for u in table.champion.upstreams):
+                    broken("champion-serves", f"{worker.name} sends to {table.champion}, where nothing answers")
+                if ours and named is not None and self._share(named, table) < least:
+                    text = f"{worker.name} gives version {named} {self._share(named, table)} bp of the traffic"
+                    broken("alias-serves", f"alias champion names it, and {text}")
+
+    def _share(self, version: str, table: RouteTable) -> int:
+        """Basis points of the units that really get ``version`` by ``table``."""
+        behind = self.world.workloads.behind
+        share = 0
+        if table.challenger is not None and behind(table.challenger.upstreams[0]) == version:
+            share += table.weight_bp
+        if behind(table.champion.upstreams[0]) == version:
+            share += POINTS - (table.weight_bp if table.challenger is not None else 0)
+        return share
+
+    def _challenger(self) -> str | None:
+        attempt = self.world.status.attempt
+        return attempt.challenger if attempt is not None and attempt.champion != attempt.challenger else None

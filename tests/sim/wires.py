@@ -39,12 +39,13 @@ class Wires:
         faults = self.world.faults
         self._dies()
         if faults.fires(Fault.FAIL_BEFORE, FAILS):
+            self.safety.failed(name, done=False)
             raise EdgeError(f"{name}: did nothing")
         result = act()
         if stale is not None:
             result = self._stale(name, result, stale)
         if faults.fires(Fault.FAIL_AFTER, FAILS):
-            self.safety.failed_after(name)
+            self.safety.failed(name, done=True)
             raise EdgeError(f"{name}: did it, but says it failed")
         self._dies()
         return result
@@ -57,7 +58,7 @@ class Wires:
             self.world.misled.add(name)
         earlier.append(result)
         del earlier[:-REMEMBERED]
-        return said  # type: ignore[return-value]
+        return said
 
     def _dies(self) -> None:
         if self.world.faults.fires(Fault.CRASH, CRASHES):
