@@ -27,8 +27,8 @@ OURS = "understudy"
 class Campaign:
     """Runs scenarios over all cores and says how far it is."""
 
-    def __init__(self, runs: int, jobs: int, seed: int) -> None:
-        self.runs, self.seed = runs, seed
+    def __init__(self, runs: int, harmful: int, jobs: int, seed: int) -> None:
+        self.runs, self.harmful, self.seed = runs, harmful, seed
         self.pool = multiprocessing.get_context("spawn").Pool(jobs)
 
     def over(self, name: str, act: Callable[[Any], Any], given: Iterable[Any], count: int) -> list[Any]:
@@ -40,17 +40,17 @@ class Campaign:
                 print(f"{name}: {len(done)}/{count}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         return done
 
-    def seeds(self, scenario: int) -> range:
+    def seeds(self, scenario: int, runs: int | None = None) -> range:
         """Seeds of one scenario; no two scenarios share any."""
-        return range(self.seed + scenario * 10**7, self.seed + scenario * 10**7 + self.runs)
+        return range(self.seed + scenario * 10**7, self.seed + scenario * 10**7 + (runs or self.runs))
 
-    def rollouts(self, scenario: int, truth: Truth) -> list[Ending]:
+    def rollouts(self, scenario: int, truth: Truth, runs: int) -> list[Ending]:
         """Whole rollouts under ``truth``."""
-        return self.over(truth.name, jobs.rollout, ((s, truth) for s in self.seeds(scenario)), self.runs)
+        return self.over(truth.name, jobs.rollout, [(s, truth) for s in self.seeds(scenario, runs)], runs)
 
 
 def _honest(campaign: Campaign) -> list[Row]:
-    endings = campaign.rollouts(1, Truth("A/A"))
+    endings = campaign.rollouts(1, Truth("A/A"), campaign.runs)
     n = len(endings)
     return [
         Row("A/A", "rolled back", OURS, sum(e.rolled_back for e in endings), n, 0.02),
@@ -63,7 +63,7 @@ def _honest(campaign: Campaign) -> list[Row]:
 def _harmful(campaign: Campaign) -> list[Row]:
     rows = []
     for number, truth in enumerate(HARMS, start=2):
-        endings = campaign.rollouts(number, truth)
+        endings = campaign.rollouts(number, truth, campaign.harmful)
         n, promoted = len(endings), sum(e.promoted for e in endings)
         rows += [
             Row(f"{truth.name} (at the margin)", "promoted", OURS, promoted, n, 0.02),
@@ -74,7 +74,7 @@ def _harmful(campaign: Campaign) -> list[Row]:
 
 
 def _losing(campaign: Campaign) -> list[Row]:
-    endings = campaign.rollouts(6, Truth("3 % of challenger units lost", lost=0.03))
+    endings = campaign.rollouts(6, Truth("3 % of challenger units lost", lost=0.03), campaign.harmful)
     n, name = len(endings), "3 % of challenger units lost"
     mismatch = sum(e.rolled_back and e.reason is Reason.SAMPLE_RATIO_MISMATCH for e in endings)
     return [
@@ -113,11 +113,12 @@ def main() -> int:
     """All scenarios; exit code 1 where a promise does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3000, help="replications of each scenario")
+    parser.add_argument("--harm-runs", type=int, default=1000, help="replications of each harmful truth")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the table, the plot and the JSON")
     asked = parser.parse_args()
-    campaign = Campaign(asked.runs, asked.jobs, asked.seed)
+    campaign = Campaign(asked.runs, asked.harm_runs, asked.jobs, asked.seed)
     medians = _detection(campaign)
     rows = _special(campaign) + _losing(campaign) + _honest(campaign) + _harmful(campaign)
     write(asked.out, rows, medians)
