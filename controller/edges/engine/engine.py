@@ -298,7 +298,7 @@ class Engine:
 
     def _statistics(self, query: StatisticsQuery) -> Statistics:
         state = self._state
-        names = {m.name for m in query.metrics}
+        names = {m.name for m in query.metrics if m.family in FAMILIES}
         folds = {k: f for k, f in self._folds.items() if k[0] in names}
         waiting = 0
         if self._pending:
@@ -310,7 +310,7 @@ class Engine:
         return Statistics(
             folds={k[:2]: f for k, f in folds.items() if not k[2]},
             pairs={k[:2]: f for k, f in folds.items() if k[2] and isinstance(f, PairFold)},
-            baselines={n: p.baseline for n, p in self._progress.items() if n in names},
+            baselines={name: self._progress.get(name, Progress()).baseline for name in sorted(names)},
             counts={epoch: EpochCounts(epoch, **dict(counts)) for epoch, counts in state.epochs},
             losses=state.losses._replace(unknown=state.losses.unknown + waiting),
             watermark=state.settled,
