@@ -2,7 +2,8 @@
 
 Times ``t`` are microseconds since the epoch, never decreasing within a journal (a clock that steps back repeats the
 last time). An exposure's ``t`` is the moment its answer was complete, so the last ``t`` of a journal is its
-watermark: nothing earlier will follow. ``seq`` counts a journal's lines from 1 without gaps; a gap is a loss.
+watermark: nothing earlier will follow. An outcome's ``t`` is when it happened, which may be long ago; in its journal
+the time that never decreases is ``ingest_t``. ``seq`` counts a journal's lines from 1 without gaps; a gap is a loss.
 A file begins with a ``Header`` and ends at its last newline; a torn tail is no event.
 
 Idempotency: (journal, seq) identifies a line; ``request_id`` an exposure; ``outcome_id`` an outcome.
@@ -73,7 +74,9 @@ class Exposure(Wire):
     usable: bool
     status: int = Field(description="HTTP status of the first attempt; 0 without one")
     answer_status: int
-    latency_us: int = Field(ge=0, description="first byte sent to last byte received, first attempt; deadline on timeout")
+    latency_us: int = Field(
+        ge=0, description="first byte sent to last byte received, first attempt; deadline on timeout"
+    )
     attributes: dict[str, str] = {}
     inputs: str | None = Field(None, description="request body, redacted and cut at capture_bytes")
     answer: str | None = Field(None, description="body of the assigned arm's answer, cut at capture_bytes")
