@@ -21,6 +21,7 @@ _POLL_S = 0.1
 _TICKING = re.compile(r"understudy\.controller ticking;")
 _REACHABLE_S = 6.0
 _END_S = 8.0
+_CHALLENGER_S = 15.0
 
 Say = Callable[[str], None]
 
@@ -53,13 +54,35 @@ class Parent:
     async def start(self, checked: bool) -> None:
         """``checked``: the rollout has begun before, so the registry is not asked whether it can. Refused where
         something cannot be had."""
-        await asyncio.gather(self._start_tracking(), self._start_router())
         self._table.declare(self._rollout.spec.servers)
+        await asyncio.gather(self._start_servers(), self._start_router())
+        await self._start_controller(checked)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._note_processes(), name="processes"))
+
+    async def _start_servers(self) -> None:
+        await self._start_tracking()
         ground = Ground(self._rollout.spec.model.name, self.addresses.tracking, self._logs, self._keep)
         self._servers = ModelServers(self._table, ground, self._asking, self._settings.linger_s)
         self._tasks.append(asyncio.get_running_loop().create_task(self._servers.run(), name="model servers"))
-        await self._start_controller(checked)
-        self._tasks.append(asyncio.get_running_loop().create_task(self._note_processes(), name="processes"))
+
+    async def _servers_there(self) -> None:
+        """After a restart in the middle of a rollout: wait for the servers that the kept route table names.
+
+        Until the champion is there, a router could only say 502; and what the challenger misses while it is being
+        started by us would count against it. It is waited for a little longer than the champion, not for ever.
+        """
+        loop = asyncio.get_running_loop()
+        end, champion_since = loop.time() + self._settings.ready_s, None
+        while loop.time() < end:
+            wanted, rows = self._table.wanted(), self._table.rows()
+            missing = [arm for arm, version in wanted.items() if version not in rows or not rows[version].ready]
+            if not missing:
+                return
+            if "champion" not in missing:
+                champion_since = champion_since or loop.time()
+                if loop.time() - champion_since > _CHALLENGER_S:
+                    return
+            await asyncio.sleep(_POLL_S)
 
     async def _start_tracking(self) -> None:
         given = self._settings.tracking_uri
@@ -107,6 +130,7 @@ class Parent:
             "--drain-s", str(settings.drain_s), "--log-level", settings.log_level,
         )  # fmt: skip
         self._router_ready.unlink(missing_ok=True)
+        await self._servers_there()
         env = environment({"UNDERSTUDY_ROUTER_TOKEN": settings.token.get_secret_value()} if settings.token else {})
         self._router = Keeper(
             "router", lambda: command, self._logs / "router.log", env, keep=self._keep, fatal=frozenset({1, 2})

@@ -18,9 +18,10 @@ class Trouble(NamedTuple):
 
 
 class Traffic:
-    """``threads`` clients, together ``rate`` requests a second, from ``units`` users; labels follow at once.
+    """``threads`` clients, together ``rate`` requests a second, from ``units`` users; outcomes follow at once.
 
-    The label of x is 1 with the probability that the champion predicts, so that its Brier score is as good as can be.
+    Each answered request gets a ``label``, 1 with the probability that the champion predicts, and every second one
+    a ``click`` of its unit.
     """
 
     def __init__(self, traffic: str, control: str, seed: int, rate: float = 150.0, threads: int = 4, units: int = 4000):
@@ -58,9 +59,10 @@ class Traffic:
             label = int(chance.random() < (0.2 if x < 0.5 else 0.8))
             moment = time.time_ns() // 1000
             if self._request(requests, unit, x, identity):
-                waiting.append(
-                    {"outcome_id": identity, "request_id": identity, "name": "label", "value": label, "t": moment}
-                )
+                of_request = {"request_id": identity, "name": "label", "value": label}
+                waiting.append({"outcome_id": identity, "t": moment, **of_request})
+                if chance.random() < 0.5:
+                    waiting.append({"outcome_id": f"{identity}-c", "t": moment, "unit": unit, "name": "click"})
             if waiting and time.monotonic() - flushed > 0.2:
                 flushed = time.monotonic()
                 waiting = self._deliver(outcomes, waiting)
