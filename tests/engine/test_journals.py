@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from controller.core.cells import Block
+from controller.core.fold import Statistics
 from controller.edges.engine import JournalSource
 from tests.engine.equality import assert_equal
 from tests.engine.logs import Routers
-from tests.engine.worlds import query, world
+from tests.engine.worlds import World, query, world
 
 ASKED = query()._replace(prediction="/predictions/0/late")
 
@@ -32,6 +33,7 @@ def test_journals_read_while_they_grow_give_the_cells_of_the_raw_log(tmp_path: P
     kept.update(source.engine.blocks())
     assert said.watermark == made.end
     assert (said.losses.lost, said.losses.malformed) == (0, 0)
+    assert_each_line_was_counted_once(said, made)
     assert_equal(kept, said, ASKED, made)
     source.close()
 
@@ -57,8 +59,15 @@ def test_a_reader_killed_at_any_moment_goes_on_where_its_last_transaction_ended(
     said = source.read(ASKED, made.end)
     kept.update(source.engine.blocks())
     assert kills >= 8
+    assert_each_line_was_counted_once(said, made)
     assert_equal(kept, said, ASKED, made)
     source.close()
+
+
+def assert_each_line_was_counted_once(said: Statistics, made: World) -> None:
+    """Also where the reader began anew: no line is passed over, none is met again."""
+    lines = sum(row.attempt == ASKED.attempt for row in made.exposures) + len(made.outcomes)
+    assert said.losses.received + said.losses.duplicates == lines
 
 
 def _reader(directory: Path) -> subprocess.Popen[str]:

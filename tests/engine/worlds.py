@@ -152,7 +152,9 @@ def _scores(rng: random.Random, rows: int) -> tuple[float | None, ...] | None:
 def _outcomes(rng: random.Random, i: int, of: ExposureRow, late_s: int) -> Iterator[OutcomeRow]:
     for k in range(rng.choice([0, 1, 1, 2, 4])):
         t = of.t + rng.choice([-SECOND, 0, 1, 3 * SECOND, 15 * SECOND, 60 * SECOND, 70 * SECOND])
-        arrived = max(t, of.t) + rng.choice([0, SECOND, 5 * SECOND, 90 * SECOND, late_s * SECOND])
+        arrived = max(t, of.t) + rng.choice([0, SECOND, 5 * SECOND, 90 * SECOND, 120 * SECOND, late_s * SECOND])
+        if rng.random() < 0.15:  # clocks differ: it came in before its time, and before its request was answered
+            arrived = max(0, min(t, of.t) - rng.randrange(4 * SECOND))
         name = rng.choice(["late", "late", "click", "purchase", "nothing"])
         value = float(rng.choice([0, 1, 1, 1]) if name != "purchase" else round(rng.gauss(5, 20), 3))
         request, unit = (f"q{i}", None) if rng.random() < 0.7 else (None, of.unit or "u0")
@@ -189,7 +191,7 @@ def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[
         ahead[place] = min(ahead[place + 1], lines[place][1])
     place = 0
     while place < len(lines):
-        size = rng.choice([1, 7, 60, 200, 500])
+        size = rng.choice([1, 7, 60, 200, 700])
         part = [row for _, _, row in lines[place : place + size]]
         place = min(place + size, len(lines))
         rng.shuffle(part)
