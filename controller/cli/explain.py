@@ -1,6 +1,7 @@
 """``understudy explain``: why the last decision was made, and what is missing."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import click
 from controller.cli.options import chosen, open_store, output, print_json, state_dir
 from controller.core.decide import harm_thresholds
 from controller.core.evidence import Evidence
+from controller.core.evolve import Transition
+from controller.core.record import Record
 from controller.core.replay import derive, inputs
-from controller.errors import SpecError
+from controller.errors import EdgeError, SpecError
 from controller.spec import RolloutSpec
 
 
@@ -46,6 +49,27 @@ def row(spec: RolloutSpec, e: Evidence, harm_needed: float | None) -> dict[str, 
     }
 
 
+def deciding(records: Sequence[Record]) -> tuple[Record, Transition]:
+    """The record of the last decision with what it derives to: the newest with evidence among those that say the same.
+
+    A rollback is decided on evidence and then carried out in several transitions that look at none. EdgeError where
+    a record cannot be derived.
+    """
+    last: tuple[Record, Transition] | None = None
+    for record in reversed(records):
+        if last is not None and (record.decision, record.reason) != (last[0].decision, last[0].reason):
+            break
+        try:
+            moved = derive(record)
+        except ValueError as error:
+            raise EdgeError(f"record {record.key} cannot be derived again: {error}") from error
+        if moved.evidence:
+            return record, moved
+        last = last or (record, moved)
+    assert last is not None
+    return last
+
+
 @click.command()
 @click.argument("rollout", required=False)
 @state_dir
@@ -57,8 +81,8 @@ def explain(rollout: str | None, state_dir: Path, output: str) -> None:
     found = store.records(key)
     if not found:
         raise SpecError(f"ROLLOUT: {key} has no record yet; the first tick writes one")
-    record = found[-1]
-    spec, moved = inputs(record).spec, derive(record)
+    record, moved = deciding(found)
+    spec = inputs(record).spec
     needed = {(e.metric, e.segment): t for e, t in harm_thresholds(spec, moved.evidence)}
     rows = [row(spec, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
     said = {

@@ -1,7 +1,6 @@
 """The command group. Commands are imported when they are called, so that help is quick and extras stay optional."""
 
 import importlib
-from importlib.metadata import version
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ COMMANDS = {
     "explain": ("controller.cli.explain", "explain", "Why the last decision was made, and what is missing."),
     "init": ("controller.cli.init", "init", "Write an example rollout to start from."),
     "pause": ("controller.cli.people", "pause", "Keep the weight and stop the step's clock; harm is still watched."),
+    "plan": ("controller.cli.plan", "plan", "Units and days each metric needs, and what harm could do."),
     "promote": ("controller.cli.people", "promote", "Promote now, without waiting for evidence."),
     "replay": ("controller.cli.replay", "replay", "Derive recorded decisions again, bit for bit."),
     "resume": ("controller.cli.people", "resume", "Go on after a pause."),
@@ -71,6 +71,6 @@ class Lazy(click.Group):
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(version("understudy"), prog_name="understudy")
+@click.version_option(package_name="understudy", prog_name="understudy")
 def understudy() -> None:
     """Release a new machine-learning model on evidence: split, compare, then promote or roll back."""

@@ -38,5 +38,8 @@ def init(file: Path, force: bool) -> None:
     """Write an example rollout to FILE (rollout.yaml)."""
     if file.exists() and not force:
         raise SpecError(f"FILE: {file} is there already; --force overwrites it")
-    file.write_text(EXAMPLE)
+    try:
+        file.write_text(EXAMPLE, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"FILE: {file}: {error.strerror}") from error
     click.echo(f"wrote {file}; next: understudy validate {file}")

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from controller.edges.store import SqliteStore
 from controller.errors import SpecError
+
+if TYPE_CHECKING:
+    from controller.edges.store import SqliteStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 STORE = "rollouts.sqlite"
@@ -33,15 +35,18 @@ def state_dir(command: F) -> F:
     )(command)
 
 
-def open_store(folder: Path) -> SqliteStore:
+def open_store(folder: Path) -> "SqliteStore":
     """The store of a run. SpecError where no run ever was."""
     path = folder / STORE
     if not path.exists():
         raise SpecError(f"--state-dir: {folder} holds no rollout; start one with `understudy run FILE`")
+    # Brings numpy and scipy along, which commands that only read a file need not wait for.
+    from controller.edges.store import SqliteStore
+
     return SqliteStore(path)
 
 
-def chosen(store: SqliteStore, name: str | None) -> str:
+def chosen(store: "SqliteStore", name: str | None) -> str:
     """The rollout called ``name``, or the only one. SpecError names those that exist."""
     keys = store.keys()
     if name in keys:

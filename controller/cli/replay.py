@@ -26,7 +26,7 @@ def records(path: Path) -> Iterator[Record]:
         for key in sorted(store.keys()):
             yield from store.records(key)
         return
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             yield Record(**json.loads(line))
         except (ValueError, TypeError) as error:

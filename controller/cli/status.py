@@ -3,24 +3,27 @@
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from controller.cli.options import chosen, open_store, output, print_json, state_dir
-from controller.edges.store import SqliteStore
 from controller.quantities import format_duration
-from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
+
+if TYPE_CHECKING:
+    from controller.edges.store import SqliteStore
+    from controller.ports import Stored
 
 REFRESH_S = 1.0
 
 
-def summary(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Any]:
+def summary(stored: "Stored") -> dict[str, Any]:
     """What people ask first, by name; the whole status stands under ``status`` in JSON."""
+    spec, status = stored.rollout.spec, stored.status
     epoch, attempt = status.current_epoch, status.attempt
     return {
-        "rollout": status.rollout,
+        "rollout": stored.rollout.metadata.name,
         "progress": status.progress.value,
         "champion": attempt.champion if attempt else None,
         "challenger": attempt.challenger if attempt else None,
@@ -54,7 +57,7 @@ def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> No
     shown = None
     while True:
         stored = store.load(key)
-        said = summary(stored.rollout.spec, stored.status)
+        said = summary(stored)
         if said != shown:
             _show(said, stored.status, output, again=shown is not None)
             shown = said
@@ -63,11 +66,11 @@ def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> No
         time.sleep(REFRESH_S)
 
 
-def _all(store: SqliteStore, output: str) -> None:
+def _all(store: "SqliteStore", output: str) -> None:
     found = []
     for key in sorted(store.keys()):
         stored = store.load(key)
-        found.append(summary(stored.rollout.spec, stored.status))
+        found.append(summary(stored))
     if output == "json":
         print_json({"rollouts": found})
         return

@@ -1,0 +1,130 @@
+"""`explain` says why, from the record alone; `replay` derives every record again and finds one that was changed."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.core.record import Record
+from controller.edges.store import SqliteStore
+from tests.cli.states import answer, begun, declared, rolled_back, understudy
+
+
+def lines(path: Path, records: list[Record]) -> Path:
+    path.write_text("".join(json.dumps(r._asdict()) + "\n" for r in records))
+    return path
+
+
+def explained(folder: Path) -> Any:
+    return answer(understudy("explain", "--state-dir", str(folder), "--output", "json"))
+
+
+def test_explain_shows_the_evidence_a_rollback_rested_on_also_after_it_was_carried_out(tmp_path: Path) -> None:
+    store = rolled_back(tmp_path)
+    assert store.load("late").status.progress == "RolledBack"
+    said = explained(tmp_path)
+    assert (said["decision"], said["reason"]) == ("RollBack", "ServiceHarm")
+    errors = next(row for row in said["evidence"] if row["metric"] == "errors")
+    assert errors["verdict"] == "Worse"
+    assert errors["units"] == {"champion": 5000, "challenger": 1000}
+    assert errors["estimate"] == pytest.approx(0.3 - 1 / 500)
+    assert errors["log_e_harm"] >= errors["log_e_harm_needed"] == pytest.approx(-math.log(0.02 / 2))
+
+
+def test_explain_says_what_is_missing_to_prove_a_metric_not_worse(tmp_path: Path) -> None:
+    rolled_back(tmp_path).close()
+    errors = next(row for row in explained(tmp_path)["evidence"] if row["metric"] == "errors")
+    assert errors["log_e_non_inferior"] < errors["log_e_non_inferior_needed"] == pytest.approx(math.log(20))
+    assert errors["missing"].endswith("of the 3.00 that prove it not worse than 0.005")
+
+
+def test_explain_before_any_evidence_has_no_number_that_is_not_finite(tmp_path: Path) -> None:
+    begun(tmp_path).close()
+    said = explained(tmp_path)
+    assert (said["decision"], said["reason"]) == ("Hold", "HoldTime")
+    assert {row["verdict"] for row in said["evidence"]} == {"NoData"}
+    assert {row["se"] for row in said["evidence"]} == {None}
+
+
+def test_explain_in_words_names_each_metric_with_its_numbers(tmp_path: Path) -> None:
+    rolled_back(tmp_path).close()
+    text = understudy("explain", "--state-dir", str(tmp_path)).stdout
+    assert text.startswith("late: RollBack, ServiceHarm. errors ")
+    assert "errors (Guardrail): Worse" in text
+    assert "units       5000 champion, 1000 challenger" in text
+
+
+def test_a_rollout_without_a_record_says_so(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "rollouts.sqlite")
+    store.put(declared("late"))
+    store.close()
+    outcome = understudy("explain", "--state-dir", str(tmp_path))
+    assert outcome.returncode == 2
+    assert "late has no record yet" in outcome.stderr
+
+
+def test_every_record_of_a_store_derives_again(tmp_path: Path) -> None:
+    store = rolled_back(tmp_path)
+    count = len(store.records("late"))
+    store.close()
+    assert count >= 4
+    for path in (tmp_path, tmp_path / "rollouts.sqlite"):
+        outcome = understudy("replay", str(path))
+        assert (outcome.returncode, outcome.stdout) == (0, f"{count} records, 0 differ\n")
+
+
+def test_records_may_come_as_json_lines(tmp_path: Path) -> None:
+    store = rolled_back(tmp_path)
+    path = lines(tmp_path / "records.jsonl", store.records("late"))
+    assert answer(understudy("replay", str(path), "--output", "json"))["differences"] == []
+
+
+def test_a_record_that_was_changed_is_found(tmp_path: Path) -> None:
+    records = rolled_back(tmp_path).records("late")
+    place = next(i for i, r in enumerate(records) if r.reason == "ServiceHarm")
+    tree = json.loads(records[place].inputs)
+    tree["statistics"]["folds"]["errors|"]["ever_harm"] = 0.0
+    records[place] = records[place]._replace(inputs=json.dumps(tree))
+    outcome = understudy("replay", str(lines(tmp_path / "records.jsonl", records)), "--output", "json")
+    assert outcome.returncode == 1
+    said = answer(outcome)
+    assert [d["key"] for d in said["differences"]] == [records[place].key]
+    assert records[place].key in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{}\n", "line 1 is no record"),
+        (b"no json\n", "line 1 is no record"),
+        (b"\xff\xfe\x00\n", "line 1 is no record"),
+        (b"", ""),
+    ],
+)
+def test_what_is_no_record_is_named_by_its_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(content)
+    outcome = understudy("replay", str(path))
+    assert outcome.returncode == (2 if said else 1)
+    assert said in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_records_that_are_not_there_are_bad_usage(tmp_path: Path) -> None:
+    outcome = understudy("replay", str(tmp_path / "none"))
+    assert outcome.returncode == 2
+    assert "does not exist" in outcome.stderr
+
+
+def test_a_record_without_its_inputs_is_an_error_of_explain_and_no_trace(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    stored = store.load("late")
+    newest = store.records("late")[-1]
+    broken = newest._replace(sequence=newest.sequence + 1, inputs="{}")
+    store.commit("late", stored.status, stored.version, broken)
+    outcome = understudy("explain", "--state-dir", str(tmp_path))
+    assert outcome.returncode == 1
+    assert "cannot be derived again" in outcome.stderr
+    assert "Traceback" not in outcome.stderr

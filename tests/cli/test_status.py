@@ -1,0 +1,93 @@
+"""`status` says where a rollout stands, and watches it until it is over."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from controller.edges.store import SqliteStore
+from tests.cli.states import MINUTE, ROOT, answer, begun, declared, go_on, harmed, rolled_back, understudy
+
+
+def test_status_says_step_weight_decision_and_why(tmp_path: Path) -> None:
+    begun(tmp_path).close()
+    outcome = understudy("status", "--state-dir", str(tmp_path))
+    assert outcome.returncode == 0
+    said = {line[:12].strip(): line[14:] for line in outcome.stdout.splitlines()}
+    assert (said["rollout"], said["progress"], said["step"]) == ("late", "Running", "1 of 2")
+    assert (said["weight"], said["decision"], said["reason"]) == ("10.0", "Hold", "HoldTime")
+    assert "s of the hold are left" in said["message"]
+
+
+def test_status_as_json_has_the_summary_and_the_whole_status(tmp_path: Path) -> None:
+    store = rolled_back(tmp_path)
+    status = store.load("late").status
+    store.close()
+    said = answer(understudy("status", "late", "--state-dir", str(tmp_path), "--output", "json"))
+    assert (said["progress"], said["weight"], said["reason"]) == ("RolledBack", 0.0, "ServiceHarm")
+    assert said["status"] == status.model_dump(mode="json", by_alias=True)
+
+
+def test_the_folder_may_come_from_the_environment(tmp_path: Path) -> None:
+    begun(tmp_path).close()
+    outcome = understudy("status", UNDERSTUDY_STATE_DIR=str(tmp_path))
+    assert "late" in outcome.stdout
+
+
+def test_without_a_name_several_rollouts_get_a_line_each(tmp_path: Path) -> None:
+    begun(tmp_path).close()
+    begun(tmp_path, "early").close()
+    outcome = understudy("status", "--state-dir", str(tmp_path))
+    assert outcome.stdout.splitlines() == [
+        "early: Running, weight 10 %, HoldTime",
+        "late: Running, weight 10 %, HoldTime",
+    ]
+    listed = answer(understudy("status", "--state-dir", str(tmp_path), "-o", "json"))
+    assert [r["rollout"] for r in listed["rollouts"]] == ["early", "late"]
+
+
+def test_a_rollout_nobody_has_ticked_yet_has_a_status(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "rollouts.sqlite")
+    store.put(declared("late"))
+    store.close()
+    said = answer(understudy("status", "--state-dir", str(tmp_path), "-o", "json"))
+    assert (said["rollout"], said["progress"], said["step"], said["weight"]) == ("late", "Pending", None, 0.0)
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "pause"])
+def test_an_unknown_rollout_names_those_that_exist(tmp_path: Path, command: str) -> None:
+    begun(tmp_path).close()
+    begun(tmp_path, "early").close()
+    outcome = understudy(command, "nobody", "--state-dir", str(tmp_path))
+    assert outcome.returncode == 2
+    assert outcome.stderr == "error: ROLLOUT: there is no rollout 'nobody'; there is: early, late\n"
+
+
+@pytest.mark.parametrize("command", ["explain", "abort"])
+def test_with_several_rollouts_one_has_to_be_named(tmp_path: Path, command: str) -> None:
+    begun(tmp_path).close()
+    begun(tmp_path, "early").close()
+    outcome = understudy(command, "--state-dir", str(tmp_path))
+    assert outcome.returncode == 2
+    assert outcome.stderr == "error: ROLLOUT: say which one; there is: early, late\n"
+
+
+def test_watching_shows_each_change_and_ends_with_the_rollout(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    statistics = harmed(store)
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "controller", "status", "--watch", "--state-dir", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert watch.stdout is not None
+        assert watch.stdout.readline().split() == ["rollout", "late"]  # it has seen the first state
+        for minute in range(3, 8):
+            go_on(store, "late", statistics, minute * MINUTE)
+        rest, _ = watch.communicate(timeout=60)
+    finally:
+        watch.kill()
+    assert watch.returncode == 0
+    assert rest.count("progress") >= 2
+    assert rest.rindex("RolledBack") > rest.index("Running")
