@@ -1,0 +1,107 @@
+"""How a rollout ends where its start, its references or its end are out of the ordinary."""
+
+import pytest
+
+from controller.core.decide import Decision
+from controller.core.endings import roll_back
+from controller.core.evolve import evolve
+from controller.core.fold import EMPTY
+from controller.spec import RolloutSpec
+from controller.status import PersonRequest, Progress, Reason, RolloutStatus, Verb
+from tests.decide.rollouts import fresh, ready, rollout
+
+MINUTE = 60_000_000
+START = 1_000 * MINUTE
+SPEC = rollout().spec
+PROMOTE = PersonRequest(id="p", verb="promote")
+
+
+def tick(status: RolloutStatus, spec: RolloutSpec = SPEC, **observed: object) -> RolloutStatus:
+    """The status one second later, with parts of the world replaced and a source that is up to date."""
+    status = status.model_copy(update={"observed": status.observed.model_copy(update=observed)})
+    now = max(status.clock, START) + 1_000_000
+    return evolve(spec, status, EMPTY._replace(watermark=now), now).status
+
+
+@pytest.mark.parametrize("alias", [None, "1", "2"])
+def test_an_abort_before_any_version_was_pinned_ends_the_rollout(alias: str | None) -> None:
+    abort = PersonRequest(id="a", verb="abort", who="a person")
+    world = ready(champion_alias="1", challenger_alias=alias, challenger_signed=False, requests=(abort,))
+    status = tick(fresh(observed=world))
+    assert (status.progress, status.end, status.reason) == (Progress.ROLLED_BACK, "RolledBack", Reason.ABORTED)
+    assert tick(status).progress is Progress.ROLLED_BACK
+    assert tick(status, challenger_alias="3", challenger_signed=True).progress is Progress.RUNNING
+
+
+def test_a_promotion_by_version_numbers_has_no_alias_to_move_and_ends() -> None:
+    spec = rollout(model={"champion": "1", "challenger": "2"}).spec
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    for _ in range(4):
+        status = tick(status, spec)
+    assert (status.progress, status.end, status.alias_moves) == (Progress.PROMOTED, "Promoted", ())
+
+
+def test_a_new_attempt_serves_under_the_name_of_its_rollout_from_its_first_table_on() -> None:
+    status = tick(fresh())
+    for world in ({"requests": (PersonRequest(id="a", verb="abort"),)}, {}, {"challenger_alias": None}, {}):
+        status = tick(status, **world)
+    assert status.progress is Progress.ROLLED_BACK
+    status = tick(status, challenger_alias="3")
+    assert status.table is not None
+    assert (status.progress, status.table.attempt, status.table.rollout) == (Progress.RUNNING, 2, "late")
+    assert all(notice.title.startswith("late: ") for notice in status.notices)
+
+
+def test_a_rollback_amid_a_promotion_no_longer_asks_for_the_champion_alias_to_move_up() -> None:
+    status = tick(tick(fresh()), requests=(PROMOTE,))
+    for _ in range(3):
+        status = tick(status)
+    assert [m.version for m in status.alias_moves if m.alias == "champion"] == ["2"]
+    harmed = roll_back(status, Decision(Verb.ROLL_BACK, Reason.OUTCOME_HARM, "worse"))
+    assert not [m for m in harmed.alias_moves if m.version == "2" or m.version is None]
+
+
+def test_a_champion_alias_that_moved_up_is_moved_back_once_no_worker_serves_the_challenger() -> None:
+    status = tick(tick(fresh()), requests=(PROMOTE,))
+    for _ in range(3):
+        status = tick(status)
+    assert status.table is not None
+    old = status.table.generation
+    harmed = roll_back(status, Decision(Verb.ROLL_BACK, Reason.OUTCOME_HARM, "worse"))
+    waiting = tick(harmed, champion_alias="2", confirmed=old)
+    assert not [m for m in waiting.alias_moves if m.was == "2"]
+    moved = tick(waiting, champion_alias="2", confirmed=old + 1)
+    assert [(m.version, m.was) for m in moved.alias_moves if m.alias == "champion"] == [("1", "2")]
+    # Nobody moved it in the meantime: then nothing is asked for.
+    untouched = tick(waiting, champion_alias="1", confirmed=old + 1)
+    assert not [m for m in untouched.alias_moves if m.alias == "champion" and m.version != m.was]
+
+
+@pytest.mark.parametrize("after", [None, {"holdback": 5, "hold": "1s"}])
+def test_a_promoted_version_is_served_where_it_is_served_and_not_at_the_old_champions_address(after: object) -> None:
+    spec = rollout(afterPromotion=after).spec if after else SPEC
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    moved = {"champion_alias": "2", "challenger_alias": None}
+    for world in ({}, {}, {}, moved, moved, moved, moved):
+        status = tick(status, spec, **world)
+        if status.progress is Progress.PROMOTED:
+            break
+    assert status.table is not None
+    served = (status.table.champion.version, status.table.champion.upstreams, status.table.challenger)
+    assert (status.progress, served) == (Progress.PROMOTED, ("2", ("127.0.0.1:2",), None))
+    # From then on its server is the champion's; while that moves, the last table stays.
+    late = tick(status, spec, champion_upstreams=("127.0.0.1:7",), challenger_upstreams=(), challenger_ready=False)
+    assert late.table is not None
+    assert late.table.champion.upstreams == ("127.0.0.1:7",)
+    assert tick(status, spec, champion_upstreams=(), challenger_upstreams=()).table == status.table
+
+
+def test_a_challenger_that_never_gets_ready_gives_way_to_another_version() -> None:
+    status = tick(fresh(observed=ready(challenger_ready=False)))
+    assert status.attempt is not None
+    assert (status.progress, status.attempt.challenger) == (Progress.PENDING, "2")
+    for _ in range(3):
+        status = tick(status, challenger_alias="3", challenger_ready=False)
+    assert status.attempt is not None
+    assert (status.progress, status.attempt.challenger) == (Progress.PENDING, "3")
+    assert tick(status, challenger_ready=True).progress is Progress.RUNNING
