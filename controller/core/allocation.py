@@ -96,13 +96,17 @@ def _renewed(status: RolloutStatus, table: RouteTable) -> RolloutStatus:
 
 def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> RouteTable:
     """The rollout is over: the promoted version is the champion now, and nobody is on trial."""
+    upstreams, last = status.observed.champion_upstreams, status.table
+    if last is not None and last.challenger is not None:
+        # What was observed at this tick is still the old champion's server; the promoted one is where it was.
+        upstreams = status.observed.challenger_upstreams or last.challenger.upstreams
     return RouteTable(
         generation=status.table.generation if status.table else 0,
         rollout=status.rollout,
         attempt=attempt.number,
         epoch=NO_EPOCH,
         salt=attempt.salt,
-        champion=Target(version=attempt.challenger, upstreams=status.observed.champion_upstreams),
+        champion=Target(version=attempt.challenger, upstreams=upstreams),
         unit=_unit(spec.unit),
         attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
         **_policy(spec),

@@ -43,8 +43,9 @@ def promoting(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) 
         return status.model_copy(update={"promoted_traffic": True})
     if not confirmed(status):
         return status
-    if not status.alias_moves:
-        return status.model_copy(update={"alias_moves": _promotion_moves(spec, attempt)})
+    moves = _promotion_moves(spec, attempt)
+    if moves and not status.alias_moves:
+        return status.model_copy(update={"alias_moves": moves})
     if not _moved(spec, status):
         return status
     share = spec.after_promotion.holdback if spec.after_promotion else 0
@@ -80,10 +81,20 @@ def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
 
 
 def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:
-    """Weight 0 at once; aliases follow when it is confirmed."""
-    return decided(status, said).model_copy(
-        update={"progress": Progress.ROLLING_BACK, "epoch": -1, "paused": False, "rolled_at": status.clock}
+    """Weight 0 at once; aliases follow when it is confirmed. Before versions were pinned nothing is to be taken back.
+
+    A promotion's announced moves are asked for no longer. That the champion alias may have moved is remembered as a
+    move of the old version to itself, which asks for nothing.
+    """
+    status = decided(status, said).model_copy(update={"epoch": -1, "paused": False, "rolled_at": status.clock})
+    if status.attempt is None:
+        named = status.observed.challenger_alias
+        past = (*status.past, named) if named is not None else status.past
+        return status.model_copy(update={"progress": Progress.ROLLED_BACK, "end": "RolledBack", "past": past[-32:]})
+    moved = tuple(
+        AliasMove(alias=m.alias, version=m.was, was=m.was) for m in status.alias_moves if m.version is not None
     )
+    return status.model_copy(update={"progress": Progress.ROLLING_BACK, "alias_moves": moved})
 
 
 def rolling_back(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:

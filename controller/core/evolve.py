@@ -115,14 +115,18 @@ def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) ->
 
 
 def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
-    """A changed plan, or another challenger after the end, starts a new attempt; the old one is superseded."""
+    """A changed plan, or another challenger after the end, starts a new attempt; the old one is superseded.
+
+    Until the first table is asked for, a reference that names another version starts a new attempt as well.
+    """
     plan = plan_digest(spec)
     observed, attempt = status.observed, status.attempt
-    if attempt is None:
+    if attempt is None and not status.progress.terminal:
         return status.model_copy(update={"plan": plan})
     changed = status.plan != plan
-    if status.progress is Progress.PENDING and changed:
-        return _fresh(status, plan)
+    if status.progress is Progress.PENDING:
+        status, strange = _strangely_named(spec, status)
+        return _fresh(status, plan) if changed or strange else status
     if not status.progress.terminal:
         if changed and status.progress is Progress.RUNNING:
             text = "the plan changed under way; the attempt starts again"
@@ -130,7 +134,8 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         return status
     if observed.registry_error is not None or observed.challenger_alias is None:
         return status
-    another = observed.challenger_alias not in (attempt.challenger, observed.champion_alias)
+    ended = (attempt.challenger,) if attempt is not None else status.past[-1:]
+    another = observed.challenger_alias not in (*ended, observed.champion_alias)
     if another or (status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK):
         return _fresh(status, plan)
     return status
@@ -142,6 +147,7 @@ def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
     past = (*status.past, attempt.challenger) if attempt else status.past
     return RolloutStatus(
         uid=status.uid,
+        rollout=status.rollout,
         generation=status.generation,
         sequence=status.sequence,
         attempts=status.attempts,
@@ -150,6 +156,7 @@ def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
         table=status.table,
         observed=status.observed,
         handled=status.handled,
+        paused=status.paused and status.progress is Progress.PENDING,
         notices=status.notices,
         conditions=status.conditions,
         past=past[-32:],
@@ -251,9 +258,19 @@ def _live(
 
 def _aliases_watched(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """A move nobody announced stops the rollout, once it was seen at two ticks in a row."""
-    o, attempt = status.observed, status.attempt
-    if attempt is None or o.registry_error is not None or status.progress is Progress.ROLLING_BACK:
+    if status.progress is Progress.ROLLING_BACK:
         return status
+    status, strange = _strangely_named(spec, status)
+    if strange is None:
+        return status
+    return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ALIAS_MOVED, strange))
+
+
+def _strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutStatus, str | None]:
+    """``status`` with the count of ticks that showed a move nobody announced, and which one, once that is enough."""
+    o, attempt = status.observed, status.attempt
+    if attempt is None or o.registry_error is not None:
+        return status, None
     moves = {m.alias: m for m in status.alias_moves}
     strange = None
     for reference, pinned, now in (
@@ -264,12 +281,9 @@ def _aliases_watched(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         allowed = {move.was, move.version} if move else {pinned}
         if now not in allowed:
             strange = f"{reference} names {now or 'nothing'} now, not {pinned}; nobody here moved it"
-    if strange is None:
-        return status.model_copy(update={"alias_strange": 0}) if status.alias_strange else status
-    status = status.model_copy(update={"alias_strange": status.alias_strange + 1})
-    if status.alias_strange < STRANGE_TICKS:
-        return status
-    return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ALIAS_MOVED, strange))
+    count = status.alias_strange + 1 if strange is not None else 0
+    status = status.model_copy(update={"alias_strange": count})
+    return status, strange if count >= STRANGE_TICKS else None
 
 
 def _facts(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> Facts:
