@@ -21,28 +21,23 @@ def status_line(status: int) -> bytes:
 
 def whole(response: Response, body: bytes, *, own: bytes, to_head: bool) -> bytes:
     """A complete answer. ``own`` are the router's field lines, each with its CRLF."""
-    lines = b"\r\n".join(response.lines)
-    if lines:
-        lines += b"\r\n"
     status = response.status
+    line = _STATUS_LINES.get(status) or status_line(status)
     if to_head or status in _NO_BODY:
         length = response.fields.get(b"content-length")
         said = b"" if length is None or status == 204 else b"Content-Length: %b\r\n" % length
-        return b"%b%b%b%b\r\n" % (status_line(status), lines, own, said)
-    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (status_line(status), lines, own, len(body), body)
+        return b"%b%b%b%b\r\n" % (line, response.lines, own, said)
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, response.lines, own, len(body), body)
 
 
 def begun(response: Response, *, own: bytes, chunks: bool) -> bytes:
     """The head of an answer that is passed on while it comes."""
-    lines = b"\r\n".join(response.lines)
-    if lines:
-        lines += b"\r\n"
     framing = b""
     if response.length >= 0:
         framing = b"Content-Length: %d\r\n" % response.length
     elif chunks:
         framing = b"Transfer-Encoding: chunked\r\n"
-    return b"%b%b%b%b\r\n" % (status_line(response.status), lines, own, framing)
+    return b"%b%b%b%b\r\n" % (status_line(response.status), response.lines, own, framing)
 
 
 def chunk(data: bytes) -> bytes:

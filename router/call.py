@@ -1,5 +1,6 @@
 """One attempt to have a request answered by a model server; what clients wait for and mirrors have in common."""
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from router import answers, outgoing
@@ -20,63 +21,52 @@ class Call:
     ``begin_call`` may be used again for a further attempt once the one before is over.
     """
 
-    __slots__ = (
-        "backend",
-        "connection",
-        "held",
-        "intact",
-        "parts",
-        "plane",
-        "pool",
-        "received",
-        "request",
-        "request_id",
-        "response",
-        "routes",
-        "sent_at",
-        "streamed",
-        "tail",
-        "to_head",
-        "waiting",
-        "was_sent",
-    )
-
+    plane: "Plane"
+    routes: Routes
+    request: Request
+    request_id: str
+    tail: bytes
     backend: Backend
     pool: Pool
-    connection: Connection | None
-    response: Response | None
-    held: list[bytes]
     waiting: Deadlines[Any]
-
-    def __init__(self, plane: "Plane", routes: Routes, request: Request, request_id: str, tail: bytes) -> None:
-        self.plane = plane
-        self.routes = routes
-        self.request = request
-        self.request_id = request_id
-        self.tail = tail
-        self.to_head = request.method == b"HEAD"
-        # A request that is too large to be held has more to come; it is intact until that has begun to be sent.
-        self.streamed = not request.whole
-        self.intact = True
-        self.parts: list[bytes] = []
+    sent_at: float
+    to_head: bool
+    # A request that is too large to be held has more to come; it is intact until that has begun to be sent.
+    streamed = False
+    intact = True
+    connection: Connection | None = None
+    response: Response | None = None
+    was_sent = False
+    received = 0
+    # What is held of the answer: mostly it comes in one piece.
+    held: bytes = b""
+    more_held: list[bytes] | None = None
 
     def begin_call(self, backend: Backend, seconds: float, now: float) -> None:
         """Send the request to an arm, which has so many seconds to answer."""
         self.backend = backend
-        self.waiting = self.plane.deadlines(seconds)
-        self.waiting.add(self, now)
-        self.ask(backend.pick(now), now)
+        self.waiting = waiting = self.plane.deadlines(seconds)
+        waiting.add(self, now)
+        self.sent_at = now
+        pools = backend.pools
+        self.pool = pool = pools[0] if len(pools) == 1 else backend.pick(now)
+        pool.ask(self)
 
-    def ask(self, pool: Pool, now: float) -> None:
-        """Send the request by a pool; the deadline is the one that runs."""
+    def ask_again(self, backend: Backend, pool: Pool) -> None:
+        """Send the request once more, after an attempt that brought nothing; the deadline is the one that runs."""
+        self.backend = backend
         self.pool = pool
+        self.forget_answer()
+        pool.ask(self)
+
+    def forget_answer(self) -> None:
+        """Be ready for another one."""
         self.connection = None
         self.response = None
         self.was_sent = False
-        self.sent_at = now
-        self.held = []
         self.received = 0
-        pool.ask(self)
+        self.held = b""
+        self.more_held = None
 
     def drop_connection(self) -> None:
         """Want no answer any more."""
@@ -89,13 +79,15 @@ class Call:
 
     def body(self) -> bytes:
         """What is held of the answer."""
-        held = self.held
-        return held[0] if len(held) == 1 else b"".join(held)
+        if self.more_held is not None:
+            self.held = b"".join((self.held, *self.more_held))
+            self.more_held = None
+        return self.held
 
-    def attempt(self, now: float, body: bytes, *, usable: bool, unjudged: bool = False) -> Attempt:
+    def attempt(self, body: bytes, *, usable: bool, unjudged: bool = False, cut: bool = False) -> Attempt:
         """The attempt as it ended now."""
         status = 0 if self.response is None else self.response.status
-        return Attempt(status, now - self.sent_at, body, usable=usable, unjudged=unjudged)
+        return Attempt(status, monotonic() - self.sent_at, body, usable, unjudged, cut)
 
     # What a connection asks of its caller.
 
@@ -103,13 +95,14 @@ class Call:
         """The request's bytes; its time runs from here."""
         self.connection = connection
         self.was_sent = True
-        self.sent_at = self.plane.loop.time()
-        body = self.request.body
+        self.sent_at = monotonic()
+        request = self.request
+        body = request.body
         if self.streamed:
-            if self.request.length < 0:
+            if request.length < 0:
                 body = answers.chunk(body)
             self.plane.loop.call_soon(self.sendable)
-        return outgoing.message(self.request, connection.pool.authority, self.tail, body)
+        return outgoing.message(request, connection.pool.authority, self.tail, body)
 
     def sendable(self) -> None:
         """More of a streamed request may be sent."""
@@ -124,7 +117,12 @@ class Call:
     def answer_body(self, data: bytes) -> None:
         """A part of its body."""
         self.received += len(data)
-        self.held.append(data)
+        if self.more_held is not None:
+            self.more_held.append(data)
+        elif self.held:
+            self.more_held = [data]
+        else:
+            self.held = data
 
     def answer_pause(self) -> None:
         """Nothing more of it has come yet."""

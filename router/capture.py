@@ -1,84 +1,74 @@
 """What of a request goes into the journal: exposures, in the shape of ``router.events.Exposure``."""
 
-import time
-from typing import Any
+from time import time_ns
+from typing import Any, NamedTuple
 
 from router.heads import Request
 from router.routing import Allotment, Routes
 
 
-def text(body: bytes, limit: int) -> tuple[str, bool]:
-    """A body as text, at most ``limit`` bytes of it; and whether that is less than the whole, or no text."""
-    cut = len(body) > limit
-    if cut:
-        body = body[:limit]
-    try:
-        return body.decode(), cut
-    except UnicodeDecodeError:
-        return body.decode("utf-8", "replace"), True
-
-
-class Attempt:
+class Attempt(NamedTuple):
     """What became of one attempt to have a request answered by an arm.
 
-    ``status`` is 0 without an answer, ``latency_s`` from the first byte sent to the last received.
+    ``status`` is 0 without an answer, ``latency_s`` from the first byte sent to the last received, ``answer`` its
+    beginning at least, ``cut`` where it is no more. ``unjudged``: nobody looked whether it was fit to be shown.
     """
 
-    __slots__ = ("answer", "cut", "latency_s", "status", "unjudged", "usable")
-
-    def __init__(
-        self, status: int, latency_s: float, answer: bytes, *, usable: bool, cut: bool = False, unjudged: bool = False
-    ) -> None:
-        self.status = status
-        self.latency_s = latency_s
-        self.answer = answer
-        self.usable = usable
-        self.cut = cut
-        self.unjudged = unjudged
+    status: int
+    latency_s: float
+    answer: bytes
+    usable: bool
+    unjudged: bool = False
+    cut: bool = False
 
 
-def exposure(
-    routes: Routes,
-    request: Request,
-    request_id: str,
-    allotment: Allotment,
-    first: Attempt,
-) -> dict[str, Any]:
+NO_ATTEMPT = Attempt(0, 0.0, b"", False)
+
+
+def exposure(routes: Routes, request: Request, request_id: str, allotment: Allotment, first: Attempt) -> dict[str, Any]:
     """The exposure of a request whose assigned arm answered it itself; the caller changes what was otherwise.
 
     An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
     """
-    inputs, inputs_cut = text(request.body, routes.capture_bytes)
-    answer, answer_cut = text(first.answer, routes.capture_bytes)
-    latency = first.latency_s if first.usable else max(first.latency_s, routes.challenger_s)
-    arm = allotment.arm
-    backend = routes.champion if arm == "champion" or routes.challenger is None else routes.challenger
+    status, latency, answer, usable, unjudged, cut = first
+    unit, arm, evidence, assigned_by, _, _ = allotment
+    if not usable and latency < routes.challenger_s:
+        latency = routes.challenger_s
+    limit = routes.capture_bytes
+    body = request.body
+    if len(body) > limit or len(answer) > limit or not request.whole:
+        cut, body, answer = True, body[:limit], answer[:limit]
+    try:
+        inputs, answered = body.decode(), answer.decode()
+    except UnicodeDecodeError:
+        cut = True
+        inputs, answered = body.decode("utf-8", "replace"), answer.decode("utf-8", "replace")
     return {
         "type": "exposure",
         "seq": 0,
-        "t": time.time_ns() // 1000,
+        "t": time_ns() // 1000,
         "request_id": request_id,
         "attempt": routes.attempt,
         "epoch": routes.epoch,
         "generation": routes.generation,
-        "unit": allotment.unit,
+        "unit": unit,
         "arm": arm,
-        "evidence": allotment.evidence,
-        "assigned_by": allotment.assigned_by,
+        "evidence": evidence,
+        "assigned_by": assigned_by,
         "served_by": arm,
-        "version": backend.version,
+        "version": routes.versions[arm],
         "attempts": 1,
         "fallback_reason": None,
         "mirror": False,
         "mirrored": False,
         "stale": False,
-        "unjudged": first.unjudged,
-        "usable": first.usable,
-        "status": first.status,
-        "answer_status": first.status,
+        "unjudged": unjudged,
+        "usable": usable,
+        "status": status,
+        "answer_status": status,
         "latency_us": int(latency * 1e6),
-        "attributes": routes.attributes(request),
+        "attributes": routes.attributes(request) if routes.has_attributes else {},
         "inputs": inputs,
-        "answer": answer,
-        "cut": inputs_cut or answer_cut or first.cut or not request.whole,
+        "answer": answered,
+        "cut": cut,
     }

@@ -26,13 +26,12 @@ class Deadlines(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, item: T) -> bool:
-        return item in self._waiting
-
     def add(self, item: T, now: float) -> None:
         """Start the item's time at ``now`` (loop time)."""
         waiting = self._waiting
-        waiting.pop(item, None)
+        if item in waiting:
+            # To its end, where those are that were added last.
+            del waiting[item]
         waiting[item] = due = now + self.seconds
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._fire)
@@ -40,16 +39,6 @@ class Deadlines(Generic[T]):
     def remove(self, item: T) -> None:
         """The item came in time; nothing happens where it is not there."""
         self._waiting.pop(item, None)
-
-    def oldest(self) -> T | None:
-        """The item that would expire next."""
-        return next(iter(self._waiting), None)
-
-    def clear(self) -> list[T]:
-        """All items, taken out."""
-        items = list(self._waiting)
-        self._waiting.clear()
-        return items
 
     def _fire(self) -> None:
         self._timer = None

@@ -9,31 +9,30 @@ its own socket.
 """
 
 import asyncio
-from enum import Enum
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from router import answers
+from router import answers, outgoing
 from router.errors import Refused
 from router.exchange import Exchange
 from router.framing import ChunkedBody
-from router.heads import Request, RequestReader
+from router.heads import Request, read_request
 
 if TYPE_CHECKING:
     from router.plane import Plane
 
 _AHEAD_BYTES = 64 << 10
 _LINGER_BYTES = 1 << 20
+_LINGER_S = 1.0
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 
 
-class _At(Enum):
-    HEAD = 0
-    BODY = 1
-    BUSY = 2
-    LINGER = 3
+_HEAD, _BODY, _BUSY, _LINGER = range(4)
+_NEVER = float("inf")
 
 
 class Client(asyncio.Protocol):
-    """The server side of one connection."""
+    """The server side of one connection. Where it waits for the client, that is too long from ``due`` on."""
 
     __slots__ = (
         "__weakref__",
@@ -44,14 +43,16 @@ class Client(asyncio.Protocol):
         "_crowded",
         "_ended",
         "_exchange",
+        "_forwarding",
         "_left",
+        "_partial",
+        "_peer",
         "_pieces",
         "_plane",
-        "_reader",
         "_request",
         "_taken",
         "_thrown",
-        "peer",
+        "due",
         "transport",
     )
 
@@ -59,20 +60,23 @@ class Client(asyncio.Protocol):
 
     def __init__(self, plane: "Plane") -> None:
         self._plane = plane
-        self._reader = RequestReader()
-        self._at = _At.HEAD
+        self._at = _HEAD
+        self.due = _NEVER
+        # What the client has sent but nobody has looked at; of the head of a request if it is ``_partial``.
         self._ahead = b""
+        self._partial = False
         self._request: Request | None = None
         self._pieces: list[bytes] = []
         self._chunked: ChunkedBody | None = None
         self._left = 0
+        self._taken = 0
         self._budget = 0
         self._exchange: Exchange | None = None
         self._ended = False
         self._crowded = False
-        self._taken = 0
         self._thrown = 0
-        self.peer = b""
+        self._peer = b""
+        self._forwarding: tuple[bytes | None, bytes] = (None, b"")
 
     # What the event loop calls.
 
@@ -81,26 +85,21 @@ class Client(asyncio.Protocol):
         self.transport = transport
         plane = self._plane
         plane.counters.connections += 1
-        plane.clients.add(self)
         peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]).partition("%")[0].encode() if peer else b"unknown"
-        if len(plane.clients) > plane.config.max_connections:
-            longest_idle = plane.idle.oldest()
-            if longest_idle is None:
-                plane.counters.overload += 1
-                self.refuse(503, "too many connections")
-                return
-            plane.idle.remove(longest_idle)
-            longest_idle.transport.abort()
-        plane.idle.add(self, plane.loop.time())
+        self._peer = str(peer[0]).partition("%")[0].encode() if peer else b"unknown"
+        full = len(plane.clients) >= plane.config.max_connections and not plane.make_room()
+        plane.clients.add(self)
+        if full:
+            plane.counters.overload += 1
+            self.refuse(503, "too many connections")
+        else:
+            self.due = monotonic() + plane.config.idle_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         plane = self._plane
         plane.clients.discard(self)
-        for queue in (plane.idle, plane.heads, plane.bodies, plane.lingering):
-            queue.remove(self)
         self._give_back()
-        self._at = _At.LINGER
+        self._at = _LINGER
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_lost()
@@ -108,7 +107,7 @@ class Client(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         # A client that has sent its request may shut down its side and still wants the answer.
-        return self._at is _At.BUSY or (bool(self._ahead) and self not in self._plane.heads)
+        return self._at == _BUSY or (bool(self._ahead) and not self._partial)
 
     def pause_writing(self) -> None:
         self._crowded = True
@@ -119,18 +118,18 @@ class Client(asyncio.Protocol):
         self._crowded = False
         if self._exchange is not None:
             self._exchange.client_ready()
-        elif self._at is _At.HEAD:
+        elif self._at == _HEAD:
             self._resume()
 
     def data_received(self, data: bytes) -> None:
         at = self._at
-        if at is _At.HEAD:
+        if at == _HEAD:
             if self._ahead:
                 data, self._ahead = self._ahead + data, b""
             self._take_head(data)
-        elif at is _At.BODY:
+        elif at == _BODY:
             self._take_body(data)
-        elif at is _At.BUSY:
+        elif at == _BUSY:
             self._ahead += data
             if len(self._ahead) > _AHEAD_BYTES:
                 self.transport.pause_reading()
@@ -152,7 +151,7 @@ class Client(asyncio.Protocol):
             self._resume()
             return
         try:
-            request = self._reader.read(data[:end])
+            request = read_request(data[:end])
         except Refused as refused:
             self.refuse(refused.status, refused.why)
             return
@@ -165,7 +164,6 @@ class Client(asyncio.Protocol):
             self._begin(request)
         elif length == len(rest) and plane.routes is not None and length <= plane.routes.replay_bytes:
             request.body = rest
-            self._reader.skip(rest)
             self._begin(request)
         else:
             self._begin_body(request, rest)
@@ -174,14 +172,13 @@ class Client(asyncio.Protocol):
         plane = self._plane
         if len(data) > plane.config.max_header_bytes:
             self.refuse(431, f"the head of a request may have {plane.config.max_header_bytes} bytes")
-            return
-        if self._ended:
+        elif self._ended:
             self._close()
-            return
-        if self not in plane.heads:
-            plane.idle.remove(self)
-            plane.heads.add(self, plane.loop.time())
-        self._ahead = data
+        else:
+            self._ahead = data
+            if not self._partial:
+                self._partial = True
+                self.due = monotonic() + plane.config.head_s
 
     def _begin_body(self, request: Request, rest: bytes) -> None:
         plane = self._plane
@@ -193,14 +190,12 @@ class Client(asyncio.Protocol):
             return
         if not rest and b"expect" in request.fields and not request.http10:
             self.transport.write(answers.CONTINUE)
-        self._reader.renew()
-        self._at = _At.BODY
+        self._at = _BODY
         self._pieces = []
         self._left = request.length
         self._chunked = ChunkedBody() if request.length < 0 else None
         self._taken = 0
-        plane.idle.remove(self)
-        plane.heads.remove(self)
+        self._partial = False
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
@@ -214,16 +209,13 @@ class Client(asyncio.Protocol):
         if self._taken > plane.config.max_body_bytes:
             self._break_body(Refused(413, f"the body of a request may have {plane.config.max_body_bytes} bytes"))
             return
-        if done:
-            plane.bodies.remove(self)
-        elif self._ended:
+        if self._ended and not done:
             self._close()
             return
-        else:
-            plane.bodies.add(self, plane.loop.time())
+        self.due = _NEVER if done else monotonic() + plane.config.body_s
         if self._exchange is not None:
             if done:
-                self._at = _At.BUSY
+                self._at = _BUSY
             self._exchange.request_part(data, done)
         else:
             self._hold(data, done)
@@ -276,16 +268,16 @@ class Client(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         plane = self._plane
-        plane.idle.remove(self)
-        plane.heads.remove(self)
         routes = plane.routes
         if request.whole:
-            self._at = _At.BUSY
+            self._at = _BUSY
+            self.due = _NEVER
+        self._partial = False
         if routes is None:
             self._no_table()
             return
         exchange = self._exchange = Exchange(plane, self, request, routes)
-        exchange.begin()
+        exchange.begin(monotonic())
 
     def _no_table(self) -> None:
         self._plane.counters.overload += 1
@@ -297,7 +289,7 @@ class Client(asyncio.Protocol):
     def closing(self) -> bool:
         """Whether the connection ends with the answer to the request at hand."""
         request = self._request
-        return request is None or request.close or self._plane.draining or self._at is not _At.BUSY
+        return request is None or request.close or self._plane.draining or self._at != _BUSY
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer at hand."""
@@ -305,27 +297,40 @@ class Client(asyncio.Protocol):
 
     def stop_upload(self) -> None:
         """Read no more of the body for now."""
-        if self._at is _At.BODY:
+        if self._at == _BODY:
             self.transport.pause_reading()
 
     def resume_upload(self) -> None:
         """Go on reading the body."""
-        if self._at is _At.BODY and not self._ended:
+        if self._at == _BODY and not self._ended:
             self.transport.resume_reading()
 
-    def answered(self, *, close: bool) -> None:
+    def forwarding(self, request: Request) -> bytes:
+        """The fields that say who asks; mostly the same for all requests of a connection."""
+        fields = request.fields
+        if not _FORWARDED.isdisjoint(fields):
+            return outgoing.forwarding(request, self._peer)
+        host = fields.get(b"host")
+        known, forwarding = self._forwarding
+        if known is None or known != host:
+            forwarding = outgoing.forwarding(request, self._peer)
+            self._forwarding = host, forwarding
+        return forwarding
+
+    def answered(self, close: bool, now: float) -> None:
         """The answer at hand is complete, ``close`` if it said that the connection ends."""
         self._exchange = None
         self._request = None
-        self._give_back()
+        if self._budget:
+            self._give_back()
         plane = self._plane
         if self.transport.is_closing():
             return
         if close or (self._ended and not self._ahead):
             self._close()
             return
-        self._at = _At.HEAD
-        plane.idle.add(self, plane.loop.time())
+        self._at = _HEAD
+        self.due = now + plane.config.idle_s
         if self._crowded:
             # No further request while the client does not read the answers it has.
             self.transport.pause_reading()
@@ -334,7 +339,7 @@ class Client(asyncio.Protocol):
 
     def _resume(self) -> None:
         """Read on in what the client sent ahead."""
-        if self._at is not _At.HEAD or self._crowded or self.transport.is_closing():
+        if self._at != _HEAD or self._crowded or self.transport.is_closing():
             return
         data, self._ahead = self._ahead, b""
         if not self._ended:
@@ -357,45 +362,45 @@ class Client(asyncio.Protocol):
         self._linger()
 
     def _close(self) -> None:
-        if self._at is _At.BODY or self._ahead:
+        if self._at == _BODY or self._ahead:
             # Closing with bytes unread would reset the connection, and the answer could be lost on its way.
             self._linger()
         else:
-            self._at = _At.LINGER
+            self._at = _LINGER
             self.transport.close()
 
     def _linger(self) -> None:
-        plane = self._plane
-        self._at = _At.LINGER
+        self._at = _LINGER
         self._request = None
         self._ahead = b""
         self._pieces = []
         self._give_back()
-        for queue in (plane.idle, plane.heads, plane.bodies):
-            queue.remove(self)
         if self._ended or self.transport.is_closing():
             self.transport.close()
             return
         self.transport.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        plane.lingering.add(self, plane.loop.time())
+        self.due = monotonic() + _LINGER_S
 
     # Deadlines.
 
-    def too_long_idle(self) -> None:
-        """No request for too long."""
-        self._at = _At.LINGER
-        self.transport.close()
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun."""
+        return self._at == _HEAD and not self._ahead
 
-    def too_long_head(self) -> None:
-        """The head of a request does not come to its end."""
-        self.refuse(408, "the head of the request took too long")
-
-    def too_long_body(self) -> None:
-        """The body of a request does not go on."""
-        self._break_body(Refused(408, "the body of the request took too long"))
+    def overdue(self) -> None:
+        """What was waited for did not come."""
+        self.due = _NEVER
+        if self._at == _BODY:
+            self._break_body(Refused(408, "the body of the request took too long"))
+        elif self._partial and self._at == _HEAD:
+            self.refuse(408, "the head of the request took too long")
+        else:
+            self.cut()
 
     def cut(self) -> None:
-        """Enough waited for the client's end."""
-        self.transport.abort()
+        """End the connection; nobody is owed anything on it."""
+        self._at = _LINGER
+        self.transport.close()

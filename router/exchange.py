@@ -5,16 +5,16 @@ passed on as they come. As long as the client has seen nothing and the request i
 step in. Whatever happens, an exchange ends once, with one answer (or a client that is gone) and one exposure.
 """
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from router import answers
+from router import answers, outgoing
 from router.call import Call
-from router.capture import Attempt, exposure
+from router.capture import NO_ATTEMPT, Attempt, exposure
 from router.events import FallbackReason
 from router.heads import Request, Response
-from router.judge import judge, passes_through, successful
+from router.judge import judge, passes_through
 from router.mirror import Mirror
-from router.outgoing import given_request_id, tail
 from router.routing import Routes
 from router.upstream import REASONS, Failure
 
@@ -36,50 +36,49 @@ _MINTED = b"Set-Cookie: %b=%b; Max-Age=31536000; Path=/; HttpOnly; SameSite=Lax\
 class Exchange(Call):
     """One request of a client, and at most one attempt at a time to have it answered."""
 
-    __slots__ = (
-        "_allotment",
-        "_chunks",
-        "_client",
-        "_close",
-        "_first",
-        "_gone",
-        "_kept",
-        "_kept_bytes",
-        "_passing",
-        "_reason",
-        "_retries",
-        "_stale",
-        "_tries",
-        "_uploaded",
-        "started",
-    )
+    started = False
+    _passing = False
+    _uploaded = True
+    _parts: list[bytes]
+    # The challenger's attempt and what was wrong with it, once the champion has stepped in.
+    _first: Attempt | None = None
+    _reason: FallbackReason | None = None
+    _tries = 1
+    _retries = 0
+    _gone = False
+    _close = False
+    _chunks = False
+    # The beginning of an answer that is passed on.
+    _kept = b""
 
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
-        request_id = given_request_id(request) or plane.request_id()
-        super().__init__(plane, routes, request, request_id, tail(request, request_id, client.peer, routes.override))
+        self.plane = plane
+        self.routes = routes
+        self.request = request
         self._client = client
-        self._uploaded = request.whole
-        self.started = False
-        self._passing = False
-        # The challenger's attempt and what was wrong with it, once the champion has stepped in.
-        self._first: Attempt | None = None
-        self._reason: FallbackReason | None = None
-        self._tries = 0
-        self._retries = 0
-        self._gone = False
-        # The beginning of an answer that is passed on.
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        fields = request.fields
+        given = fields.get(b"x-request-id")
+        if given is None or not outgoing.usable_request_id(given):
+            self.request_id = plane.request_id()
+            given = self.request_id.encode()
+        else:
+            self.request_id = given.decode()
+        self._id = given
+        self.to_head = request.method == b"HEAD"
+        self.tail = outgoing.tail(request, given, client.forwarding(request), routes.override)
+        if not request.whole:
+            self.streamed = True
+            self._uploaded = False
+            self._parts = []
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Assign the request and send it on."""
         plane, routes = self.plane, self.routes
-        now = plane.loop.time()
-        self._stale = now > plane.stale_from
-        allotment = self._allotment = routes.allot(self.request, stale=self._stale)
+        stale = self._stale = now > plane.stale_from
+        allotment = self._allotment = routes.allot(self.request, stale)
         counters = plane.counters
         counters.requests[allotment.arm] += 1
-        if self._stale:
+        if stale:
             counters.stale += 1
         if allotment.unit is None:
             counters.no_unit += 1
@@ -88,24 +87,22 @@ class Exchange(Call):
         if self.streamed:
             self._client.stop_upload()
         if allotment.arm == "champion" or routes.challenger is None:
-            self._call_champion(now)
+            self.begin_call(routes.champion, routes.champion_s, now)
         elif plane.breaker.admit(now):
-            self._tries += 1
             self.begin_call(routes.challenger, routes.challenger_s, now)
         else:
-            nothing = Attempt(0, 0.0, b"", usable=False)
-            self._fall_back(FallbackReason.BREAKER_OPEN, nothing, now)
-
-    def _call_champion(self, now: float) -> None:
-        self._tries += 1
-        self.begin_call(self.routes.champion, self.routes.champion_s, now)
+            self._tries = 0
+            self._fall_back(FallbackReason.BREAKER_OPEN, NO_ATTEMPT, now)
 
     def _fall_back(self, reason: FallbackReason, first: Attempt, now: float) -> None:
         """Have the champion answer what the challenger did not."""
         self._first = first
         self._reason = reason
+        self._tries += 1
+        self._retries = 0
         self.plane.counters.fallbacks[reason] += 1
-        self._call_champion(now)
+        self.forget_answer()
+        self.begin_call(self.routes.champion, self.routes.champion_s, now)
 
     # The request on its way.
 
@@ -113,7 +110,7 @@ class Exchange(Call):
         """A further part of a request that is too large to be held; ``done`` with the last one."""
         if self.request.length < 0:
             data = (answers.chunk(data) if data else b"") + (answers.LAST_CHUNK if done else b"")
-        self.parts.append(data)
+        self._parts.append(data)
         self._uploaded = done
         if self.connection is not None:
             self._send_parts()
@@ -131,16 +128,16 @@ class Exchange(Call):
     def _send_parts(self) -> None:
         connection = self.connection
         assert connection is not None
-        if self.parts:
+        if self._parts:
             self.intact = False
-            data = b"".join(self.parts)
-            self.parts.clear()
+            data = b"".join(self._parts)
+            self._parts.clear()
             connection.send(data)
         if self._uploaded:
             connection.sent()
         # The server cannot answer what it has not read: its time runs anew.
         if not self.started:
-            self.waiting.add(self, self.plane.loop.time())
+            self.waiting.add(self, monotonic())
 
     # The answer on its way.
 
@@ -148,16 +145,15 @@ class Exchange(Call):
         """A champion's answer goes on as it comes; a challenger's where it cannot be held."""
         self.response = response
         self._passing = self.backend.arm == "champion" or (
-            successful(response) and passes_through(response, self.routes.judge_bytes)
+            response.successful and passes_through(response, self.routes.judge_bytes)
         )
 
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
-        self.received += len(data)
-        self.held.append(data)
+        super().answer_body(data)
         if not self._passing and self.received > self.routes.judge_bytes:
             assert self.response is not None
-            if successful(self.response):
+            if self.response.successful:
                 self._passing = True
             else:
                 self.drop_connection()
@@ -179,21 +175,35 @@ class Exchange(Call):
             self._flush()
             self._end_stream(response)
             return
-        body = self.body()
-        if not self._passing:
+        body = self.held if self.more_held is None else self.body()
+        self.waiting.remove(self)
+        if self._passing:
+            latency = monotonic() - self.sent_at
+            self._send_whole(response, body)
+            usable, unjudged = self._look_at(response, body)
+        else:
             verdict = judge(response, body, self.request)
             if verdict is False:
-                reason = FallbackReason.UNUSABLE if successful(response) else FallbackReason.STATUS
+                reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
                 self._unusable(reason, complete=True)
                 return
-            self._deliver(response, body, usable=True, unjudged=verdict is None)
-            return
-        self._deliver(response, body)
+            latency = monotonic() - self.sent_at
+            self._send_whole(response, body)
+            usable, unjudged = True, verdict is None
+        self._finish(Attempt(response.status, latency, body, usable, unjudged, False), response.status)
+
+    def _look_at(self, response: Response, body: bytes) -> tuple[bool, bool]:
+        """Judge an answer that was passed on, for the record only: (usable, unjudged)."""
+        if not response.successful or self._first is not None:
+            return response.successful, False
+        if len(body) > self.routes.capture_bytes:
+            return True, True
+        verdict = judge(response, body, self.request)
+        return verdict is not False, verdict is None
 
     def answer_failed(self, failure: Failure) -> None:
         """There will be no complete answer."""
         self.connection = None
-        now = self.plane.loop.time()
         if self.started:
             self._cut()
             return
@@ -203,7 +213,7 @@ class Exchange(Call):
             # Nothing was read by anybody: the same arm may try again, by another connection or address.
             self._retries += 1
             self.plane.counters.retries += 1
-            self.ask(self.pool if stale else self.backend.pick(now), now)
+            self.ask_again(self.backend, self.pool if stale else self.backend.pick(monotonic()))
             return
         self._unusable(REASONS[failure])
 
@@ -223,15 +233,14 @@ class Exchange(Call):
     def _unusable(self, reason: FallbackReason, *, complete: bool = False) -> None:
         """The attempt at hand brought nothing that may be shown."""
         self.waiting.remove(self)
-        now = self.plane.loop.time()
+        now = monotonic()
         body = self.body()
-        attempt = self.attempt(now, body, usable=False)
+        attempt = self.attempt(body, usable=False)
         if self.backend.arm == "challenger":
             # Of a bad status only the champion's answer tells whose fault it was.
             if reason not in (FallbackReason.STATUS, FallbackReason.OVERLOAD):
                 self.plane.breaker.failed(now)
             if self.intact and (self.routes.replay or not self.was_sent):
-                self._retries = 0
                 self._fall_back(reason, attempt, now)
                 return
             if reason is FallbackReason.STATUS:
@@ -243,7 +252,9 @@ class Exchange(Call):
         status, why = _SPOKEN.get(reason, _BAD_GATEWAY)
         if not self._gone:
             self._close = self._client.closing
-            own = self._own() + (b"Retry-After: %d\r\n" % self.plane.config.retry_after_s if status == 503 else b"")
+            own = self._own()
+            if status == 503:
+                own += b"Retry-After: %d\r\n" % self.plane.config.retry_after_s
             self._client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
         self._finish(attempt, status)
 
@@ -251,7 +262,7 @@ class Exchange(Call):
 
     def _own(self) -> bytes:
         """The router's own fields of an answer."""
-        own = b"X-Request-Id: %b\r\n" % self.request_id.encode()
+        own = b"X-Request-Id: %b\r\n" % self._id
         if self._close:
             own += answers.CLOSE
         elif self.request.http10:
@@ -262,28 +273,16 @@ class Exchange(Call):
 
     def _send_whole(self, response: Response, body: bytes) -> None:
         if not self._gone:
-            self._close = self._client.closing
-            self._client.write(answers.whole(response, body, own=self._own(), to_head=self.to_head))
-
-    def _deliver(self, response: Response, body: bytes, *, usable: bool | None = None, unjudged: bool = False) -> None:
-        """Answer with all of it at once; a champion's answer is judged afterwards, for the record only."""
-        self.waiting.remove(self)
-        now = self.plane.loop.time()
-        self._send_whole(response, body)
-        if usable is None:
-            usable = successful(response)
-            if usable and self._first is None:
-                verdict = judge(response, body, self.request) if len(body) <= self.routes.capture_bytes else None
-                usable, unjudged = verdict is not False, verdict is None
-        self._finish(self.attempt(now, body, usable=usable, unjudged=unjudged), response.status)
+            client = self._client
+            self._close = client.closing
+            client.transport.write(answers.whole(response, body, own=self._own(), to_head=self.to_head))
 
     def _start_stream(self) -> None:
         response = self.response
         assert response is not None
         plane, request = self.plane, self.request
-        now = plane.loop.time()
         self.waiting.remove(self)
-        plane.totals.add(self, now)
+        plane.totals.add(self, monotonic())
         self.started = True
         self._chunks = response.length < 0 and not request.http10
         self._close = self._client.closing or (response.length < 0 and request.http10)
@@ -293,39 +292,33 @@ class Exchange(Call):
     def _flush(self) -> None:
         """Pass on what is held; keep the beginning."""
         plane = self.plane
-        plane.stalls.add(self, plane.loop.time())
+        plane.stalls.add(self, monotonic())
         data = self.body()
-        self.held = []
         if not data:
             return
-        missing = self.routes.capture_bytes - self._kept_bytes
+        self.held = b""
+        missing = self.routes.capture_bytes - len(self._kept)
         if missing > 0:
-            self._kept.append(data[:missing])
-            self._kept_bytes += len(self._kept[-1])
+            self._kept += data[:missing]
         self._client.write(answers.chunk(data) if self._chunks else data)
 
     def _end_stream(self, response: Response) -> None:
         if self._chunks:
             self._client.write(answers.LAST_CHUNK)
-        body = b"".join(self._kept)
-        cut = self.received > len(body)
-        now = self.plane.loop.time()
-        usable, unjudged = successful(response), True
-        if usable and not cut and self.backend.arm == "champion" and self._first is None:
-            verdict = judge(response, body, self.request)
-            usable, unjudged = verdict is not False, verdict is None
-        attempt = self.attempt(now, body, usable=usable, unjudged=unjudged)
-        attempt.cut = cut
+        cut = self.received > len(self._kept)
+        if cut or self.backend.arm == "challenger":
+            usable, unjudged = response.successful, True
+        else:
+            usable, unjudged = self._look_at(response, self._kept)
+        attempt = self.attempt(self._kept, usable=usable, unjudged=unjudged, cut=cut)
         self._finish(attempt, response.status)
 
     def _cut(self) -> None:
         """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
-        attempt = self.attempt(self.plane.loop.time(), b"".join(self._kept), usable=False, unjudged=True)
-        attempt.cut = True
-        assert self.response is not None
+        attempt = self.attempt(self._kept, usable=False, unjudged=True, cut=True)
         if not self._gone:
             self._client.break_off()
-        self._finish(attempt, self.response.status)
+        self._finish(attempt, attempt.status)
 
     def client_crowded(self) -> None:
         """The client does not keep up."""
@@ -346,43 +339,46 @@ class Exchange(Call):
         elif not self._uploaded:
             self.waiting.remove(self)
             self.drop_connection()
-            self._finish(self.attempt(self.plane.loop.time(), b"", usable=False), CLIENT_GONE)
+            self._finish(self.attempt(b"", usable=False), CLIENT_GONE)
 
     # The end.
 
     def _finish(self, attempt: Attempt, answer_status: int) -> None:
         """Let the client go on; record what happened; show the request to the challenger if it is to be mirrored."""
-        plane = self.plane
+        plane, routes, allotment = self.plane, self.routes, self._allotment
+        now = monotonic()
         if self.started:
             plane.stalls.remove(self)
             plane.totals.remove(self)
         if self._gone:
             answer_status = CLIENT_GONE
         else:
-            self._client.answered(close=self._close)
-        now = plane.loop.time()
-        challenger_fault = self._reason is FallbackReason.STATUS and attempt.usable
-        if self.backend.arm == "challenger" and attempt.usable:
-            plane.breaker.succeeded(now)
-        elif challenger_fault:
-            plane.breaker.failed(now)
+            self._client.answered(self._close, now)
+        if attempt.usable:
+            if self.backend.arm == "challenger":
+                plane.breaker.succeeded(now)
+            elif self._reason is FallbackReason.STATUS:
+                # The champion could answer what the challenger could not.
+                plane.breaker.failed(now)
         first = self._first or attempt
-        event = exposure(self.routes, self.request, self.request_id, self._allotment, first)
-        event["stale"] = self._stale
-        event["attempts"] = self._tries
+        event = exposure(routes, self.request, self.request_id, allotment, first)
         event["answer_status"] = answer_status
+        if self._stale:
+            event["stale"] = True
         if self._first is not None:
+            event["attempts"] = self._tries
             event["served_by"] = "champion"
-            event["version"] = self.routes.champion.version
+            event["version"] = routes.champion.version
             event["fallback_reason"] = self._reason
-        if self._allotment.mirror:
+        if allotment.mirror:
             event["mirrored"] = self._mirror(answer_status, now)
         counters = plane.counters
-        arm = self._allotment.arm
-        counters.answers[min(answer_status // 100, 5)] += 1
-        counters.latency_s[arm] += first.latency_s
-        counters.unusable[arm] += not first.usable
-        counters.unjudged += first.unjudged
+        counters.answers[answer_status // 100] += 1
+        counters.latency_s[allotment.arm] += first.latency_s
+        if not first.usable:
+            counters.unusable[allotment.arm] += 1
+        if first.unjudged:
+            counters.unjudged += 1
         plane.writer.offer(event)
 
     def _mirror(self, answer_status: int, now: float) -> bool:

@@ -17,9 +17,11 @@ _FIELDS = rb"(?:" + _FIELD + rb")*+\r\n"
 # A fragment is no part of a target, so '#' is left out.
 _REQUEST = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH_DIGITS = 18
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[\t ]*(?:;[\t -~]*)?\r\n")
 _TRAILER = re.compile(_FIELD)
+# What frames a message has no place behind it.
+_NO_TRAILER = re.compile(rb"(?:content[-_]length|transfer[-_]encoding|host):", re.IGNORECASE)
 _CHUNK_LINE_BYTES = 256
 _TRAILER_BYTES = 8_192
 
@@ -32,6 +34,8 @@ def request_line(head: bytes) -> tuple[bytes, bytes, bool]:
     method, target, minor = match.groups()
     if target == b"*" and method != b"OPTIONS":
         raise Refused(400, "only OPTIONS may ask for *")
+    if method == b"TRACE":
+        raise Refused(501, "TRACE is not supported")
     return method, target, minor == b"0"
 
 
@@ -55,8 +59,10 @@ def status_line(head: bytes) -> tuple[int, bool] | None:
 
 
 def body_length(value: bytes) -> int:
-    """The number in a Content-Length. Raises Refused."""
-    if _LENGTH.fullmatch(value) is None:
+    """The number in a Content-Length, blanks around it allowed. Raises Refused."""
+    if not value.isdigit():
+        value = value.strip(b" \t")
+    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
         raise Refused(400, "Content-Length has to be one decimal number")
     return int(value)
 
@@ -128,5 +134,5 @@ class ChunkedBody:
             raise Refused(431, "the trailers are too long")
         if line == b"\r\n":
             self.done = True
-        elif _TRAILER.fullmatch(line) is None:
+        elif _TRAILER.fullmatch(line) is None or _NO_TRAILER.match(line):
             raise Refused(400, "malformed trailer")

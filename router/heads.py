@@ -1,4 +1,4 @@
-"""Reads the heads of requests and responses: llhttp's callbacks sort the fields while they come in.
+"""Reads the heads of requests and responses.
 
 Fields that belong to one connection only (RFC 9110, section 7.6.1) and those that the router writes itself are kept
 out of ``lines``, which go on as they came; every field is in ``fields`` by its lower-case name.
@@ -23,7 +23,11 @@ _RESPONSE_OWN = frozenset(
 _ONCE = frozenset((b"content-length", b"transfer-encoding", b"host"))
 # Servers that turn '-' into '_' would take these for the real ones.
 _LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
-_LOST_JSON = object()
+_NOT_READ = object()
+
+_MOST_NAMES = 2_048
+_MOST_RESPONSES = 256
+_LONGEST_KEPT = 2_048
 
 
 class Request:
@@ -32,34 +36,24 @@ class Request:
     ``whole`` says that the body is complete in ``body``.
     """
 
-    __slots__ = (
-        "_json",
-        "body",
-        "close",
-        "fields",
-        "http10",
-        "length",
-        "lines",
-        "method",
-        "target",
-        "whole",
-    )
+    length = 0
+    close = False
+    whole = True
+    body = b""
+    _json: Any = _NOT_READ
 
-    def __init__(self, method: bytes, target: bytes, http10: bool, lines: list[bytes]) -> None:
+    def __init__(
+        self, method: bytes, target: bytes, http10: bool, lines: list[bytes], fields: dict[bytes, bytes]
+    ) -> None:
         self.method = method
         self.target = target
         self.http10 = http10
         self.lines = lines
-        self.fields: dict[bytes, bytes] = {}
-        self.length = 0
-        self.close = False
-        self.body = b""
-        self.whole = True
-        self._json: Any = _LOST_JSON
+        self.fields = fields
 
     def json(self) -> Any:
         """The body as JSON, None where it is none (or is not held whole); parsed once."""
-        if self._json is _LOST_JSON:
+        if self._json is _NOT_READ:
             self._json = None
             if self.whole and self.body:
                 try:
@@ -70,188 +64,185 @@ class Request:
 
 
 class Response:
-    """A response's head. ``length`` is -1 for chunks and -2 where only the end of the connection ends the body."""
+    """A response's head, not to be changed. ``length`` is -1 for chunks, -2 where the connection's end is the body's.
 
-    __slots__ = ("close", "content_type", "encoded", "fields", "length", "lines", "status")
+    ``lines`` are the fields that go on, in one piece, each with its CRLF. ``close``: its connection cannot be kept.
+    """
 
-    def __init__(self, status: int, lines: list[bytes], fields: dict[bytes, bytes]) -> None:
+    def __init__(self, status: int, lines: bytes, fields: dict[bytes, bytes], length: int, close: bool) -> None:
         self.status = status
         self.lines = lines
         self.fields = fields
-        self.content_type = fields.get(b"content-type", b"").lower()
-        self.encoded = fields.get(b"content-encoding", b"identity").lower() != b"identity"
-        self.length = 0
-        self.close = False
+        self.length = length
+        self.close = close
+        self.successful = 200 <= status < 300
+        content_type = fields.get(b"content-type", b"").lower()
+        media = content_type.partition(b";")[0].strip(b" \t")
+        self.json = media in {b"application/json", b"text/json"} or media.endswith(b"+json")
+        self.event_stream = media == b"text/event-stream"
+        self.encoded = fields.get(b"content-encoding", b"identity").strip(b" \t").lower() != b"identity"
+
+
+class _Names:
+    """Field names as they are written → (in lower case, not to go on). Learns what comes by, up to a limit."""
+
+    def __init__(self, own: frozenset[bytes]) -> None:
+        self.known: dict[bytes, tuple[bytes, bool]] = {}
+        self._own = own
+
+    def learn(self, name: bytes) -> tuple[bytes, bool]:
+        """A name that is not known yet. Raises Refused for one that pretends to be another."""
+        lower = name.lower()
+        if lower in _LOOKALIKES:
+            raise Refused(400, "a field looks like one that frames the message")
+        found = lower, lower in self._own
+        if len(self.known) < _MOST_NAMES:
+            self.known[name] = found
+        return found
+
+
+_REQUEST_NAMES = _Names(_REQUEST_OWN)
+_RESPONSE_NAMES = _Names(_RESPONSE_OWN)
 
 
 class _Fields:
-    """Collects the fields of one head; llhttp calls it."""
-
-    __slots__ = ("_own", "fault", "fields", "lines", "parser")
-
-    parser: Any
-
-    def __init__(self, own: frozenset[bytes]) -> None:
-        self._own = own
-        self.lines: list[bytes] = []
-        self.fields: dict[bytes, bytes] = {}
-        self.fault: Refused | None = None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        if lower not in self._own:
-            self.lines.append(b"%b: %b" % (name, value))
-        fields = self.fields
-        if lower not in fields:
-            fields[lower] = value
-            return
-        if lower in _ONCE:
-            self.fault = Refused(400, f"{lower.decode()} was sent twice")
-        joint = b"; " if lower == b"cookie" else b", "
-        fields[lower] = fields[lower] + joint + value
-
-    def take(self) -> tuple[list[bytes], dict[bytes, bytes]]:
-        lines, fields, fault = self.lines, self.fields, self.fault
-        self.lines, self.fields, self.fault = [], {}, None
-        if fault is not None:
-            raise fault
-        if len(fields) > MAX_FIELDS or len(lines) > MAX_FIELDS:
-            raise Refused(431, "too many header fields")
-        if not _LOOKALIKES.isdisjoint(fields):
-            raise Refused(400, "a field looks like one that frames the message")
-        return lines, fields
-
-
-class RequestReader:
-    """Reads the requests of one connection, one after the other."""
-
-    __slots__ = ("_fields", "_parser", "_unaware")
+    """What llhttp finds; it writes straight into a dict, which costs no call of a function of ours."""
 
     def __init__(self) -> None:
-        # The parser has not read the head whose body is to come.
-        self._unaware = False
-        self._fields = _Fields(_REQUEST_OWN)
-        self._parser = httptools.HttpRequestParser(self._fields)
+        self.found: dict[bytes, bytes] = {}
+        self.on_header = self.found.__setitem__
 
-    def read(self, head: bytes) -> Request:
-        """A head up to and with its empty line. Raises Refused."""
-        method, target, http10 = request_line(head)
-        self._unaware = False
-        try:
-            self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            # We stay with HTTP/1.1, as a server may; for the parser there is no body to come.
-            self.renew()
-            self._unaware = True
-        except httptools.HttpParserInvalidMethodError:
-            raise Refused(501, "unknown method") from None
-        except httptools.HttpParserError as error:
-            raise Refused(400, str(error)) from None
-        lines, fields = self._fields.take()
-        request = Request(method, target, http10, lines)
-        request.fields = fields
-        _frame_request(request, fields)
-        return request
 
-    def skip(self, body: bytes) -> None:
-        """Tell the parser that a whole body of known length went by."""
-        if self._unaware:
-            self._unaware = False
+def _sorted_out(head: bytes, found: dict[bytes, bytes], names: _Names) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The lines that go on, and all fields by lower-case name. Raises Refused."""
+    lines: list[bytes] = []
+    fields: dict[bytes, bytes] = {}
+    known = names.known
+    for name, value in found.items():
+        lower, own = known.get(name) or names.learn(name)
+        fields[lower] = value
+        if not own:
+            lines.append(name + b": " + value)
+    number = head.count(b"\r\n") - 2
+    if len(fields) != number:
+        return _with_repeated(head, names)
+    if number > MAX_FIELDS:
+        raise Refused(431, "too many header fields")
+    return lines, fields
+
+
+def _with_repeated(head: bytes, names: _Names) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """The same where a name comes more than once: its values are joined, unless they must be one."""
+    lines: list[bytes] = []
+    fields: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n")[1:-2]:
+        name, _, value = line.partition(b":")
+        lower, own = names.known.get(name) or names.learn(name)
+        value = value.strip(b" \t")
+        if lower not in fields:
+            fields[lower] = value
+        elif lower in _ONCE:
+            raise Refused(400, f"{lower.decode()} was sent twice")
         else:
-            self._parser.feed_data(body)
+            fields[lower] += (b"; " if lower == b"cookie" else b", ") + value
+        if not own:
+            lines.append(name + b": " + value)
+    if len(lines) > MAX_FIELDS or len(fields) > MAX_FIELDS:
+        raise Refused(431, "too many header fields")
+    return lines, fields
 
-    def renew(self) -> None:
-        """A new parser, for where the old one was not told of a body."""
-        self._parser = httptools.HttpRequestParser(self._fields)
-        self._unaware = False
 
-
-def _frame_request(request: Request, fields: dict[bytes, bytes]) -> None:
-    http10 = request.http10
+def read_request(head: bytes) -> Request:
+    """A request's head up to and with its empty line. Raises Refused."""
+    method, target, http10 = request_line(head)
+    found = _Fields()
+    try:
+        httptools.HttpRequestParser(found).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        # We stay with HTTP/1.1, as a server may.
+        pass
+    except httptools.HttpParserInvalidMethodError:
+        raise Refused(501, "unknown method") from None
+    except httptools.HttpParserError as error:
+        raise Refused(400, str(error)) from None
+    lines, fields = _sorted_out(head, found.found, _REQUEST_NAMES)
+    request = Request(method, target, http10, lines, fields)
     if b"host" not in fields and not http10:
         raise Refused(400, "Host is missing")
-    if request.method == b"TRACE":
-        raise Refused(501, "TRACE is not supported")
     length = fields.get(b"content-length")
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None:
+    if b"transfer-encoding" in fields:
+        coding = fields[b"transfer-encoding"]
         if length is not None or http10:
             raise Refused(400, "Transfer-Encoding beside Content-Length, or in HTTP/1.0")
         if coding.strip(b" \t").lower() != b"chunked":
             raise Refused(501, "the only transfer coding is chunked")
         request.length = -1
     elif length is not None:
-        request.length = body_length(length.strip(b" \t"))
+        request.length = body_length(length)
     if b"expect" in fields and fields[b"expect"].strip(b" \t").lower() != b"100-continue":
         raise Refused(417, "the only expectation is 100-continue")
-    connection = fields.get(b"connection")
-    if connection is None:
-        request.close = http10
-    else:
-        request.close = _closes(connection, http10, request.lines)
+    if b"connection" in fields:
+        request.close, request.lines = _connection(fields[b"connection"], http10, lines)
+    elif http10:
+        request.close = True
+    return request
 
 
-def _closes(connection: bytes, http10: bool, lines: list[bytes]) -> bool:
-    """Whether the connection ends with this message; drops the fields that Connection names."""
-    value = connection.lower()
+def _connection(connection: bytes, http10: bool, lines: list[bytes]) -> tuple[bool, list[bytes]]:
+    """Whether the connection ends with this message; and the lines without the fields that Connection names."""
+    value = connection.strip(b" \t").lower()
     if value == b"keep-alive":
-        return False
+        return False, lines
     if value == b"close":
-        return True
+        return True, lines
     names = {name.strip(b" \t") for name in value.split(b",")}
     named = names - {b"close", b"keep-alive", b"upgrade", b""}
     if named:
-        lines[:] = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    return b"close" in names or (http10 and b"keep-alive" not in names)
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
+    return b"close" in names or (http10 and b"keep-alive" not in names), lines
 
 
-class ResponseReader:
-    """Reads the responses of one connection."""
+# Within a second, most answers of a server have the same head.
+_responses: dict[bytes, Response] = {}
 
-    __slots__ = ("_fields", "_parser")
 
-    def __init__(self) -> None:
-        self._fields = _Fields(_RESPONSE_OWN)
-        self._parser = httptools.HttpResponseParser(self._fields)
-
-    def read(self, head: bytes, *, to_head: bool) -> Response:
-        """A response's head; ``to_head`` where it answers HEAD. Raises Refused for what is no clean response."""
-        line = status_line(head)
-        if line is None:
-            raise Refused(502, "malformed response head")
-        status, http10 = line
-        try:
-            self._parser.feed_data(head)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise Refused(502, str(error)) from None
-        lines, fields = self._fields.take()
-        response = Response(status, lines, fields)
-        _frame_response(response, http10, to_head)
+def read_response(head: bytes, *, to_head: bool) -> Response:
+    """A response's head; ``to_head`` where it answers HEAD. Raises Refused for what is no clean response."""
+    response = None if to_head else _responses.get(head)
+    if response is not None:
         return response
-
-    def skip(self, body: bytes) -> None:
-        """Tell the parser that a whole body of known length went by."""
-        self._parser.feed_data(body)
-
-    def renew(self) -> None:
-        """A new parser, for where the old one was not told of a body."""
-        self._parser = httptools.HttpResponseParser(self._fields)
+    response = _read_response(head, to_head)
+    if not to_head and len(head) <= _LONGEST_KEPT:
+        if len(_responses) >= _MOST_RESPONSES:
+            _responses.clear()
+        _responses[head] = response
+    return response
 
 
-def _frame_response(response: Response, http10: bool, to_head: bool) -> None:
-    fields = response.fields
-    connection = fields.get(b"connection")
-    response.close = http10 if connection is None else _closes(connection, http10, response.lines)
+def _read_response(head: bytes, to_head: bool) -> Response:
+    line = status_line(head)
+    if line is None:
+        raise Refused(502, "malformed response head")
+    status, http10 = line
+    found = _Fields()
+    try:
+        httptools.HttpResponseParser(found).feed_data(head)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        raise Refused(502, str(error)) from None
+    lines, fields = _sorted_out(head, found.found, _RESPONSE_NAMES)
+    close = http10
+    if b"connection" in fields:
+        close, lines = _connection(fields[b"connection"], http10, lines)
     length = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")
     if coding is not None and (length is not None or coding.strip(b" \t").lower() != b"chunked" or http10):
         raise Refused(502, "response with an unknown framing")
-    if to_head or response.status in (204, 304) or response.status < 200:
-        response.length = 0
+    if to_head or status in (204, 304) or status < 200:
+        number = 0
     elif coding is not None:
-        response.length = -1
+        number = -1
     elif length is not None:
-        response.length = body_length(length.strip(b" \t"))
+        number = body_length(length)
     else:
-        response.length = -2
-        response.close = True
+        number, close = -2, True
+    return Response(status, b"".join(line + b"\r\n" for line in lines), fields, number, close)

@@ -10,17 +10,11 @@ import orjson
 from router.heads import Request, Response
 
 PREDICTIONS = "predictions"
-_EVENT_STREAM = b"text/event-stream"
-
-
-def successful(response: Response) -> bool:
-    """Whether the status is a 2xx."""
-    return 200 <= response.status < 300
 
 
 def passes_through(response: Response, limit: int) -> bool:
     """Whether an answer is not to be held until it is complete: a stream of events, or more than ``limit`` bytes."""
-    return response.length > limit or response.content_type.startswith(_EVENT_STREAM)
+    return response.length > limit or response.event_stream
 
 
 def judge(response: Response, body: bytes, request: Request) -> bool | None:
@@ -31,37 +25,23 @@ def judge(response: Response, body: bytes, request: Request) -> bool | None:
     rows were asked for, where both can be told. An answer without a body (to HEAD, or 204) has nothing that
     could be wrong.
     """
-    if not 200 <= response.status < 300:
+    if not response.successful:
         return False
     if request.method == b"HEAD" or response.status in (204, 205):
         return True
-    if response.encoded or response.content_type.startswith(_EVENT_STREAM):
+    if response.encoded or response.event_stream:
         return None
-    if not is_json(response.content_type):
+    if not response.json:
         return True
     try:
         answer = orjson.loads(body)
     except ValueError:
         return False
-    given = rows_given(answer)
-    if given is None:
+    predictions = answer.get(PREDICTIONS) if isinstance(answer, dict) else None
+    if not isinstance(predictions, list):
         return True
     asked = rows_asked(request.json())
-    return asked is None or asked == given
-
-
-def is_json(content_type: bytes) -> bool:
-    """Whether a (lower-case) media type is JSON: application/json, or with the suffix +json (RFC 6839)."""
-    media = content_type.partition(b";")[0].strip(b" \t")
-    return media in {b"application/json", b"text/json"} or media.endswith(b"+json")
-
-
-def rows_given(answer: Any) -> int | None:
-    """How many predictions an answer has; None where it has no list of them."""
-    predictions = answer.get(PREDICTIONS) if isinstance(answer, dict) else None
-    if isinstance(predictions, list):
-        return len(predictions)
-    return None
+    return asked is None or asked == len(predictions)
 
 
 def rows_asked(body: Any) -> int | None:

@@ -1,26 +1,26 @@
 """A request that the challenger answers unseen, after the champion's answer is on its way to the client."""
 
-from typing import TYPE_CHECKING
+from time import monotonic
 
 from router.call import Call
-from router.capture import Attempt, exposure
+from router.capture import exposure
 from router.events import FallbackReason
-from router.judge import judge, passes_through, successful
+from router.judge import judge, passes_through
 from router.pool import Backend
 from router.routing import Allotment
 from router.upstream import REASONS, Failure
-
-if TYPE_CHECKING:
-    pass
 
 
 class Mirror(Call):
     """Sends a copy of a request to the challenger and records its answer; nobody waits for it."""
 
-    __slots__ = ("_allotment", "_answer_status")
-
     def __init__(self, original: Call, allotment: Allotment, answer_status: int) -> None:
-        super().__init__(original.plane, original.routes, original.request, original.request_id, original.tail)
+        self.plane = original.plane
+        self.routes = original.routes
+        self.request = original.request
+        self.request_id = original.request_id
+        self.tail = original.tail
+        self.to_head = original.to_head
         self._allotment = allotment._replace(arm="challenger", evidence=True)
         self._answer_status = answer_status
 
@@ -37,16 +37,17 @@ class Mirror(Call):
         limit = self.routes.judge_bytes
         if self.received > limit or passes_through(response, limit):
             self.drop_connection()
-            self._end(usable=successful(response), unjudged=True)
+            self._end(usable=response.successful, unjudged=True)
 
     def answer_end(self) -> None:
         """Judge and record it."""
         self.connection = None
-        assert self.response is not None
-        verdict = judge(self.response, self.body(), self.request)
+        response = self.response
+        assert response is not None
+        verdict = judge(response, self.body(), self.request)
         reason = None
         if verdict is False:
-            reason = FallbackReason.UNUSABLE if successful(self.response) else FallbackReason.STATUS
+            reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
         self._end(usable=verdict is not False, unjudged=verdict is None, reason=reason)
 
     def answer_failed(self, failure: Failure) -> None:
@@ -61,7 +62,7 @@ class Mirror(Call):
 
     def _end(self, *, usable: bool, unjudged: bool = False, reason: FallbackReason | None = None) -> None:
         plane = self.plane
-        now = plane.loop.time()
+        now = monotonic()
         self.waiting.remove(self)
         plane.mirrors -= 1
         if usable:
@@ -70,7 +71,7 @@ class Mirror(Call):
             reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300
         ):
             plane.breaker.failed(now)
-        attempt: Attempt = self.attempt(now, self.body(), usable=usable, unjudged=unjudged)
+        attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged)
         event = exposure(self.routes, self.request, self.request_id, self._allotment, attempt)
         event["mirror"] = True
         event["fallback_reason"] = reason

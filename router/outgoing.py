@@ -8,36 +8,45 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _SENT_BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
-def given_request_id(request: Request) -> str | None:
-    """The client's own X-Request-Id, if it is one: up to 128 visible ASCII characters."""
-    given = request.fields.get(b"x-request-id")
-    if given is None or _REQUEST_ID.fullmatch(given) is None:
-        return None
-    return given.decode()
+def usable_request_id(given: bytes) -> bool:
+    """Whether a client's X-Request-Id may be kept: up to 128 visible ASCII characters."""
+    return _REQUEST_ID.fullmatch(given) is not None
 
 
-def tail(request: Request, request_id: str, peer: bytes, override: bytes | None) -> bytes:
-    """Everything of the head behind the Host field, its end included. The same for every arm."""
+def forwarding(request: Request, peer: bytes) -> bytes:
+    """The fields that say on whose behalf the request is made, added to those that it came with."""
     fields = request.fields
-    lines = request.lines
-    if override is not None and override in fields:
-        lines = [line for line in lines if line.partition(b":")[0].lower() != override]
-    forwarded = fields.get(b"x-forwarded-for")
-    trail = peer if forwarded is None else b"%b, %b" % (forwarded, peer)
-    own = b"X-Request-Id: %b\r\nX-Forwarded-For: %b\r\n" % (request_id.encode(), trail)
+    trail = fields.get(b"x-forwarded-for")
+    own = b"X-Forwarded-For: %b\r\n" % (peer if trail is None else b"%b, %b" % (trail, peer))
     if b"x-forwarded-proto" not in fields:
         own += b"X-Forwarded-Proto: http\r\n"
     if b"x-forwarded-host" not in fields and b"host" in fields:
         own += b"X-Forwarded-Host: %b\r\n" % fields[b"host"]
-    if not request.whole and request.length < 0:
-        own += b"Transfer-Encoding: chunked\r\n"
-    elif not request.whole:
-        own += b"Content-Length: %d\r\n" % request.length
-    elif request.body or request.method not in _SENT_BODYLESS:
-        own += b"Content-Length: %d\r\n" % len(request.body)
-    if not lines:
-        return own + b"\r\n"
-    return b"%b\r\n%b\r\n" % (b"\r\n".join(lines), own)
+    return own
+
+
+def tail(request: Request, request_id: bytes, forwarded: bytes, override: bytes | None) -> bytes:
+    """Everything of the head behind the Host field, its end included. The same for every arm."""
+    lines = request.lines
+    if override is not None and override in request.fields:
+        lines = [line for line in lines if line.partition(b":")[0].lower() != override]
+    fields = b"\r\n".join(lines)
+    if fields:
+        fields += b"\r\n"
+    if request.whole:
+        if request.body or request.method not in _SENT_BODYLESS:
+            return b"%bX-Request-Id: %b\r\n%bContent-Length: %d\r\n\r\n" % (
+                fields,
+                request_id,
+                forwarded,
+                len(request.body),
+            )
+        framing = b""
+    elif request.length < 0:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = b"Content-Length: %d\r\n" % request.length
+    return b"%bX-Request-Id: %b\r\n%b%b\r\n" % (fields, request_id, forwarded, framing)
 
 
 def message(request: Request, authority: bytes, rest: bytes, body: bytes) -> bytes:

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from operator import methodcaller
+from operator import attrgetter, methodcaller
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from router.breaker import Breaker
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from router.downstream import Client
 
 _IDS = 256
+# This part of the idle clients makes room at a time: looking for them costs, so it should be worth it.
+_ROOM = 64
 
 
 class Plane:
@@ -40,10 +43,6 @@ class Plane:
         self.mirrors = 0
         self.held_bytes = 0
         self.clients: set[Client] = set()
-        self.idle: Deadlines[Client] = Deadlines(loop, config.idle_s, methodcaller("too_long_idle"))
-        self.heads: Deadlines[Client] = Deadlines(loop, config.head_s, methodcaller("too_long_head"))
-        self.bodies: Deadlines[Client] = Deadlines(loop, config.body_s, methodcaller("too_long_body"))
-        self.lingering: Deadlines[Client] = Deadlines(loop, 1.0, methodcaller("cut"))
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
         self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
         self._arms: dict[float, Deadlines[Any]] = {}
@@ -76,14 +75,29 @@ class Plane:
         """The controller was heard of at ``t`` (µs since the epoch)."""
         if self.routes is not None:
             age = max(0.0, time.time() - t / 1e6)
-            self.stale_from = self.loop.time() - age + self.routes.table.ttl_s
+            self.stale_from = monotonic() - age + self.routes.table.ttl_s
+
+    def sweep(self) -> None:
+        """Look for clients and connections that have waited for too long."""
+        now = monotonic()
+        for client in [client for client in self.clients if client.due < now]:
+            client.overdue()
+        self.shelf.sweep(now)
+
+    def make_room(self) -> bool:
+        """Close the clients that have been idle for the longest; False where none is idle."""
+        idle = sorted((client for client in self.clients if client.idle), key=attrgetter("due"))
+        for client in idle[: max(1, len(idle) // _ROOM)]:
+            client.cut()
+        return bool(idle)
 
     def deadlines(self, seconds: float) -> Deadlines[Any]:
         """The queue of those whom a model server has to answer within so many seconds."""
-        found = self._arms.get(seconds)
-        if found is None:
+        try:
+            return self._arms[seconds]
+        except KeyError:
             found = self._arms[seconds] = Deadlines(self.loop, seconds, methodcaller("timed_out"))
-        return found
+            return found
 
     def request_id(self) -> str:
         """A new random id of 32 hexadecimal digits."""
@@ -99,7 +113,7 @@ class Plane:
             worker=self.config.worker,
             generation=-1 if self.routes is None else self.routes.generation,
             breaker=self.breaker.state,
-            breaker_open_ms=self.breaker.unavailable_ms(self.loop.time()),
+            breaker_open_ms=self.breaker.unavailable_ms(monotonic()),
             dropped=self.writer.dropped,
         )
 
@@ -113,5 +127,5 @@ class Plane:
             "mirrors_in_flight": self.mirrors,
             "held_bytes": self.held_bytes,
             "breaker_opened_total": self.breaker.opened,
-            "breaker_open_ms": self.breaker.unavailable_ms(self.loop.time()),
+            "breaker_open_ms": self.breaker.unavailable_ms(monotonic()),
         }

@@ -5,9 +5,9 @@ Arms never share a pool, also where they share an address: a challenger that han
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 
 from router.assignment import Arm
-from router.deadlines import Deadlines
 from router.table import Target
 from router.upstream import Caller, Connection, Failure
 
@@ -49,8 +49,8 @@ class Pool:
         self.down_until = 0.0
         self._loop = loop
         self._limits = limits
+        # In the order of their release: the one that was used last is used next, the others grow old.
         self._free: list[Connection] = []
-        self._idle: Deadlines[Connection] = Deadlines(loop, limits.idle_s, self._too_long_idle)
         self._waiting: dict[Caller, None] = {}
         self._open = 0
         self._connecting: set[asyncio.Task[None]] = set()
@@ -71,10 +71,10 @@ class Pool:
         free = self._free
         while free:
             connection = free.pop()
-            self._idle.remove(connection)
-            if not connection.transport.is_closing():
+            if connection.since > monotonic() - self._limits.idle_s and not connection.transport.is_closing():
                 connection.ask(caller)
                 return
+            connection.transport.abort()
         if self.connections < self._limits.connections:
             self._waiting[caller] = None
             self._connect()
@@ -89,38 +89,44 @@ class Pool:
 
     def free(self, connection: Connection) -> None:
         """A connection may take the next request."""
-        caller = self._next_waiting()
-        if caller is not None:
-            connection.ask(caller)
+        if self._waiting:
+            connection.ask(self._next_waiting())
         elif self._retired:
             connection.transport.abort()
         else:
+            connection.since = monotonic()
             self._free.append(connection)
-            self._idle.add(connection, self._loop.time())
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
         self._open -= 1
         if connection in self._free:
             self._free.remove(connection)
-            self._idle.remove(connection)
         if self._waiting and len(self._connecting) < len(self._waiting):
             self._connect()
 
     def retire(self) -> None:
         """Close what is idle, and each other connection once it is free: no table names this pool any more."""
         self._retired = True
-        for connection in self._idle.clear():
-            connection.transport.abort()
+        self.close_older(float("inf"))
 
-    def _next_waiting(self) -> Caller | None:
-        for caller in self._waiting:
-            del self._waiting[caller]
-            return caller
-        return None
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        self.close_older(now - self._limits.idle_s)
 
-    def _too_long_idle(self, connection: Connection) -> None:
-        connection.transport.abort()
+    def close_older(self, moment: float) -> None:
+        """Close the idle connections that were last used before a moment."""
+        free = self._free
+        old = 0
+        while old < len(free) and free[old].since < moment:
+            free[old].transport.abort()
+            old += 1
+        del free[:old]
+
+    def _next_waiting(self) -> Caller:
+        caller = next(iter(self._waiting))
+        del self._waiting[caller]
+        return caller
 
     def _connect(self) -> None:
         task = self._loop.create_task(self._open_one())
@@ -133,9 +139,8 @@ class Pool:
                 _, connection = await self._loop.create_connection(self._made, self.host, self.port)
         except OSError:
             self.down_until = self._loop.time() + DOWN_S
-            caller = self._next_waiting()
-            if caller is not None:
-                caller.answer_failed(Failure.REFUSED)
+            if self._waiting:
+                self._next_waiting().answer_failed(Failure.REFUSED)
             return
         self.down_until = 0.0
         if not connection.transport.is_closing():
@@ -192,6 +197,11 @@ class PoolShelf:
             if pool not in used:
                 del self._pools[place]
                 pool.retire()
+
+    def sweep(self, now: float) -> None:
+        """Close connections that have been idle for too long."""
+        for pool in self._pools.values():
+            pool.sweep(now)
 
     @property
     def connections(self) -> int:

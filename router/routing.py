@@ -36,6 +36,7 @@ class Routes:
         self.table = table
         self.champion = champion
         self.challenger = challenger
+        self.versions = {"champion": champion.version, "challenger": challenger.version if challenger else ""}
         self.generation = table.generation
         self.attempt = table.attempt
         self.epoch = table.epoch
@@ -54,10 +55,11 @@ class Routes:
         self._unit = extractor(table.unit)
         self.cookie = None if table.unit.cookie is None else table.unit.cookie.encode("latin-1", "replace")
         self._attributes = tuple((a.name, extractor(a.source)) for a in table.attributes)
+        self.has_attributes = bool(self._attributes)
         override = table.override_header
         self.override = None if override is None else override.lower().encode("latin-1", "replace")
 
-    def allot(self, request: Request, *, stale: bool) -> Allotment:
+    def allot(self, request: Request, stale: bool) -> Allotment:
         """Unit and arm of a request. A stale table sends everybody to the champion, as no evidence."""
         unit = self._unit(request)
         if unit is not None and len(unit) > UNIT_CHARS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from router.errors import Refused
 from router.events import FallbackReason
 from router.framing import ChunkedBody
-from router.heads import Response, ResponseReader
+from router.heads import Response, read_response
 
 if TYPE_CHECKING:
     from router.pool import Pool
@@ -66,20 +66,20 @@ class Caller(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle."""
+    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle, since ``since``."""
 
     __slots__ = (
         "_buffer",
         "_chunked",
+        "_close",
         "_left",
-        "_reader",
         "_received",
-        "_renew",
         "_response",
         "_used",
         "caller",
         "pool",
         "sending",
+        "since",
         "transport",
     )
 
@@ -88,16 +88,17 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
         self.caller: Caller | None = None
+        self.since = 0.0
+        # A streamed request is not complete.
         self.sending = False
-        self._reader = ResponseReader()
         self._buffer = b""
         self._response: Response | None = None
         self._chunked: ChunkedBody | None = None
+        # Bytes of the body still to come; -1 in chunks, -2 until the end of the connection.
         self._left = 0
+        self._close = False
         self._used = False
         self._received = False
-        # llhttp was not told of a body (it came in parts, or in chunks): it cannot read the next head.
-        self._renew = False
 
     def ask(self, caller: Caller) -> None:
         """Send a caller's request; of a streamed one the rest follows by ``send`` until ``sent``."""
@@ -186,22 +187,22 @@ class Connection(asyncio.Protocol):
             data, self._buffer = self._buffer + data, b""
         while True:
             end = data.find(b"\r\n\r\n") + 4
-            if max(end, len(data) if end == 3 else 0) > MAX_RESPONSE_HEAD:
+            if (end if end > 3 else len(data)) > MAX_RESPONSE_HEAD:
                 raise Refused(502, "the head of the response is too long")
             if end == 3:
                 self._buffer = data
                 return b""
-            response = self._reader.read(data[:end], to_head=caller.to_head)
+            response = read_response(data[:end], to_head=caller.to_head)
             data = data[end:]
             if response.status >= 200:
                 break
             if response.status == 101:
                 raise Refused(502, "nobody asked for another protocol")
         self._response = response
+        self._close = response.close
         self._left = response.length
         if response.length == -1:
             self._chunked = ChunkedBody()
-            self._renew = True
         caller.answer_head(response)
         return data
 
@@ -211,18 +212,15 @@ class Connection(asyncio.Protocol):
             return False
         left = self._left
         if left >= 0:
-            if len(data) > left:
+            size = len(data)
+            if size > left:
                 # More than the answer: the connection is not to be trusted with another one.
-                self._close_after()
-                data = data[:left]
-            if data:
-                self._left = left - len(data)
-                if len(data) == left and not self._renew:
-                    self._reader.skip(data)
-                else:
-                    self._renew = True
+                self._close = True
+                data, size = data[:left], left
+            self._left = left = left - size
+            if size:
                 caller.answer_body(data)
-            return self._left == 0
+            return left == 0
         if left == -2:
             if data:
                 caller.answer_body(data)
@@ -233,23 +231,14 @@ class Connection(asyncio.Protocol):
         if data:
             caller.answer_body(data)
         if chunked.rest:
-            self._close_after()
+            self._close = True
         return chunked.done
 
-    def _close_after(self) -> None:
-        if self._response is not None:
-            self._response.close = True
-
     def _finish(self, caller: Caller) -> None:
-        response = self._response
-        assert response is not None
         self._response = None
-        self.caller = None
         self._chunked = None
-        if self._renew or caller.to_head:
-            self._renew = False
-            self._reader.renew()
-        if response.close or self.sending or self.transport.is_closing():
+        self.caller = None
+        if self._close or self.sending or self.transport.is_closing():
             self.transport.abort()
         else:
             self._used = True

@@ -30,6 +30,7 @@ _STATE_EVERY_S = 1.0
 # A client may have sent a request just before it could see that an idle connection ends.
 _IDLE_GRACE_S = 1.0
 _DRAIN_LOOK_S = 0.02
+_SWEEP_AT_MOST_EVERY_S = 0.05
 
 
 class Worker:
@@ -52,6 +53,8 @@ class Worker:
         self._server: asyncio.Server | None = None
         self._told = asyncio.Event()
         self._ending = asyncio.Event()
+        shortest = min(1.0, config.idle_s, config.head_s, config.body_s, config.upstream_idle_s)
+        self._sweep_every_s = max(_SWEEP_AT_MOST_EVERY_S, shortest / 4)
 
     async def run(self, channel_fd: int) -> None:
         """Serve until told to end."""
@@ -91,7 +94,12 @@ class Worker:
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("worker %s serves %s port %d", config.worker, config.host, self.port)
 
+    def _sweep(self) -> None:
+        self.plane.sweep()
+        self._loop.call_later(self._sweep_every_s, self._sweep)
+
     async def _serve(self) -> None:
+        self._sweep()
         while not self._ending.is_set():
             self._say()
             await self._either(self._ending, _STATE_EVERY_S)
@@ -109,8 +117,8 @@ class Worker:
                 log.warning("worker %s ends with %d connections open", self.config.worker, len(plane.clients))
                 break
             if now - began > min(_IDLE_GRACE_S, self.config.drain_s / 2):
-                for client in plane.idle.clear():
-                    client.too_long_idle()
+                for client in [client for client in plane.clients if client.idle]:
+                    client.cut()
             if now - said > _STATE_EVERY_S:
                 said = now
                 self._say()

@@ -15,8 +15,8 @@ import h11
 
 from router.errors import Refused
 from router.framing import ChunkedBody
-from router.heads import Request, RequestReader, ResponseReader
-from router.outgoing import message, tail
+from router.heads import Request, read_request, read_response
+from router.outgoing import forwarding, message, tail
 from tests.router.models import Model
 from tests.router.planes import running, table
 from tests.router.raw import Raw
@@ -67,7 +67,7 @@ def check_head(data: bytes) -> bool:
     """Read a head as the router does; what it makes of it is what h11 makes of it. False where it was refused."""
     head = data[: data.find(b"\r\n\r\n") + 4]
     try:
-        request = RequestReader().read(head)
+        request = read_request(head)
     except Refused:
         return False
     body = b"x" * min(max(request.length, 0), 100)
@@ -78,7 +78,7 @@ def check_head(data: bytes) -> bool:
 
 def check_outgoing(request: Request) -> None:
     """What goes on has one reading: h11's is ours."""
-    sent = message(request, b"up:1", tail(request, "id", b"127.0.0.1", None), request.body)
+    sent = message(request, b"up:1", tail(request, b"id", forwarding(request, b"127.0.0.1"), None), request.body)
     server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     server.receive_data(sent)
     read = server.next_event()
@@ -132,7 +132,7 @@ def check_response(data: bytes) -> bool:
     line, _, rest = data.partition(b"\r\n")
     head = b"HTTP/1.1 200 OK\r\n" + rest[: rest.find(b"\r\n\r\n") + 4]
     try:
-        ResponseReader().read(head if line else data, to_head=False)
+        read_response(head if line else data, to_head=False)
     except Refused:
         return False
     return True

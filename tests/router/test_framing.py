@@ -4,7 +4,7 @@ import pytest
 
 from router.errors import Refused
 from router.framing import ChunkedBody, body_length
-from router.heads import RequestReader, ResponseReader
+from router.heads import read_request, read_response
 from tests.router.fuzz import check_outgoing, fuzz_parser
 
 
@@ -15,7 +15,7 @@ def test_random_damage_leaves_nothing_that_another_reader_reads_differently() ->
     assert min(counts.values()) > 1_000
 
 
-@pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1.0", b"0x1", b"1 ", b"1_0", b"\xb2", b"9" * 19, b"1,1"])
+@pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1.0", b"0x1", b"1_0", b"\xb2", b"9" * 19, b"1,1", b"1 1"])
 def test_a_length_is_decimal_digits_only(value: bytes) -> None:
     with pytest.raises(Refused):
         body_length(value)
@@ -27,22 +27,11 @@ def test_a_chunked_body_ends_where_it_ends() -> None:
     assert (body.done, body.rest) == (True, b"GET / HTTP/1.1\r\n")
 
 
-def test_a_reader_goes_on_after_bodies_that_it_was_told_of_and_those_it_was_not() -> None:
-    reader = RequestReader()
-    head = b"POST / HTTP/1.1\r\nHost: r\r\nContent-Length: 3\r\n\r\n"
-    for _ in range(3):
-        assert reader.read(head).length == 3
-        reader.skip(b"abc")
-        assert reader.read(head).length == 3
-        reader.renew()
-        assert reader.read(b"GET / HTTP/1.1\r\nHost: r\r\n\r\n").length == 0
-
-
 def test_what_goes_on_is_what_was_read() -> None:
     head = (
         b"POST /a?b HTTP/1.1\r\nHost: r\r\nX-Odd:  spaced \t \r\nX-Empty:\r\nX-8: \xff\xfe\r\nContent-Length: 2\r\n\r\n"
     )
-    request = RequestReader().read(head)
+    request = read_request(head)
     request.body = b"{}"
     check_outgoing(request)
     assert request.fields[b"x-8"] == b"\xff\xfe"
@@ -62,5 +51,8 @@ def test_what_goes_on_is_what_was_read() -> None:
     ],
 )
 def test_the_framing_of_a_response(head: bytes, length: int, close: bool) -> None:
-    response = ResponseReader().read(head, to_head=False)
-    assert (response.length, response.close) == (length, close)
+    # The second time it may come from memory.
+    for _ in range(2):
+        response = read_response(head, to_head=False)
+        assert (response.length, response.close) == (length, close)
+    assert read_response(head, to_head=True).length == 0

@@ -100,6 +100,8 @@ CORPUS = {
     "LF after a chunk": CHUNKED + b"5\r\nabcde\n0\r\n\r\n",
     "trailer without a colon": CHUNKED + b"0\r\nabc\r\n\r\n",
     "trailer with a bare LF": CHUNKED + b"0\r\nX: 1\n\r\n\r\n",
+    "CL in the trailers": CHUNKED + b"0\r\nContent-Length: 5\r\n\r\nabcde",
+    "TE in the trailers": CHUNKED + b"0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "endless trailers": CHUNKED + b"0\r\n" + b"X: 1\r\n" * 5_000,
 }  # fmt: skip
 

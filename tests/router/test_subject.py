@@ -13,7 +13,7 @@ from router.table import Source
 
 
 def request(body: Any = b"", **fields: str) -> Request:
-    made = Request(b"POST", b"/", False, [])
+    made = Request(b"POST", b"/", False, [], {})
     made.body = body if isinstance(body, bytes) else json.dumps(body).encode()
     made.fields = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
     return made
