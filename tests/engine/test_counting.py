@@ -138,6 +138,17 @@ def test_a_label_of_a_unit_belongs_to_its_latest_request_at_or_before_it() -> No
     assert (block.champion.x, block.champion.y) == (2, 2_000_000)
 
 
+def test_an_outcome_that_lies_ahead_of_its_arrival_counts_when_its_time_has_come() -> None:
+    engine, metric = Engine(), plan(Kind.ACCURACY)
+    query = StatisticsQuery("r", 1, (EpochPlan(1, "weight", HALF, {}),), (metric,), (), GRACE)
+    engine.ingest([seen(1, "a", scores=(0.9,))], [said(40, "late", 1, "a")._replace(ingest_t=2 * SECOND)])
+    assert engine.advance(query, 30 * SECOND).losses.received == 2
+    engine.advance(query, 1_000 * SECOND)
+    [block] = engine.blocks()
+    assert isinstance(block.champion, ScoreCell)
+    assert block.champion.y == 1_000_000
+
+
 @pytest.mark.parametrize(
     ("kind", "x", "y"),
     [

@@ -1,15 +1,19 @@
 """What journals hold, read while they grow, gives the cells of the raw log; what they lost is counted."""
 
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from controller.core.cells import Block
 from controller.core.fold import Statistics
 from controller.edges.engine import JournalSource
+from controller.errors import EdgeError
 from tests.engine.equality import assert_equal
 from tests.engine.logs import Routers
 from tests.engine.worlds import World, query, world
@@ -62,6 +66,46 @@ def test_a_reader_killed_at_any_moment_goes_on_where_its_last_transaction_ended(
     assert_each_line_was_counted_once(said, made)
     assert_equal(kept, said, ASKED, made)
     source.close()
+
+
+def test_a_full_disk_below_the_state_is_an_error_and_the_next_reading_makes_up_for_it(tmp_path: Path) -> None:
+    made, kept = world(500, requests=600, late_s=20_000), set[Block]()
+    routers = Routers(tmp_path / "journals", made, 5)
+    source = JournalSource(tmp_path / "journals", tmp_path / "state.duckdb")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    errors = 0
+    while not routers.done:
+        now = routers.go_on(300)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            source.read(ASKED, now)
+        except EdgeError:
+            errors += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        if errors:
+            source.read(ASKED, now)
+            kept.update(source.engine.blocks())
+    said = source.read(ASKED, routers.end(made.end))
+    kept.update(source.engine.blocks())
+    assert errors > 0
+    assert_each_line_was_counted_once(said, made)
+    assert_equal(kept, said, ASKED, made)
+    source.close()
+
+
+def test_a_state_that_another_process_holds_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "journals").mkdir()
+    (tmp_path / "now").write_text("0")
+    reader = _reader(tmp_path)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    with pytest.raises(EdgeError, match=r"statistics state .*state\.duckdb cannot be opened"):
+        JournalSource(tmp_path / "journals", tmp_path / "state.duckdb")
+    reader.kill()
+    reader.wait()
+    reader.stdout.close()
+    JournalSource(tmp_path / "journals", tmp_path / "state.duckdb").close()
 
 
 def assert_each_line_was_counted_once(said: Statistics, made: World) -> None:

@@ -59,9 +59,9 @@ class JournalSource:
         self._acknowledges = state is not None
         self._reader = reader
         self._budget_s = budget_s
-        self._places: dict[str, Place] = {}
+        found = self._engine.con.execute("SELECT journal, body FROM positions").fetchall()
+        self._places: dict[str, Place] = {key: restored(Place, json.loads(body)) for key, body in found}
         self._said: dict[Path, dict[str, Any]] = {}
-        self._recall()
 
     @property
     def engine(self) -> Engine:
@@ -141,23 +141,13 @@ class JournalSource:
         found = tailer.understand(lines, place)
         exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer))
         outcomes, more = _rows(found.outcomes, outcome_row)
-        try:
-            with self._engine.batch():
-                self._engine.ingest(exposures, outcomes)
-                self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=found.malformed + spoilt + more)
-                self._remember(journal.key, found.place)
-        except BaseException:
-            self._recall()
-            raise
+        with self._engine.batch():
+            self._engine.ingest(exposures, outcomes)
+            self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=found.malformed + spoilt + more)
+            body = json.dumps(plain(found.place))
+            self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [journal.key, body])
+        self._places[journal.key] = found.place
         return len(exposures) + len(outcomes)
-
-    def _remember(self, key: str, place: Place) -> None:
-        self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [key, json.dumps(plain(place))])
-        self._places[key] = place
-
-    def _recall(self) -> None:
-        found = self._engine.con.execute("SELECT journal, body FROM positions").fetchall()
-        self._places = {key: restored(Place, json.loads(body)) for key, body in found}
 
     def _watermark(self, now: int, unread: set[str]) -> int:
         """Nothing earlier will follow: the least last time of the journals that still live, or are not read out.
