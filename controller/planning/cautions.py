@@ -1,0 +1,184 @@
+"""What a plan cannot do, in words: where a metric cannot gate, what is missing, what was guessed."""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
+from controller.kinds import Kind
+from controller.metric import Metric, Role
+from controller.planning.boundary import Simulated
+from controller.planning.champion import SHARES, SIMULATED, Champion, how_to_give, judging
+from controller.planning.ramp import Course, weighted_time
+from controller.planning.steps import DAY, POWER, Allocation, informative_share, span, until_evidence
+from controller.quantities import format_duration
+from controller.spec import Mode, RolloutSpec
+
+LEAST_WEIGHT_OF_HEAVY_TAILS = 5.0  # percent
+HEAVY_VARIATION = 3.0  # standard deviation over mean
+LEAST_INFORMATION = 0.8
+WEEK = 7 * DAY
+
+
+class Code(StrEnum):
+    """A closed set, for programs that read the plan."""
+
+    MISSING_BASE = "MissingBase"
+    NOT_SIMULATED = "NotSimulated"
+    NO_TRAFFIC = "NoTraffic"
+    ASSUMED_SPREAD = "AssumedSpread"
+    HEAVY_TAIL = "HeavyTail"
+    HOLD_TOO_SHORT = "HoldTooShort"
+    MIN_UNITS = "MinUnits"
+    MIN_AGE = "MinAge"
+    GUARD = "Guard"
+    THIN_BLOCKS = "ThinBlocks"
+    NOT_PROVEN = "NotProven"
+    NO_SUPERIORITY = "NoSuperiority"
+    MAX_DURATION = "MaxDuration"
+
+
+class Caution(NamedTuple):
+    """``step`` counts from 1, mirrors included; None: of no single step."""
+
+    code: Code
+    message: str
+    metric: str | None = None
+    step: int | None = None
+
+
+def of_plan(
+    spec: RolloutSpec, steps: Sequence[Allocation], missing: Sequence[Metric], traffic: bool
+) -> Iterator[Caution]:
+    """What concerns the whole plan, or metrics that are not simulated."""
+    for metric in missing:
+        yield Caution(Code.MISSING_BASE, how_to_give(metric), metric.name)
+    for metric in judging(spec):
+        if metric.kind not in SIMULATED:
+            text = f"{metric.name}: the kind {metric.kind} is not simulated; its units and days are unknown here"
+            yield Caution(Code.NOT_SIMULATED, text, metric.name)
+        elif (
+            spec.decision.mode is Mode.SUPERIOR
+            and metric.role is Role.SUCCESS
+            and metric.kind in (Kind.ERROR_RATE, Kind.LATENCY)
+        ):
+            text = (
+                f"{metric.name}: the kind {metric.kind} is only tested for harm and non-inferiority, never for better"
+            )
+            yield Caution(Code.NO_SUPERIORITY, text, metric.name)
+    if not traffic:
+        yield Caution(Code.NO_TRAFFIC, "days, detectable harm and exposure need the traffic: give --units-per-day")
+    holds = sum(s.hold for s in spec.steps)
+    if holds > spec.decision.max_duration:
+        text = (
+            f"the holds take {format_duration(holds)}, longer than maxDuration "
+            f"{format_duration(spec.decision.max_duration)}: this plan can only end by onInconclusive"
+        )
+        yield Caution(Code.MAX_DURATION, text)
+    longest = max(holds, spec.decision.min_age, *(m.window or 0 for m in judging(spec)))
+    if longest < WEEK and any(m.kind not in (Kind.ERROR_RATE, Kind.LATENCY, Kind.RESOURCE) for m in judging(spec)):
+        text = (
+            f"the plan may promote after {format_duration(longest)}: where people behave by the week, a part of it "
+            "is not the whole; minAge: 7d waits for one"
+        )
+        yield Caution(Code.MIN_AGE, text)
+    if traffic:
+        yield from _min_units(spec, steps)
+
+
+def _min_units(spec: RolloutSpec, steps: Sequence[Allocation]) -> Iterator[Caution]:
+    least = spec.decision.min_units
+    for step in steps:
+        units = step.challenger * step.hold
+        if units < least:
+            text = (
+                f"step {step.number}: minUnits {least} takes {step.lasts / DAY:.3g} d at {step.weight:g} % of this "
+                f"traffic, its hold {format_duration(step.hold)} brings {units:.0f}"
+            )
+            yield Caution(Code.MIN_UNITS, text, None, step.number)
+
+
+def of_metric(
+    spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocation], lead: int, per_unit: float, traffic: bool
+) -> Iterator[Caution]:
+    """Where a metric cannot gate a step."""
+    champion = metric.champion
+    name = champion.metric.name
+    if champion.assumed:
+        yield Caution(Code.ASSUMED_SPREAD, _assumed(champion), name)
+    heavy = champion.metric.kind is Kind.MEAN and champion.spread > HEAVY_VARIATION * abs(champion.base)
+    for i, step in enumerate(steps):
+        if heavy and step.weight < LEAST_WEIGHT_OF_HEAVY_TAILS:
+            text = (
+                f"{name} cannot gate step {step.number}: a heavy-tailed Mean at {step.weight:g} % weight "
+                f"(below {LEAST_WEIGHT_OF_HEAVY_TAILS:g} %) rests on a few large values"
+            )
+            yield Caution(Code.HEAVY_TAIL, text, name, step.number)
+        length = span(spec, metric, step, i == 0, lead)
+        if length <= 0:
+            lost = until_evidence(spec, metric) + (lead if i == 0 else 0)
+            text = (
+                f"{name} cannot gate step {step.number}: its first evidence comes after {format_duration(lost)} "
+                f"(window, grace and baseline), the step lasts {format_duration(step.lasts)}"
+            )
+            yield Caution(Code.HOLD_TOO_SHORT, text, name, step.number)
+        elif traffic:
+            yield from _guard(champion, step, length)
+            yield from _thin(spec, champion, step, per_unit)
+
+
+def _guard(champion: Champion, step: Allocation, length: int) -> Iterator[Caution]:
+    """Where the step alone never reaches what the score tests want before they say anything."""
+    if champion.service:
+        return
+    units, name = step.challenger * length, champion.metric.name
+    if champion.metric.kind in SHARES:
+        rarer = min(champion.base, 1 - champion.base)
+        have, needed, what = units * rarer, EXPECTED_EVENTS, "expected events"
+    elif champion.metric.kind is Kind.MEAN:
+        have, needed, what = units * champion.nonzero, EXPECTED_NONZERO, "expected values other than 0"
+    else:
+        have, needed, what = units, LEAST_UNITS, "units"
+    if have < needed:
+        text = (
+            f"{name} says nothing in step {step.number} alone: its tests begin at {needed} {what} of the challenger, "
+            f"it brings {have:.3g}"
+        )
+        yield Caution(Code.GUARD, text, name, step.number)
+
+
+def _thin(spec: RolloutSpec, champion: Champion, step: Allocation, per_unit: float) -> Iterator[Caution]:
+    if not champion.service:
+        return
+    block, name = champion.plan.block, champion.metric.name
+    kept = informative_share(step, block, per_unit)
+    if kept < LEAST_INFORMATION:
+        text = (
+            f"{name} keeps {100 * kept:.0f} % of its information in step {step.number}: a tick of "
+            f"{format_duration(spec.decision.tick)} holds {step.challenger * per_unit * block:.2g} challenger "
+            "requests, and one without requests of both arms says nothing; a longer decision.tick keeps more"
+        )
+        yield Caution(Code.THIN_BLOCKS, text, name, step.number)
+
+
+def _assumed(champion: Champion) -> str:
+    name, kind = champion.metric.name, champion.metric.kind
+    if kind is Kind.LATENCY:
+        return (
+            f"{name}: latencies taken as lognormal with sigma 0.6; give baseline.latencies (p50 p90 p95 p99 p99.9, "
+            "milliseconds)"
+        )
+    text = f"{name}: a standard deviation of {champion.spread:.4g} per unit is assumed; give --spread {name}=SD"
+    return f"{text} or --nonzero {name}=SHARE" if kind is Kind.MEAN else text
+
+
+def of_course(spec: RolloutSpec, metric: Simulated, equal: Course) -> Iterator[Caution]:
+    """Whether an equal challenger would ever be promoted."""
+    if equal.proven < POWER:
+        name = metric.champion.metric.name
+        text = (
+            f"{name}: an equal challenger is proven not worse in {100 * equal.proven:.0f} of 100 rollouts by "
+            f"maxDuration ({weighted_time(spec) / DAY:.3g} d of weights); a wider margin, more traffic, larger "
+            "weights or more time would help"
+        )
+        yield Caution(Code.NOT_PROVEN, text, name)
