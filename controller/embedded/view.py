@@ -45,7 +45,8 @@ def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, flo
     mirrored = epoch is not None and epoch.mirror_bp
     share = f"mirror {epoch.mirror_bp / 100:g} %" if epoch and mirrored else f"weight {weight(status):g} %"
     units = " / ".join(f"{metrics.get(f'units/{arm}', 0.0):,.0f}" for arm in ("champion", "challenger"))
-    top = str(Top(metrics, status.metric))
+    found = Top(metrics, status.metric)
+    top = "" if f"{found.name} " in status.message else str(found)
     parts = [f"{where:<12} {share:<13} units {units:<16} {status.decision} {status.reason}"]
     return " · ".join([*parts, *([status.message] if status.message else []), *([top] if top else [])])
 

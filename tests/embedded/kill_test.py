@@ -69,7 +69,7 @@ class Trial:
         traffic, control = self.machine.addresses()
         began = time.monotonic()
         with AliasWatch(self.killer.tracking()) as aliases:
-            with Traffic(traffic, control, self._seed, rate=100.0) as users:
+            with Traffic(traffic, control, self._seed, rate=100.0, units=50_000) as users:
                 for number in range(rounds):
                     self._round(number)
                     print(f"round {number + 1}/{rounds}: {self.ends[-1]}, {len(self.killer.kills)} kills", flush=True)

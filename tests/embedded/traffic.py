@@ -57,8 +57,8 @@ class Traffic:
             unit, x = f"u{chance.randrange(self._units)}", chance.random()
             identity = f"{self._seed}-{index}-{turn}"
             label = int(chance.random() < (0.2 if x < 0.5 else 0.8))
-            moment = time.time_ns() // 1000
             if self._request(requests, unit, x, identity):
+                moment = time.time_ns() // 1000
                 of_request = {"request_id": identity, "name": "label", "value": label}
                 waiting.append({"outcome_id": identity, "t": moment, **of_request})
                 if chance.random() < 0.5:

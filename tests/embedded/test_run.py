@@ -1,0 +1,103 @@
+"""One rollout on one machine, from mirror to promotion, looked at from all sides."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from controller.core.replay import differs
+from controller.edges.store import SqliteStore
+from controller.embedded.folder import Folder
+from tests.embedded import registered, rollouts
+from tests.embedded.killing import Killer
+from tests.embedded.ledger import AliasWatch, Messages, journaled_outcomes
+from tests.embedded.machine import Machine, of_the_folder
+from tests.embedded.traffic import Traffic
+
+# Four programs start on what may be a busy machine with two cores.
+pytestmark = pytest.mark.timeout(500)
+
+
+class Seen(NamedTuple):
+    """What was seen of the run."""
+
+    machine: Machine
+    code: int
+    said: dict[str, Any]
+    users: Traffic
+    aliases: dict[str, list[str | None]]
+    second: tuple[int, str]
+    pids: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def seen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("run")
+    registered.copy_store(store, folder / "state" / "mlflow")
+    machine = Machine(folder, rollouts.plan(), ["--until-end", "--output", "json"])
+    try:
+        traffic, control = machine.addresses(240)
+        with AliasWatch(Killer(machine, 1).tracking()) as aliases, Traffic(traffic, control, 1, units=50_000) as users:
+            pids = {name: machine.pid(name, 200) for name in ("mlflow", "router", "controller", "server-1", "server-2")}
+            machine.until("the first weight", lambda s: s.status.step > 0, 200)
+            second = Machine(folder, rollouts.plan(), [])
+            refused = second.ended(60), second.said()
+            machine.until("the promotion", lambda s: bool(s.status.alias_moves) or s.status.progress.terminal, 200)
+        # Traffic ends first, so that nobody meets the router's end.
+        code = machine.ended(120)
+        said = json.loads(machine.out.read_text().splitlines()[-1])
+        yield Seen(machine, code, said, users, aliases.seen, refused, pids)
+    finally:
+        machine.kill()
+
+
+def test_an_equal_challenger_is_promoted_and_the_exit_code_says_so(seen: Seen) -> None:
+    assert seen.code == 0, seen.machine.said()
+    (rollout,) = seen.said["rollouts"]
+    assert (rollout["result"], rollout["champion"], rollout["challenger"]) == ("Promoted", "1", "2")
+    assert rollout["mlflow_run"]
+
+
+def test_no_user_sees_an_error(seen: Seen) -> None:
+    assert seen.users.sent > 500
+    assert seen.users.troubles == []
+
+
+def test_the_champions_alias_moves_once_and_the_challengers_goes(seen: Seen) -> None:
+    assert seen.aliases["champion"] == ["1", "2"]
+    assert seen.aliases["challenger"] in (["2"], ["2", None])
+
+
+def test_every_acknowledged_outcome_is_in_the_journal_once(seen: Seen) -> None:
+    journaled = journaled_outcomes(seen.machine.state / "journal")
+    assert seen.users.acknowledged
+    assert {outcome: journaled[outcome] for outcome in seen.users.acknowledged if journaled[outcome] != 1} == {}
+
+
+def test_each_transition_is_told_once(seen: Seen) -> None:
+    messages = Messages(seen.machine.state, seen.machine.name)
+    assert (messages.missing, messages.unexpected, messages.repeats) == (set(), set(), 0)
+    assert messages.promotions == 1
+
+
+def test_every_decision_derives_again_from_its_record(seen: Seen) -> None:
+    store = SqliteStore(seen.machine.state / "rollouts.sqlite")
+    records = store.records(seen.machine.name)
+    store.close()
+    assert len(records) >= 6
+    assert [found for record in records if (found := differs(record))] == []
+
+
+def test_a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process_id(seen: Seen) -> None:
+    code, said = seen.second
+    assert code == 1
+    assert f"is in use: `understudy run` with process id {seen.machine.process.pid}" in said
+    assert "Traceback" not in said
+
+
+def test_nothing_is_left_running_or_locked(seen: Seen) -> None:
+    assert of_the_folder(seen.machine.state) == []
+    folder = Folder(seen.machine.state)
+    folder.close()
