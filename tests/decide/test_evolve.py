@@ -150,6 +150,9 @@ def test_a_holdback_keeps_the_old_champion_as_control_of_the_first_units() -> No
     status = step(status, START + MINUTE + 3, spec, **moved).status
     assert status.progress is Progress.HOLDBACK
     status = step(status, START + 62 * MINUTE, spec, **moved).status
+    assert status.table is not None
+    assert (status.progress, status.table.weight_bp) == (Progress.HOLDBACK, 10_000)
+    status = step(status, START + 63 * MINUTE, spec, confirmed=status.table.generation, **moved).status
     assert status.progress is Progress.PROMOTED
 
 

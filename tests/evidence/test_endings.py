@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.core.allocation import servers_wanted
 from controller.core.decide import Decision
 from controller.core.endings import roll_back
 from controller.core.evolve import evolve
@@ -105,3 +106,27 @@ def test_a_challenger_that_never_gets_ready_gives_way_to_another_version() -> No
     assert status.attempt is not None
     assert (status.progress, status.attempt.challenger) == (Progress.PENDING, "3")
     assert tick(status, challenger_ready=True).progress is Progress.RUNNING
+
+
+def test_both_servers_of_a_promotion_stay_until_every_worker_sends_to_the_champions_own() -> None:
+    status = tick(tick(fresh()), requests=(PROMOTE,))
+    moved = {"champion_alias": "2", "challenger_alias": None}
+    for world in ({}, {}, {}, moved):
+        status = tick(status, **world)
+    assert status.progress is Progress.PROMOTED
+    assert servers_wanted(status) == {"champion": "2", "challenger": "2"}
+    assert status.table is not None
+    old = status.table.generation
+    status = tick(status, champion_upstreams=(), confirmed=old)
+    assert servers_wanted(status)["challenger"] == "2"
+    status = tick(status, champion_upstreams=("127.0.0.1:1",), confirmed=old)
+    assert (status.table and status.table.generation, servers_wanted(status)["challenger"]) == (old + 1, "2")
+    status = tick(status, confirmed=old + 1)
+    assert servers_wanted(status) == {"champion": "2", "challenger": None}
+
+
+def test_a_clock_that_steps_back_does_not_put_the_next_tick_off() -> None:
+    status = tick(fresh())
+    earlier = status.clock - 60 * MINUTE
+    again = evolve(SPEC, status, EMPTY, earlier)
+    assert (again.status.clock, again.wake_at) == (status.clock, earlier + SPEC.decision.tick)
