@@ -114,12 +114,18 @@ def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> Rou
 
 
 def servers_wanted(status: RolloutStatus) -> dict[Arm, str | None]:
-    """Which version each arm's server has to run; None: none is needed."""
-    attempt = status.attempt
+    """Which version each arm's server has to run; None: none is needed.
+
+    After a promotion the challenger's server stays until every worker sends to the champion's, which runs its version.
+    """
+    attempt, o, table = status.attempt, status.observed, status.table
     if attempt is None:
         return {}
     if status.progress is Progress.PROMOTED:
-        return {"champion": attempt.challenger, "challenger": None}
+        served = table is not None and o.confirmed >= table.generation
+        moved = served and table is not None and table.champion.upstreams == o.champion_upstreams
+        kept = bool(o.challenger_upstreams) and not moved
+        return {"champion": attempt.challenger, "challenger": attempt.challenger if kept else None}
     return {"champion": attempt.champion, "challenger": None if status.progress.terminal else attempt.challenger}
 
 

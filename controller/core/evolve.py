@@ -58,7 +58,7 @@ def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now
         status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})
         status = with_notice(spec, before, status)
         record = _record(spec, before, statistics, now, status)
-    return Transition(status, record, status.clock + _pause(spec, status), seen)
+    return Transition(status, record, now + _pause(spec, status), seen)
 
 
 def _pause(spec: RolloutSpec, status: RolloutStatus) -> int:
