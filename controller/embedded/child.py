@@ -150,6 +150,7 @@ class Keeper:
         self._watch, self._fatal = watch, fatal
         self._task: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
+        self._birth = asyncio.Lock()
         self.ended = asyncio.Event()
 
     def start(self) -> None:
@@ -181,11 +182,14 @@ class Keeper:
 
     async def _live(self) -> int:
         """One life of the program; its exit code."""
-        try:
-            self.child = await Child.start(self._command(), self._log, self._env, self._keep)
-        except OSError as error:
-            self.failure = str(error)
-            return 127
+        async with self._birth:
+            if self._ending.is_set():
+                return 0
+            try:
+                self.child = await Child.start(self._command(), self._log, self._env, self._keep)
+            except OSError as error:
+                self.failure = str(error)
+                return 127
         self.starts += 1
         watching = None
         if self._watch is not None:
@@ -200,17 +204,13 @@ class Keeper:
     async def stop(self, within: float) -> None:
         """End it for good."""
         self._ending.set()
-        if self.child is not None:
-            await self.child.stop(within)
+        async with self._birth:  # one that is just being started is known after this
+            child = self.child
+        if child is not None:
+            await child.stop(within)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._stop_latecomer(within)
-
-    async def _stop_latecomer(self, within: float) -> None:
-        """What was started while the one before it ended."""
-        if self.child is not None and self.child.alive:
-            await self.child.stop(within)
 
 
 def _last_words(child: Child | None) -> str:

@@ -196,6 +196,12 @@ class Parent:
             await asyncio.sleep(_POLL_S)
         keeper.settled = True
 
+    def raise_faults(self) -> None:
+        """Raise what ended one of our own tasks: a fault of ours, which must not go on unseen."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
     def processes(self) -> dict[str, int]:
         """Process id of each program that runs now, by name."""
         kept = [k for k in (self._mlflow, self._router, self._controller) if k is not None]

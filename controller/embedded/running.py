@@ -82,7 +82,7 @@ class Run:
                 await self._unless_asked(parent.start(begun))
                 if not self._end.is_set():
                     self._welcome(parent)
-                    await self._unless_asked(self._watch(store, since))
+                    await self._unless_asked(self._watch(store, parent, since))
             finally:
                 await self._stop(parent)
             stored = store.load(self._name)
@@ -123,9 +123,10 @@ class Run:
         self._view.say(f"MLflow    {places.tracking} (experiment rollouts/{spec.model.name})")
         self._view.say(f"logs      {self._settings.state_dir / 'logs'}")
 
-    async def _watch(self, store: SqliteStore, since: int) -> None:
+    async def _watch(self, store: SqliteStore, parent: Parent, since: int) -> None:
         """Show what happens; returns at the end of the rollout, if that is waited for."""
         while True:
+            parent.raise_faults()
             try:
                 stored = await asyncio.to_thread(store.load, self._name)
             except EdgeError as error:

@@ -68,6 +68,7 @@ class Trial:
         """All rounds; the counts."""
         traffic, control = self.machine.addresses()
         began = time.monotonic()
+        self.machine.served(STEP_S)
         with AliasWatch(self.killer.tracking()) as aliases:
             with Traffic(traffic, control, self._seed, rate=100.0, units=50_000) as users:
                 for number in range(rounds):

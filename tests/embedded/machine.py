@@ -101,6 +101,17 @@ class Machine:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.said()}") from error
 
+    def served(self, within: float) -> Stored:
+        """The rollout once its first table is in force: before, there is nobody who could answer."""
+
+        def holds(stored: Stored) -> bool:
+            status = stored.status
+            return (
+                status.step >= 0 and status.table is not None and status.observed.confirmed >= status.table.generation
+            )
+
+        return self.until("traffic is served", holds, within)
+
     def interrupt(self, within: float = 40.0) -> int:
         self.process.send_signal(signal.SIGINT)
         return self.ended(within)

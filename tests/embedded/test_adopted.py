@@ -56,7 +56,7 @@ def test_a_challenger_that_crashes_in_mlflows_own_server_is_rolled_back_and_no_u
         )
         run = machine(plan, "--tracking-uri", tracking, "--until-end", "--output", "json")
         traffic, control = run.addresses()
-        run.until("traffic at both", lambda s: s.status.observed.confirmed > 0 and s.status.step == 0, 200)
+        run.served(200)
         with Traffic(traffic, control, 1, units=50_000) as users:
             run.until("the rollback", lambda s: s.status.progress in ("RollingBack", "RolledBack"), 120)
         assert run.ended(120) == 1

@@ -39,6 +39,7 @@ def seen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen
     machine = Machine(folder, rollouts.plan(), ["--until-end", "--output", "json"])
     try:
         traffic, control = machine.addresses(240)
+        machine.served(200)
         with AliasWatch(Killer(machine, 1).tracking()) as aliases, Traffic(traffic, control, 1, units=50_000) as users:
             pids = {name: machine.pid(name, 200) for name in ("mlflow", "router", "controller", "server-1", "server-2")}
             machine.until("the first weight", lambda s: s.status.step > 0, 200)
