@@ -60,7 +60,7 @@ def _exposure(rng: random.Random, t: int, i: int) -> dict[str, object]:
 
 def _tick(rng: random.Random, directory: Path, tick: int, seq: dict[str, int]) -> int:
     """Write one tick's lines: nine exposures to one outcome; how many."""
-    lines: dict[str, list[bytes]] = {f"w{k}": [] for k in range(4)} | {"outcomes": []}
+    lines: dict[str, list[bytes]] = {name: [] for name in seq}
     events = RATE * TICK
     for k in range(events):
         t = START + tick * TICK * SECOND + k * (TICK * SECOND // events)

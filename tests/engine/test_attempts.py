@@ -1,10 +1,12 @@
 """Baselines that are frozen on the way, attempts that follow each other, and questions that contradict the past."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.core.cells import BaselineSums, Block, EpochPlan, StatisticsQuery
+from controller.core.fold import EMPTY
 from controller.edges.engine import Engine, ExposureRow, OutcomeRow, oracle
 from controller.errors import EdgeError
 from controller.kinds import Kind
@@ -17,7 +19,7 @@ OPEN = tuple(m._replace(frozen=False) for m in METRICS)
 def test_a_baseline_frozen_late_leaves_every_later_block_as_evidence() -> None:
     made, engine, kept = world(11, requests=900), Engine(), set[Block]()
     frozen: dict[str, BaselineSums] = {}
-    first = query(OPEN)
+    first, said = query(OPEN), EMPTY
     for number, some in enumerate(deliveries(made, 11)):
         engine.ingest(some.exposures, some.outcomes)
         # What is read at the second delivery is frozen and comes into force some deliveries later.
@@ -41,7 +43,7 @@ def _frozen(sums: dict[str, BaselineSums]) -> StatisticsQuery:
     )
 
 
-def _simple(**of_epoch: object) -> StatisticsQuery:
+def _simple(**of_epoch: Any) -> StatisticsQuery:
     metric = plan(Kind.ERROR_RATE)
     epochs = (
         EpochPlan(1, "mirror", 0, {}),
@@ -56,7 +58,7 @@ def _some(epoch: int, at: int) -> list[ExposureRow]:
     ]
 
 
-def _with(asked: StatisticsQuery, **fields: object) -> StatisticsQuery:
+def _with(asked: StatisticsQuery, **fields: Any) -> StatisticsQuery:
     return asked._replace(metrics=tuple(m._replace(**fields) for m in asked.metrics))
 
 
@@ -102,6 +104,7 @@ def test_a_baseline_goes_on_in_a_mirror_after_it_was_frozen_and_ends_in_weighted
 
 def test_a_new_attempt_begins_with_nothing_but_the_rows_that_came_for_it_already() -> None:
     made, engine, kept = world(12, requests=700), Engine(), set[Block]()
+    said, asked = EMPTY, query()
     for number, some in enumerate(deliveries(made, 12)):
         engine.ingest(some.exposures, some.outcomes)
         asked = query(attempt=1 if number < 7 else 2)

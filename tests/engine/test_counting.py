@@ -1,6 +1,7 @@
 """What the cells of each family hold, on logs small enough to be added up by hand."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ GRACE = 10 * SECOND
 HALF = 500_000
 
 
-def seen(at: float, unit: str, challenger: bool = False, epoch: int = 1, **more: object) -> ExposureRow:
+def seen(at: float, unit: str, challenger: bool = False, epoch: int = 1, **more: Any) -> ExposureRow:
     """Evidence at second ``at``; the request is called after unit and time."""
     row = ExposureRow(1, epoch, int(at * SECOND), f"{unit}@{at}", unit, challenger, hashed=True, evidence=True)
     return row._replace(**more)
@@ -243,6 +244,16 @@ def test_a_unit_is_in_the_segments_of_its_exposures() -> None:
         "": CountCell(2, 0),
         "carrier=A": CountCell(1, 0),
         "carrier=B": CountCell(1, 0),
+    }
+
+
+def test_an_attribute_with_endless_values_gets_no_more_segments_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.edges.engine.ingest.MOST_SEGMENTS", 3)
+    exposures = [seen(1, f"u{i}", segments=(f"carrier={i}",)) for i in range(9)]
+    blocks = counted(plan(Kind.ERROR_RATE), exposures, [])
+    assert {b.segment: b.champion for b in blocks} == {
+        "": CountCell(9, 0),
+        **{f"carrier={i}": CountCell(1, 0) for i in range(3)},
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.core.cells import Block
+from controller.core.fold import EMPTY
 from controller.edges.engine import Engine
 from tests.engine.equality import assert_equal
 from tests.engine.worlds import deliveries, query, world
@@ -14,6 +15,7 @@ from tests.engine.worlds import deliveries, query, world
 @pytest.mark.parametrize(("seed", "units"), [(0, 40), (1, 6), (2, 300), (3, 40)])
 def test_shuffled_micro_batches_give_the_cells_of_one_query_over_the_raw_log(seed: int, units: int) -> None:
     made, asked, engine, kept = world(seed, units, 1_000), query(), Engine(), set[Block]()
+    said = EMPTY
     for some in deliveries(made, seed):
         engine.ingest(some.exposures, some.outcomes)
         said = engine.advance(asked, some.watermark)
@@ -36,7 +38,7 @@ def test_at_every_moment_the_statistics_are_those_of_the_rows_before_the_waterma
 
 def test_a_new_process_object_on_the_same_file_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     made, asked, rng = world(200, requests=700), query(), random.Random(6)
-    engine, kept = Engine(tmp_path / "state.duckdb"), set[Block]()
+    engine, kept, said = Engine(tmp_path / "state.duckdb"), set[Block](), EMPTY
     for some in deliveries(made, 6):
         engine.ingest(some.exposures, some.outcomes)
         if rng.random() < 0.2:

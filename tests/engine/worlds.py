@@ -6,7 +6,7 @@ several journals. ``deliveries`` cuts and shuffles it the way an engine may meet
 
 import random
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.edges.engine import ExposureRow, OutcomeRow
@@ -19,7 +19,7 @@ MIRROR = 1
 SHARES = {MIRROR: (0, 8_000), 2: (100, 8_000), 3: (1_000, 8_000), 4: (3_000, 8_000), 9: (8_000, 8_000)}
 
 
-def plan(kind: Kind, name: str | None = None, frozen: bool = True, **fields: object) -> MetricPlan:
+def plan(kind: Kind, name: str | None = None, frozen: bool = True, **fields: Any) -> MetricPlan:
     """A metric's plan with small blocks and windows."""
     rule = KINDS[kind]
     outcome = {"Proportion": "click", "Mean": "purchase"}.get(kind.value, "late" if rule.family == "label" else None)
@@ -181,9 +181,8 @@ def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[
     """The log in random micro-batches, each row up to ``lateness`` after its line time, never behind a watermark."""
     rng = random.Random(seed)
     lines: list[tuple[int, int, ExposureRow | OutcomeRow]] = []
-    for row in [*made.exposures, *made.outcomes]:
-        line = row.t if isinstance(row, ExposureRow) else row.ingest_t
-        lines.append((line + rng.randrange(lateness), line, row))
+    lines += [(row.t + rng.randrange(lateness), row.t, row) for row in made.exposures]
+    lines += [(row.ingest_t + rng.randrange(lateness), row.ingest_t, row) for row in made.outcomes]
     lines.sort(key=lambda item: item[0])
     # The earliest line time among what is still to come.
     ahead = [made.end] * (len(lines) + 1)

@@ -143,10 +143,10 @@ class Engine:
         attempt = self._state.attempt
         current = [row for row in exposures if row.attempt >= attempt]
         with self.batch():
-            ingest.stage_exposures(self.con, self._segments, current)
-            ingest.stage_outcomes(self.con, outcomes)
+            ingest.admit_exposures(self.con, self._segments, current)
+            ingest.admit_outcomes(self.con, outcomes)
             if len(current) < len(exposures):
-                ingest.stage_foreign(self.con, [row for row in exposures if row.attempt < attempt])
+                ingest.admit_foreign(self.con, [row for row in exposures if row.attempt < attempt])
             self._staged += len(current) + len(outcomes)
 
     def count(self, lost: int = 0, no_unit: int = 0, malformed: int = 0) -> None:

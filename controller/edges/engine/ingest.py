@@ -74,7 +74,7 @@ class Segments:
         return known
 
 
-def stage_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Sequence[ExposureRow]) -> None:
+def admit_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Sequence[ExposureRow]) -> None:
     """Append exposures to the staging table."""
     if not rows:
         return
@@ -117,7 +117,7 @@ def _score_columns(scores: Sequence[Scores | None]) -> Columns:
     return {"kept": kept, "score": single, "more": more}
 
 
-def stage_outcomes(con: duckdb.DuckDBPyConnection, rows: Sequence[OutcomeRow]) -> None:
+def admit_outcomes(con: duckdb.DuckDBPyConnection, rows: Sequence[OutcomeRow]) -> None:
     """Append outcomes to the staging table. One that names a request belongs to it alone: its unit is not looked at."""
     if not rows:
         return
@@ -139,7 +139,7 @@ def stage_outcomes(con: duckdb.DuckDBPyConnection, rows: Sequence[OutcomeRow]) -
     del columns
 
 
-def stage_foreign(con: duckdb.DuckDBPyConnection, rows: Sequence[ExposureRow]) -> None:
+def admit_foreign(con: duckdb.DuckDBPyConnection, rows: Sequence[ExposureRow]) -> None:
     """Remember whose outcomes belong to another attempt."""
     if not rows:
         return
