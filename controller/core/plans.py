@@ -14,15 +14,19 @@ from controller.core.counts import EDGE_QUANTILES
 from controller.core.fold import Statistics
 from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
+from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
+from controller.core.statistics import bucket_of as bucket_of_number
 from controller.kinds import KINDS, Kind
 from controller.metric import Metric, Role
 from controller.quantities import Margin, parse_size
 from controller.spec import RolloutSpec
 from controller.status import Epoch, Frozen, RolloutStatus
 
-GAMMA = 1.02  # ratio of two bounds of the log histograms
+GAMMA = BUCKET_GROWTH  # ratio of two bounds of the log histograms
 BASELINE_BLOCKS = 10
 BASELINE_UNITS = {"unit": 30, "label": 30, "failures": 1, "latency": 100, "pair": 1, "other": 1}
+BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
+RATE_UNITS = 100  # units without a failure that a measured rate is mixed with: a rate of ten units is a guess
 DEFAULT_MARGIN = Margin(0.05, True, "5%")
 NO_HARM_MARGIN = Margin(0.0, False, "0")
 
@@ -114,6 +118,8 @@ def declared(metric: Metric) -> Frozen | None:
             return None
         cap = round(number * rule.scale)
     mean = b.mean * rule.scale
+    if mean == 0 and margin_of(metric).relative and rule.family in ("unit", "label"):
+        return None
     return Frozen(source="Declared", mean=mean, tau=_tau(metric, mean), p_hist=max(b.mean, LEAST_RATE), cap=cap)
 
 
@@ -137,37 +143,47 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
         at = quantile_bucket(dict(sums.buckets), metric.quantile or 0.99)
         return frozen.model_copy(update={"edges": edges, "judged": judged(metric, at)})
     if rule.family == "failures":
-        return frozen.model_copy(update={"p_hist": max(sums.y / sums.units, LEAST_RATE)})
+        rate = (sums.y + RATE_UNITS * LEAST_RATE) / (sums.units + RATE_UNITS)
+        return frozen.model_copy(update={"p_hist": max(rate, LEAST_RATE)})
     if sums.x == 0 or (margin_of(metric).relative and sums.y == 0):
         return None
-    mean = sums.y / sums.x
-    cap: int | None = None
+    mean, cap = sums.y / sums.x, None
     if metric.kind is Kind.MEAN:
-        number = _number(metric.cap)
-        share = float((metric.cap or "p99.9")[1:]) / 100 if number is None else 1.0
-        cap = round(number * rule.scale) if number is not None else _cap(dict(sums.buckets), share)
+        cap = _cap(metric, sums)
+        if cap is None:
+            return None
+        mean = _cut_mean(sums, cap)
     return frozen.model_copy(update={"mean": mean, "tau": _tau(metric, mean), "cap": cap})
 
 
-def _cap(buckets: Mapping[int, int], share: float) -> int:
-    at = quantile_bucket(buckets, share)
+def _cap(metric: Metric, sums: BaselineSums) -> int | None:
+    """The declared cap, or the declared quantile of the units' values; None while too few values are there for one."""
+    number = _number(metric.cap)
+    if number is not None:
+        return round(number * KINDS[metric.kind].scale)
+    if sums.nonzero < BASELINE_NONZERO:
+        return None
+    at = quantile_bucket(dict(sums.buckets), round(float((metric.cap or "p99.9")[1:]) / 100, 12))
     # A rare purchase lies beyond the quantile of all units: then the largest value seen is the cap.
-    return math.ceil(GAMMA ** (at if at > 0 else max(buckets)))
+    return math.ceil(GAMMA ** (at if at > 0 else max(dict(sums.buckets))))
+
+
+def _cut_mean(sums: BaselineSums, cap: int) -> float:
+    """The mean after the cut, to a percent, from the histogram where something was cut: one sale must not set tau."""
+    if all(GAMMA**bucket <= cap for bucket, _ in sums.buckets):
+        return sums.y / sums.x
+    size = sum(units * min(GAMMA ** (bucket - 0.5), cap) for bucket, units in sums.buckets if bucket > 0)
+    return math.copysign(size / sums.x, sums.y)
 
 
 def bucket_of(value: float) -> int:
-    """The log bucket of ``value``: GAMMA**(b-1) < value <= GAMMA**b; values up to 1 share bucket 0."""
-    return max(0, math.ceil(math.log(value) / math.log(GAMMA) - 1e-9)) if value > 1 else 0
+    """The log bucket of a whole number as the engine counts it: as in ``statistics``, but values up to 1 are in 0."""
+    return max(0, bucket_of_number(value))
 
 
 def quantile_bucket(buckets: Mapping[int, int], share: float) -> int:
     """The first bucket at which at least ``share`` of the counts are reached; 0 without counts."""
-    total, seen = sum(buckets.values()), 0
-    for bucket in sorted(buckets):
-        seen += buckets[bucket]
-        if seen >= share * total:
-            return bucket
-    return 0
+    return quantile_from_buckets(buckets, max(share, 1e-12)) if any(buckets.values()) else 0
 
 
 def judged(metric: Metric, at: int) -> tuple[int, int]:
@@ -179,7 +195,11 @@ def judged(metric: Metric, at: int) -> tuple[int, int]:
 
 
 def with_baselines(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
-    """``status`` with every baseline frozen that now can be, and the means of the open epoch that depend on it."""
+    """``status`` with every baseline frozen that now can be, and the means that depend on it.
+
+    A baseline may come when the epoch whose blocks it waited for is over: no epoch was judged without it yet, so all
+    of them are centred on it.
+    """
     epoch = status.current_epoch
     if epoch is None:
         return status
@@ -193,8 +213,8 @@ def with_baselines(spec: RolloutSpec, status: RolloutStatus, statistics: Statist
             new[metric.name] = frozen
     if not new:
         return status
-    means = {**epoch.means, **{n: round(f.mean) for n, f in new.items()}}
-    epochs = tuple(e.model_copy(update={"means": means}) if e is epoch else e for e in status.epochs)
+    means = {n: round(f.mean) for n, f in new.items()}
+    epochs = tuple(e.model_copy(update={"means": {**means, **e.means}}) for e in status.epochs)
     return status.model_copy(update={"baselines": {**status.baselines, **new}, "epochs": epochs})
 
 
