@@ -60,10 +60,10 @@ class EpochPlan(NamedTuple):
 class MetricPlan(NamedTuple):
     """One metric as it is counted and judged during an attempt.
 
-    ``window`` and ``block`` in microseconds. ``margin``, ``harm_margin``: absolute in integer units, or a fraction of
-    the champion's mean where ``*_relative``. ``tau`` (integer units, 0 while unknown), ``cap``, ``edges`` (bucket
-    numbers of p50 p90 p95 p99 p99.9), ``judged`` (bucket of the judged quantile q, bucket of q + margin) and ``p_hist``
-    come from the frozen baseline. ``frozen``: the baseline is known;
+    ``window`` and ``block`` in microseconds. ``margin``, ``harm_margin``: absolute in integer units (of a latency in
+    milliseconds), or a fraction of the champion's mean where ``*_relative``. ``tau`` (integer units, 0 while
+    unknown), ``cap``, ``edges`` (bucket numbers of p50 p90 p95 p99 p99.9), ``judged`` (bucket of the judged quantile
+    q, bucket of q + margin) and ``p_hist`` come from the frozen baseline. ``frozen``: the baseline is known;
     before that the engine gathers ``BaselineSums`` and no evidence. Evidence begins after ``(from_block,
     from_epoch)`` in the order of blocks.
     """

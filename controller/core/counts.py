@@ -5,14 +5,17 @@ edges of the champion's frozen quantiles. Non-inferiority: betting on counts, ex
 without a single failure can be proven equal. Both are finite-sample valid given the randomisation.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from controller.core import sequential
 from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+from controller.core.statistics import BUCKET_GROWTH
 
 PRIOR_WEIGHT = 2000.0
+LARGEST_MARGIN = 0.999  # of a rate: nothing is worse by more than all
 NO_BETS = (0.0,) * len(sequential.BET_FRACTIONS)
 EDGE_QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 SLOW_SHARE = 0.1
@@ -55,14 +58,25 @@ def _events(cell: LatencyCell, edge: int) -> int:
 
 
 def count_tables(plan: MetricPlan, block: Block) -> list[tuple[CountCell, CountCell]]:
-    """(champion, challenger) counts of a block, one per edge; failures have one edge."""
+    """(champion, challenger) counts of a block, one per edge; failures have one edge.
+
+    A harm margin of a latency puts the challenger's edge that much above the champion's.
+    """
     if plan.family == "failures":
         a = block.champion if isinstance(block.champion, CountCell) else CountCell()
         b = block.challenger if isinstance(block.challenger, CountCell) else CountCell()
         return [(a, b)]
     la = block.champion if isinstance(block.champion, LatencyCell) else LatencyCell()
     lb = block.challenger if isinstance(block.challenger, LatencyCell) else LatencyCell()
-    return [(CountCell(la.units, _events(la, edge)), CountCell(lb.units, _events(lb, edge))) for edge in plan.edges]
+    pairs = [(edge, slower_bucket(edge, plan.harm_margin, plan.harm_relative)) for edge in plan.edges]
+    return [(CountCell(la.units, _events(la, a)), CountCell(lb.units, _events(lb, b))) for a, b in pairs]
+
+
+def slower_bucket(bucket: int, margin: float, relative: bool) -> int:
+    """The bucket whose upper bound lies a margin (milliseconds, or relative) above that of ``bucket``."""
+    usual = BUCKET_GROWTH**bucket
+    slower = usual * (1 + margin) if relative else usual + 1000 * margin
+    return round(math.log(slower) / math.log(BUCKET_GROWTH))
 
 
 def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float]:
@@ -85,8 +99,8 @@ def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float
 
 
 def absolute(plan: MetricPlan, margin: float, relative: bool) -> float:
-    """A margin of a rate in absolute terms; relative ones refer to the frozen rate of the champion."""
-    return margin * max(plan.p_hist, sequential.LEAST_RATE) if relative else margin
+    """A margin of a rate in absolute terms, below 1; relative ones refer to the frozen rate of the champion."""
+    return min(margin * max(plan.p_hist, sequential.LEAST_RATE) if relative else margin, LARGEST_MARGIN)
 
 
 def _bet(
@@ -118,7 +132,7 @@ def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Blo
     more = sequential.log_e_two_by_two(grid[0], grid[1], grid[2], grid[3], rate, np.array(sequential.RISK_RATIOS))
     harm = np.array(state.harm) + more
     a, b, delta = _judged(plan, block)
-    beyond = absolute(plan, plan.harm_margin, plan.harm_relative)
+    beyond = absolute(plan, plan.harm_margin, plan.harm_relative) if plan.family == "failures" else 0.0
     state = state._replace(
         epochs=_add(plan, state.epochs, epoch, block),
         harm=tuple(tuple(float(x) for x in edge) for edge in harm),

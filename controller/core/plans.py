@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from controller.core.cells import BaselineSums, EpochPlan, MetricPlan, StatisticsQuery
-from controller.core.counts import EDGE_QUANTILES
+from controller.core.counts import EDGE_QUANTILES, slower_bucket
 from controller.core.fold import Statistics
 from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
@@ -189,9 +189,7 @@ def quantile_bucket(buckets: Mapping[int, int], share: float) -> int:
 def judged(metric: Metric, at: int) -> tuple[int, int]:
     """The bucket of the champion's quantile, and the one a margin slower (milliseconds, or relative)."""
     margin = margin_of(metric)
-    usual = GAMMA**at
-    slower = usual * (1 + margin.value) if margin.relative else usual + 1000 * margin.value
-    return at, max(at + 1, round(math.log(slower) / math.log(GAMMA)))
+    return at, max(at + 1, slower_bucket(at, margin.value, margin.relative))
 
 
 def with_baselines(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
