@@ -10,6 +10,7 @@ from controller.errors import SpecError, UnderstudyError
 COMMANDS = {
     "approve": ("controller.cli.people", "approve", "Approve the step or the promotion that waits for it."),
     "abort": ("controller.cli.people", "abort", "Take all traffic back to the champion and end the rollout."),
+    "backtest": ("controller.cli.backtest", "backtest", "What the rule would have decided on a log."),
     "controller": ("controller.embedded.commands", "controller", "Run the controller alone, on a state directory."),
     "demo": ("controller.demo.commands", "demo", "Three rollouts on real flights, watched live."),
     "explain": ("controller.cli.explain", "explain", "Why the last decision was made, and what is missing."),

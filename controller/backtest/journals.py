@@ -1,0 +1,87 @@
+"""The journals of an embedded run, decided once more."""
+
+from pathlib import Path
+
+from controller.backtest.allocations import recorded
+from controller.backtest.player import Feed, Past, Player, Progressed
+from controller.backtest.result import Result
+from controller.edges.engine import ExposureRow, OutcomeRow, tailer
+from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
+from controller.errors import EdgeError, SpecError
+from controller.kinds import KINDS
+from controller.spec import ModelRollout
+from controller.status import RolloutStatus
+
+
+class _Read:
+    """All rows of an attempt in a directory of journals, and what is missing."""
+
+    def __init__(self, rollout: ModelRollout, attempt: int) -> None:
+        spec = rollout.spec
+        labels = any(KINDS[m.kind].family == "label" for m in spec.metrics)
+        self._pointer = Pointer(spec.prediction.json_pointer) if labels else None
+        self._segments = [s.name for s in spec.segments]
+        self._attempt = attempt
+        self.exposures: list[ExposureRow] = []
+        self.outcomes: list[OutcomeRow] = []
+        self.lost = 0
+        self.no_unit = 0
+
+    def journal(self, directory: Path, name: str, numbers: list[int]) -> None:
+        """Every line of one journal."""
+        place = tailer.Place()
+        while True:
+            lines, place = tailer.read(directory, name, numbers, place)
+            if not lines:
+                return
+            found = tailer.understand(lines, place)
+            place = found.place
+            self.lost += found.lost
+            self.no_unit += found.no_unit
+            rows = (exposure_row(e, self._segments, self._pointer) for e in found.exposures)
+            self.exposures += [row for row in rows if row.attempt <= self._attempt]
+            self.outcomes += [outcome_row(e) for e in found.outcomes]
+
+
+def replay_journals(
+    rollout: ModelRollout,
+    status: RolloutStatus,
+    journals: Path,
+    *,
+    tick: int | None = None,
+    stop_at_decision: bool = False,
+    progressed: Progressed | None = None,
+) -> Result:
+    """Decide again what the newest attempt of an embedded run decided.
+
+    ``status`` gives the epochs with their centring means and the frozen baselines, ``journals`` is the directory of
+    the router's journals, ``tick`` (µs) the time between two looks, by default the rollout's own. What people asked,
+    the breaker and aliases are not in a journal and take no part.
+
+    Raises SpecError where nothing was compared, EdgeError where a journal cannot be read.
+    """
+    if status.attempt is None:
+        raise SpecError(f"{rollout.metadata.name}: no attempt has begun, there is nothing to replay")
+    read = _Read(rollout, status.attempt.number)
+    try:
+        for name, numbers in tailer.files(journals).items():
+            read.journal(journals, name, numbers)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise EdgeError(f"{journals}: a journal cannot be read: {error}") from error
+    known = {e.number for e in status.epochs}
+    counted = [r.t for r in read.exposures if r.attempt == status.attempt.number and r.epoch in known]
+    if not counted:
+        raise SpecError(f"{journals}: holds no exposure of attempt {status.attempt.number}")
+    read.exposures.sort(key=lambda row: row.t)
+    read.outcomes.sort(key=lambda row: row.ingest_t)
+    past = Past(
+        rollout.metadata.name,
+        status.attempt.number,
+        recorded(rollout.spec, status, max(counted)),
+        Feed(read.exposures, lambda row: row.t),
+        Feed(read.outcomes, lambda row: row.ingest_t),
+        dict(status.baselines),
+        read.lost,
+        read.no_unit,
+    )
+    return Player(rollout.spec, past, tick or rollout.spec.decision.tick, progressed).play(stop_at_decision)
