@@ -14,8 +14,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # Passed on to pytest (`make test ARGS=tests/router`) and to the demo.
 ARGS ?=
 SEEDS ?= 200
+KILLS ?= 20
 
-.PHONY: help setup demo test check fmt gen sim error-rates lock clean
+.PHONY: help setup demo test check fmt gen sim error-rates kill-test lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ sim: $(READY) ## Simulated rollouts with faults (SEEDS=… how many)
 
 error-rates: $(READY) ## Measure the error rates of the whole rule (RUNS=3000 replications of each scenario)
 	@$(BIN)/python -m tests.error_rates --runs $(or $(RUNS),3000)
+
+kill-test: $(READY) ## Kill every process of a run, KILLS=… times each, and check what is left (an hour)
+	@$(BIN)/python -m tests.embedded.kill_test --kills $(KILLS) $(ARGS)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \
