@@ -44,6 +44,7 @@ from typing import NamedTuple
 
 from controller.core.evidence import Evidence, Verdict
 from controller.core.validity import Validity
+from controller.kinds import KINDS
 from controller.metric import Role
 from controller.spec import Mode, RolloutSpec
 from controller.status import Reason, Verb
@@ -128,10 +129,14 @@ def judging(evidence: Sequence[Evidence]) -> list[Evidence]:
 def harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tuple[Evidence, float]]:
     """Every harm test with the log e it must reach. Their alphas sum to at most ``rollbackAlpha``.
 
+    A mirror's tests are tests of their own beside those of the weights, so a plan with a mirror counts them as well.
     The k-th value of a protected segment to appear has the weight 1/(k(k+1)), so their number needs no bound.
     """
     protected = [s.name for s in spec.segments if s.protected]
-    tests = sum(m.role in (Role.GUARDRAIL, Role.SUCCESS) for m in spec.metrics)
+    harmful = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
+    paired = [m for m in harmful if KINDS[m.kind].family in ("label", "failures", "pair")]
+    mirrors = any(s.mirror is not None for s in spec.steps)
+    tests = len(harmful) + (len(paired) if mirrors else 0)
     whole = spec.decision.rollback_alpha * (1 - PROTECTED_SHARE if protected else 1) / tests
     said = [(e, -math.log(whole)) for e in judging(evidence)]
     rank: dict[str, int] = {}

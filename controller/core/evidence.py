@@ -8,12 +8,14 @@ import math
 from enum import StrEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from controller.core import sequential
 from controller.core.cells import OVERALL, MetricPlan
-from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolute, count_tests
+from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
 from controller.core.plans import GAMMA, metric_plan, quantile_bucket
-from controller.core.scores import PairFold, ScoreFold, pair_tests, score_tests
+from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, score_effect
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
@@ -36,9 +38,9 @@ class Evidence(NamedTuple):
 
     ``estimate``, ``se``, ``lower``, ``upper``, ``margin``, ``champion`` (the champion's value) in the metric's unit;
     infinite ``se`` where nothing is known. ``log_e_harm`` is the largest ever. ``units`` counts unit values
-    (champion, challenger). ``gate``: estimate + 2 se is not beyond the margin on the bad side. ``last``: the last
-    epoch's own estimate lies above −margin in the good direction (None without data there). ``due``: the current
-    epoch is old enough for this metric to have data.
+    (champion, challenger). ``gate``: estimate + 2 se is not beyond the margin on the bad side. ``last``: the own
+    estimate of the last epoch with data of both arms lies above −margin in the good direction (None without any).
+    ``due``: the current epoch is old enough for this metric to have data. ``note``: what is missing, or more to say.
     """
 
     metric: str
@@ -63,40 +65,61 @@ class Evidence(NamedTuple):
     note: str = ""
 
 
+class _Reading(NamedTuple):
+    """Evidence before the tests that are read of all metrics at once.
+
+    ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
+    interval; ``bets``: the running bets on non-inferiority of a counting kind.
+    """
+
+    evidence: Evidence
+    good: float = 0.0
+    tau: float = 0.0
+    shown: float = 0.0
+    bets: tuple[float, ...] | None = None
+
+
 def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> tuple[Evidence, ...]:
     """All evidence of the current state: the mirror's pairs in a mirror step, else everything of the weights.
 
-    Overall first, in the order of the spec; then the segments in the order in which their values appeared.
+    Overall first, in the order of the spec; then the segments in the order in which their values appeared. Values of
+    protected segments are there even without data, because their place says which alpha they have.
     """
     epoch = status.current_epoch
     paired = epoch is not None and epoch.kind == "mirror"
     source: dict[tuple[str, str], Fold] = dict(statistics.pairs if paired else statistics.folds)
-    said = []
+    protected = {s.name for s in spec.segments if s.protected}
+    metrics = [(m, metric_plan(spec, m, status.baselines.get(m.name))) for m in spec.metrics]
+    blanks = [_blank(spec, status, metric, plan, paired, now) for metric, plan in metrics]
+    found = []
     for segment in (OVERALL, *status.segment_values):
-        for metric in spec.metrics:
-            state = source.get((metric.name, segment))
-            if segment == OVERALL or state is not None:
-                said.append(_one(spec, status, metric, segment, state, paired, now))
-    return tuple(said)
+        always = segment == OVERALL or segment.partition("=")[0] in protected
+        for (_, plan), blank in zip(metrics, blanks, strict=True):
+            state = source.get((plan.name, segment))
+            if always or state is not None:
+                found.append(_one(plan, state, blank._replace(segment=segment)))
+    return _tested(found, spec.decision.promote_alpha)
 
 
-def _one(
-    spec: RolloutSpec, status: RolloutStatus, metric: Metric, segment: str, state: Fold | None, paired: bool, now: int
+def _blank(
+    spec: RolloutSpec, status: RolloutStatus, metric: Metric, plan: MetricPlan, paired: bool, now: int
 ) -> Evidence:
-    plan = metric_plan(spec, metric, status.baselines.get(metric.name))
-    due = _due(spec, status, plan, paired, now)
-    blank = Evidence(
-        metric.name, segment, metric.role, plan.family in ("failures", "latency"), paired,
-        0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0, 0.0, (0, 0), True, None, due, Verdict.NO_DATA,
+    service = plan.family in ("failures", "latency")
+    note = ONE_ARM if plan.frozen else "no baseline yet"
+    return Evidence(
+        metric.name, OVERALL, metric.role, service, paired, 0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0,
+        0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA, note,
     )  # fmt: skip
-    alpha = spec.decision.promote_alpha
+
+
+def _one(plan: MetricPlan, state: Fold | None, blank: Evidence) -> _Reading:
     if isinstance(state, PairFold):
-        return _paired(plan, state, blank, alpha)
+        return _paired(plan, state, blank)
     if isinstance(state, ScoreFold):
-        return _scored(plan, state, blank, alpha)
+        return _scored(plan, state, blank)
     if isinstance(state, CountFold):
-        return _counted(plan, state, blank, alpha)
-    return blank
+        return _counted(plan, state, blank)
+    return _Reading(blank)
 
 
 def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: bool, now: int) -> bool:
@@ -109,80 +132,93 @@ def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: boo
     return now - epoch.opened_at >= wait
 
 
-def _verdict(e: Evidence, alpha: float) -> Verdict:
-    if not any(e.units) or not math.isfinite(e.se):
-        proven = e.log_e_non_inferior >= -math.log(alpha)
-        return Verdict.NOT_WORSE if proven else (Verdict.INCONCLUSIVE if any(e.units) else Verdict.NO_DATA)
-    if e.log_e_superior >= -math.log(alpha):
+def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
+    """The evidence of ``found`` with its tests, intervals (95 %) and verdicts: one call for all metrics and segments.
+
+    The interval's mixture is wider than that of the tests: narrow early, and hardly wider late.
+    """
+    estimate = np.array([r.evidence.estimate for r in found])
+    se2 = np.square([r.evidence.se for r in found])
+    good, tau = np.array([r.good for r in found]), np.array([r.tau for r in found])
+    shown = np.array([r.shown for r in found])
+    margin = np.array([r.evidence.margin for r in found])
+    some = np.where(tau > 0, tau, 1.0)
+    proof = np.where(tau > 0, sequential.log_e_one_sided(good + margin, se2, some), 0.0)
+    superior = np.where(tau > 0, sequential.log_e_one_sided(good, se2, some), 0.0)
+    counted = [i for i, r in enumerate(found) if r.bets is not None]
+    if counted:
+        proof[counted] = sequential.log_mean_exp([r.bets for r in found if r.bets is not None])
+    known = np.where(shown > 0, se2, np.inf)
+    lower, upper = sequential.confidence_sequence(estimate, known, SHOWN_TAU * np.where(shown > 0, shown, 1.0), 0.05)
+    columns = (x.tolist() for x in (lower, upper, proof, superior))
+    return tuple(_judged(r.evidence, alpha, *figures) for r, *figures in zip(found, *columns, strict=True))
+
+
+def _judged(e: Evidence, alpha: float, lower: float, upper: float, proof: float, superior: float) -> Evidence:
+    if not all(e.units):
+        return e
+    better = 0.0 if e.paired else superior
+    e = e._replace(lower=lower, upper=upper, log_e_non_inferior=proof, log_e_superior=better)
+    return e._replace(verdict=_verdict(e, -math.log(alpha)))
+
+
+def _verdict(e: Evidence, needed: float) -> Verdict:
+    if e.log_e_superior >= needed:
         return Verdict.BETTER
-    if e.log_e_harm >= -math.log(alpha):
+    if e.log_e_harm >= needed:
         return Verdict.WORSE
-    return Verdict.NOT_WORSE if e.log_e_non_inferior >= -math.log(alpha) else Verdict.INCONCLUSIVE
+    return Verdict.NOT_WORSE if e.log_e_non_inferior >= needed else Verdict.INCONCLUSIVE
 
 
-def _interval(estimate: float, se: float, tau: float) -> tuple[float, float]:
-    """A 95 % confidence sequence. Its mixture is wider than that of the tests: narrow early, and hardly wider late."""
-    if not math.isfinite(se) or se <= 0 or tau <= 0:
-        return -math.inf, math.inf
-    low, high = sequential.confidence_sequence(estimate, se * se, SHOWN_TAU * tau, 0.05)
-    return float(low), float(high)
-
-
-def _gate(plan: MetricPlan, theta: float, se: float, margin: float) -> bool:
-    good = -theta if plan.decreasing else theta
+def _gate(good: float, se: float, margin: float) -> bool:
     return not math.isfinite(se) or good + 2 * se >= -margin
 
 
-def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, alpha: float) -> Evidence:
-    tests = score_tests(plan, state)
+def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence) -> _Reading:
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
-    se, k = math.sqrt(tests.se2), plan.scale
-    lower, upper = _interval(tests.theta / k, se / k, plan.tau / k)
-    last = state.epochs[-1]
-    only = None
-    if last.champion.x and last.challenger.x:
-        change = last.challenger.y / last.challenger.x - last.champion.y / last.champion.x
-        only = (-change if plan.decreasing else change) > -tests.margin
-    found = blank._replace(
-        estimate=tests.theta / k, se=se / k, lower=lower, upper=upper, margin=tests.margin / k,
-        champion=tests.champion_mean / k, log_e_harm=state.ever_harm, log_e_non_inferior=tests.non_inferior,
-        log_e_superior=tests.superior, units=units, gate=_gate(plan, tests.theta, se, tests.margin), last=only,
-        note="" if tests.guarded else "too few expected events yet",
-    )  # fmt: skip
-    return found._replace(verdict=_verdict(found, alpha))
+    effect = score_effect(plan, state)
+    last = None
+    for e in state.epochs:
+        if e.champion.x and e.challenger.x:
+            change = e.challenger.y / e.challenger.x - e.champion.y / e.champion.x
+            last = (-change if plan.decreasing else change) > -effect.margin
+    return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
 
 
-def _paired(plan: MetricPlan, state: PairFold, blank: Evidence, alpha: float) -> Evidence:
-    tests = pair_tests(plan, state)
-    se, k = math.sqrt(tests.se2), plan.scale
-    margin = plan.margin * abs(tests.champion_mean) if plan.margin_relative else plan.margin
+def _paired(plan: MetricPlan, state: PairFold, blank: Evidence) -> _Reading:
+    effect = pair_effect(plan, state)
+    blank = blank._replace(units=(state.units, state.units), log_e_harm=state.ever_harm)
     if plan.family == "failures":
-        margin = absolute(plan, plan.margin, plan.margin_relative)
-    lower, upper = _interval(tests.theta / k, se / k, (plan.tau or margin) / k)
+        return _of_effect(plan, effect, blank, effect.margin)._replace(tau=0.0)
+    return _of_effect(plan, effect, blank, plan.tau)
+
+
+def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) -> _Reading:
+    k, good = plan.scale, effect.good(plan)
+    se = math.sqrt(effect.se2)
     found = blank._replace(
-        estimate=tests.theta / k, se=se / k, lower=lower, upper=upper, margin=margin / k,
-        champion=tests.champion_mean / k, log_e_harm=state.ever_harm, log_e_non_inferior=tests.non_inferior,
-        units=(state.units, state.units), gate=_gate(plan, tests.theta, se, margin),
+        estimate=effect.theta / k, se=se / k, margin=effect.margin / k, champion=effect.champion_mean / k,
+        gate=_gate(good, se, effect.margin), note=effect.note,
     )  # fmt: skip
-    return found._replace(verdict=_verdict(found, alpha))
+    return _Reading(found, good / k, tau / k if effect.guarded else 0.0, tau / k)
 
 
-def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, alpha: float) -> Evidence:
-    tests = count_tests(plan, state)
+def _counted(plan: MetricPlan, state: CountFold, blank: Evidence) -> _Reading:
     theta, se, rate = _rates(state.epochs)
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     latency = plan.family == "latency"
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
-    lower, upper = _interval(theta, se, margin)
-    last_theta, _, _ = _rates(state.epochs[-1:])
-    both = bool(state.epochs and state.epochs[-1].champion.units and state.epochs[-1].challenger.units)
+    last = None
+    for e in state.epochs:
+        if e.champion.units and e.challenger.units:
+            last = _rates((e,))[0] < margin
     found = blank._replace(
-        estimate=theta, se=se, lower=lower, upper=upper, margin=margin, champion=rate,
-        log_e_harm=state.ever_harm, log_e_non_inferior=tests.non_inferior, units=units,
-        gate=theta - 2 * se <= margin if math.isfinite(se) else True,
-        last=(last_theta < margin) if both else None, note=_slowness(plan, state) if latency else "",
+        estimate=theta, se=se, margin=margin, champion=rate, log_e_harm=state.ever_harm, units=units,
+        gate=_gate(-theta, se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
-    return found._replace(verdict=_verdict(found, alpha))
+    if latency and all(units):
+        found = found._replace(note=_slowness(plan, state))
+    return _Reading(found, -theta, 0.0, margin, state.bets)
 
 
 def _rates(epochs: tuple[EpochCountSums, ...]) -> tuple[float, float, float]:

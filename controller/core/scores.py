@@ -13,11 +13,15 @@ from typing import NamedTuple
 
 from controller.core import sequential
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell, ScoreCell
+from controller.core.counts import absolute
 
 TAU_FACTORS = (1.0, 4.0, 16.0)
 EXPECTED_EVENTS = 30
 EXPECTED_NONZERO = 100
 LEAST_UNITS = 30
+ONE_ARM = "no units of both arms yet"
+NO_SPREAD = "the values do not vary, which proves nothing"
+TOO_FEW = "too few expected events yet"
 
 
 class ArmSums(NamedTuple):
@@ -73,6 +77,25 @@ class PairFold(NamedTuple):
     last_epoch: int = -1
 
 
+class Effect(NamedTuple):
+    """θ (challenger − champion, integer units), its variance, and what to hold it against.
+
+    ``guarded``: there is enough for tests; else ``note`` says what is missing, and the variance may be infinite.
+    """
+
+    theta: float = 0.0
+    se2: float = math.inf
+    champion_mean: float = 0.0
+    margin: float = 0.0
+    harm_margin: float = 0.0
+    guarded: bool = False
+    note: str = ""
+
+    def good(self, plan: MetricPlan) -> float:
+        """θ in the good direction."""
+        return -self.theta if plan.decreasing else self.theta
+
+
 class ScoreTests(NamedTuple):
     """The score e-process read now: effect θ (challenger − champion, integer units), its variance, log e-values."""
 
@@ -86,17 +109,18 @@ class ScoreTests(NamedTuple):
     superior: float
 
 
-def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
+def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     """θ = S/H with S = Σ (A−π)(y − m x), H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
 
-    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights). Without any pair of arms
-    θ is 0 with infinite variance.
+    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights). Without units of both
+    arms, or where nothing varies, θ is 0 with infinite variance.
     """
-    s = h = v_emp = v_pred = 0
-    reference = 0
+    s = h = v_emp = v_pred = reference = 0
+    x_a = x_b = 0
     for e in state.epochs:
         pi, co = e.pi_ppm, PPM - e.pi_ppm
         a, b = e.champion, e.challenger
+        x_a, x_b = x_a + a.x, x_b + b.x
         s += co * (b.y - e.mean * b.x) - pi * (a.y - e.mean * a.x)
         h += pi * co * (a.x + b.x)
         q_a = a.yy - 2 * e.mean * a.xy + e.mean * e.mean * a.xx
@@ -104,28 +128,42 @@ def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
         v_emp += co * co * q_b + pi * pi * q_a
         v_pred += pi * co * (q_a + q_b)
         reference += pi * co * a.y * (a.x + b.x) // a.x if a.x else 0
-    variance = max(state.clustered, v_emp, v_pred)
-    if h == 0 or variance <= 0:
-        return ScoreTests(0.0, math.inf, 0.0, 0.0, False, 0.0, 0.0, 0.0)
-    theta, se2 = s * PPM / h, variance * PPM * PPM / (h * h)
+    if x_a == 0 or x_b == 0:
+        return Effect(note=ONE_ARM)
     champion_mean = reference / h
     margin = plan.margin * abs(champion_mean) if plan.margin_relative else plan.margin
     harm_margin = plan.harm_margin * abs(champion_mean) if plan.harm_relative else plan.harm_margin
+    variance = max(state.clustered, v_emp, v_pred)
+    if variance <= 0:
+        return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)
-    if not guarded or plan.tau <= 0:
-        return ScoreTests(theta, se2, champion_mean, margin, guarded, 0.0, 0.0, 0.0)
-    good = -theta if plan.decreasing else theta
-    taus = [f * plan.tau for f in TAU_FACTORS]
-    return ScoreTests(
-        theta,
-        se2,
-        champion_mean,
-        margin,
-        guarded,
-        sequential.log_e_one_sided_mixture(-good - harm_margin, se2, taus),
-        float(sequential.log_e_one_sided(good + margin, se2, plan.tau)),
-        float(sequential.log_e_one_sided(good, se2, plan.tau)),
+    return Effect(
+        theta=s * PPM / h,
+        se2=variance * PPM * PPM / (h * h),
+        champion_mean=champion_mean,
+        margin=margin,
+        harm_margin=harm_margin,
+        guarded=guarded,
+        note="" if guarded else TOO_FEW,
     )
+
+
+def log_e_harm(plan: MetricPlan, effect: Effect) -> float:
+    """Log e-value of harm beyond the harm margin, mixed over τ; 0 where the guards allow no test."""
+    if not effect.guarded or plan.tau <= 0:
+        return 0.0
+    taus = [f * plan.tau for f in TAU_FACTORS]
+    return sequential.log_e_one_sided_mixture(-effect.good(plan) - effect.harm_margin, effect.se2, taus)
+
+
+def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
+    """All tests of one effect; ``evidence`` reads those of many metrics at once."""
+    e = score_effect(plan, state)
+    proof = superior = 0.0
+    if e.guarded and plan.tau > 0:
+        proof = float(sequential.log_e_one_sided(e.good(plan) + e.margin, e.se2, plan.tau))
+        superior = float(sequential.log_e_one_sided(e.good(plan), e.se2, plan.tau))
+    return ScoreTests(e.theta, e.se2, e.champion_mean, e.margin, e.guarded, log_e_harm(plan, e), proof, superior)
 
 
 def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
@@ -165,39 +203,36 @@ def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Bloc
         last_block=block.block,
         last_epoch=block.epoch,
     )
-    harm = score_tests(plan, state).harm
+    harm = log_e_harm(plan, score_effect(plan, state))
     return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state
 
 
-class PairTests(NamedTuple):
-    """The paired tests read now: mean difference per row (integer units), its variance, log e-values."""
-
-    theta: float
-    se2: float
-    champion_mean: float
-    harm: float
-    non_inferior: float
-
-
-def pair_tests(plan: MetricPlan, state: PairFold) -> PairTests:
-    """Label kinds: θ = ΣD/n, V = max(clustered, per block). Failures: discordant units, share against one half."""
+def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
+    """The mirror's effect per row (label kinds: θ = ΣD/n, V = max(clustered, per block)) or per unit (failures)."""
     if plan.family == "failures":
-        theta = (state.worse - state.better) / state.units if state.units else 0.0
-        se2 = (state.worse + state.better) / state.units**2 if state.units else math.inf
-        harm = float(sequential.log_e_discordant(state.worse, state.better))
-        return PairTests(theta, se2 or math.inf, 0.0, harm, 0.0)
-    variance = max(state.clustered, state.dd)
-    if state.x == 0 or variance <= 0:
-        mean = state.champion_y / state.x if state.x else 0.0
-        return PairTests(0.0 if state.x == 0 else state.d / state.x, math.inf, mean, 0.0, 0.0)
-    theta, se2, mean = state.d / state.x, variance / state.x**2, state.champion_y / state.x
-    if state.units < LEAST_UNITS or plan.tau <= 0:
-        return PairTests(theta, se2, mean, 0.0, 0.0)
+        margin = absolute(plan, plan.margin, plan.margin_relative)
+        if state.units == 0:
+            return Effect(margin=margin, note=ONE_ARM)
+        theta, discordant = (state.worse - state.better) / state.units, state.worse + state.better
+        note = "" if discordant else NO_SPREAD
+        return Effect(theta, discordant / state.units**2 or math.inf, 0.0, margin, 0.0, discordant > 0, note)
+    if state.x == 0:
+        return Effect(note=ONE_ARM)
+    theta, mean = state.d / state.x, state.champion_y / state.x
     margin = plan.margin * abs(mean) if plan.margin_relative else plan.margin
     beyond = plan.harm_margin * abs(mean) if plan.harm_relative else plan.harm_margin
-    good = -theta if plan.decreasing else theta
-    harm = sequential.log_e_one_sided_mixture(-good - beyond, se2, [f * plan.tau for f in TAU_FACTORS])
-    return PairTests(theta, se2, mean, harm, float(sequential.log_e_one_sided(good + margin, se2, plan.tau)))
+    variance = max(state.clustered, state.dd)
+    if variance <= 0:
+        return Effect(theta, math.inf, mean, margin, beyond, False, NO_SPREAD)
+    guarded = state.units >= LEAST_UNITS
+    return Effect(theta, variance / state.x**2, mean, margin, beyond, guarded, "" if guarded else TOO_FEW)
+
+
+def pair_harm(plan: MetricPlan, state: PairFold) -> float:
+    """Log e-value of harm: for failures the challenger's share of the discordant units against one half."""
+    if plan.family == "failures":
+        return float(sequential.log_e_discordant(state.worse, state.better))
+    return log_e_harm(plan, pair_effect(plan, state))
 
 
 def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
@@ -218,5 +253,5 @@ def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
         state = state._replace(
             units=state.units + c2.units, worse=state.worse + c2.worse, better=state.better + c2.better
         )
-    harm = pair_tests(plan, state).harm
+    harm = pair_harm(plan, state)
     return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state

@@ -247,8 +247,7 @@ def quantile_from_buckets(counts: Mapping[int, int], q: float) -> int:
     """
     require("q", "above 0 and at most 1", 0 < q <= 1)
     require("counts", "not negative, and not all zero", all(n >= 0 for n in counts.values()) and any(counts.values()))
-    share = Fraction(str(float(q)))
-    needed = share * sum(int(n) for n in counts.values())
+    needed = math.ceil(Fraction(str(float(q))) * sum(int(n) for n in counts.values()))
     seen = 0
     for index in sorted(counts):
         seen += int(counts[index])
