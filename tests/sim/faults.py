@@ -26,6 +26,7 @@ class Fault(StrEnum):
     RESTART = "restart"  # a router's worker dies and comes back
     SLOW = "slow"  # tables take long to reach the workers
     UNREACHABLE = "unreachable"  # a router cannot be reached
+    REGISTRY_AWAY = "registry-away"  # the registry answers nobody for a while
     SERVER_DOWN = "server-down"  # the challenger's server does not answer its health check
 
 
@@ -38,12 +39,15 @@ class CrashNow(BaseException):
 
 
 class Faults:
-    """The faults of one run. ``fired`` counts what really happened; after ``heal`` nothing happens any more."""
+    """The faults of one run: some of all kinds, or every one of those that were chosen.
+
+    ``fired`` counts what really happened; after ``heal`` nothing happens any more.
+    """
 
     def __init__(self, rng: random.Random, allowed: frozenset[Fault]) -> None:
         quiet = rng.random() < QUIET
-        drawn = {fault for fault in Fault if rng.random() < SHARE}
-        self.kinds = frozenset() if quiet else frozenset(drawn & allowed)
+        drawn = frozenset(fault for fault in Fault if rng.random() < SHARE)
+        self.kinds = allowed if allowed != frozenset(Fault) else frozenset() if quiet else drawn
         self.fired: Counter[Fault] = Counter()
         self._rng = rng
         self._healed = False

@@ -10,6 +10,12 @@ MODEL = "m"
 SECOND = 1_000_000
 
 
+TRUTHS = {
+    "same": 8.0, "better": 3.0, "fewer-clicks": 2.0, "no-clicks": 1.5, "errors": 1.5, "dead": 1.5, "slow": 1.5,
+    "blunt": 1.5, "lopsided": 1.5,
+}  # fmt: skip
+
+
 class Behaviour(NamedTuple):
     """How a model serves: chance of an error, of a click, sharpness of its scores, median latency in µs."""
 
@@ -33,13 +39,14 @@ class Truth(NamedTuple):
         return self.challenger.error >= 1.0
 
 
-def draw_truth(rng: random.Random) -> Truth:
-    """Equal, better, harm of several kinds and sizes, dead, without any click, or with a broken split."""
+def draw_truth(rng: random.Random, name: str | None = None) -> Truth:
+    """Equal, better, harm of several kinds and sizes, dead, without any click, or with a broken split.
+
+    ``name`` picks one of ``TRUTHS``.
+    """
     a = Behaviour(rng.choice((0.0, 0.0, 0.01)), rng.uniform(0.3, 0.6), rng.uniform(0.5, 0.8), 20_000)
-    name = rng.choices(
-        ("same", "better", "fewer-clicks", "no-clicks", "errors", "dead", "slow", "blunt", "lopsided"),
-        weights=(8, 3, 2, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5),
-    )[0]
+    drawn = rng.choices(list(TRUTHS), weights=list(TRUTHS.values()))[0]
+    name = name or drawn
     size = rng.choice((0.15, 0.3, 0.6))
     b = {
         "same": a,

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from controller.errors import EdgeError
@@ -37,22 +38,23 @@ class Result(NamedTuple):
 class Run:
     """World, people, checkers, and a controller that may die at any call."""
 
-    def __init__(self, seed: int, allowed: frozenset[Fault]) -> None:
+    def __init__(self, seed: int, allowed: frozenset[Fault], truth: str | None = None) -> None:
         self.seed = seed
         rng = random.Random(seed)
-        self.world = World(rng, allowed)
+        self.world = World(rng, allowed, truth)
         self.people = People(self.world)
         self.safety = Safety(self.world, self.people)
         self._loop = Wires(self.world, self.safety).loop()
         self.ticks = 0
 
-    def play(self) -> None:
-        """From the first tick to rest. Raises Violation."""
+    def play(self, watch: Callable[[], None] = lambda: None) -> None:
+        """From the first tick to rest; ``watch`` is called after every tick. Raises Violation."""
         world = self.world
         heal_at = START + world.rng.randint(40, 200) * SECOND
         rest = 0
         while rest < REST_TICKS:
             self._step()
+            watch()
             ended = liveness.settled(world.status)
             if not world.faults.healed and (world.true >= heal_at or (ended and world.rng.random() < 0.1)):
                 world.heal()
@@ -82,15 +84,15 @@ class Run:
             pass
         else:
             safety.end_tick(wake_at)
-            wait = min(max(wake_at - world.now, tick // 2), 4 * tick)
+            wait = min(wake_at - world.now, 4 * tick)
         safety.look()
-        world.pass_time(max(wait + world.rng.randint(0, tick // 10), 1000))
+        world.pass_time(max(wait, tick // 20) + world.rng.randint(0, tick // 10))
         safety.look()
 
 
-def play(seed: int, allowed: frozenset[Fault] = FAULTS) -> Result:
-    """Simulate the rollout of ``seed`` with the faults in ``allowed``."""
-    run = Run(seed, allowed)
+def play(seed: int, allowed: frozenset[Fault] = FAULTS, truth: str | None = None) -> Result:
+    """Simulate the rollout of ``seed`` with the faults in ``allowed``, and with that truth if one is named."""
+    run = Run(seed, allowed, truth)
     rule = text = ""
     try:
         run.play()

@@ -7,13 +7,14 @@ from controller.core import validity
 from controller.core.fold import Fold, Statistics
 from controller.core.record import Record, digest
 from controller.edges.memory.registry import CONTROLLER
+from controller.kinds import KINDS
 from controller.metric import Role
 from controller.ports import ResolvedVersion, Stored
 from controller.spec import RolloutSpec
 from controller.status import Notice, Progress, Reason, RolloutStatus, Verb
 from router.assignment import POINTS
 from router.table import RouteTable
-from tests.sim.people import People
+from tests.sim.people import PERSON, People
 from tests.sim.plan import KEY, MODEL
 from tests.sim.world import World
 
@@ -42,7 +43,9 @@ def harm_proven(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics
         return None
     judging = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
     share = 0.75 if any(s.protected for s in spec.segments) else 1.0
-    needed = -math.log(spec.decision.rollback_alpha * share / len(judging))
+    mirrors = any(s.mirror is not None for s in spec.steps)
+    paired = [m for m in judging if KINDS[m.kind].family in ("label", "failures")] if mirrors else []
+    needed = -math.log(spec.decision.rollback_alpha * share / (len(judging) + len(paired)))
     folds: dict[tuple[str, str], Fold] = dict(statistics.pairs if epoch.kind == "mirror" else statistics.folds)
     for metric in judging:
         state = folds.get((metric.name, ""))
@@ -163,10 +166,10 @@ class Safety:
         self.last_commit = self.world.true
 
     def _ordered(self, before: RolloutStatus, after: RolloutStatus, record: Record | None) -> None:
-        if after.clock < before.clock or after.decided_at < before.decided_at:
-            broken("monotone-clock", f"from {before.clock} to {after.clock}")
         if after.sequence != before.sequence + (record is not None):
             broken("sequence", f"from {before.sequence} to {after.sequence}, record: {record is not None}")
+        if after.clock < before.clock or after.decided_at < before.decided_at:
+            broken("monotone-clock", f"from {before.clock} to {after.clock}")
         decided = ("progress", "step", "decision", "reason", "attempt", "alias_moves", "paused")
         if record is None and any(getattr(before, f) != getattr(after, f) for f in decided):
             broken("recorded", f"{before.progress} → {after.progress} without a record")
@@ -323,12 +326,18 @@ class Safety:
         if attempt is None or status.progress not in LIVE:
             self.strange = 0
             return
-        moves = {m.alias: m for m in status.alias_moves}
+        up = status.progress is Progress.HOLDBACK
+        ours = {m.alias: m.version for m in status.alias_moves}
         foreign = False
-        for alias, pinned in (("champion", attempt.champion), ("challenger", attempt.challenger)):
-            move, named = moves.get(alias), registry.alias(MODEL, alias)
-            allowed = {move.was, move.version} if move else {pinned}
-            foreign |= named not in allowed and self.resolved_now.get(alias, "unread") == named
+        for alias, pinned, promoted in (
+            ("champion", attempt.champion, attempt.challenger),
+            ("challenger", attempt.challenger, None),
+        ):
+            named = registry.alias(MODEL, alias)
+            last = next((m for m in reversed(registry.moves) if m.alias == alias), None)
+            wanted = {promoted} if up else {pinned, ours.get(alias, pinned)}
+            theirs = last is not None and last.who == PERSON and named not in wanted
+            foreign |= theirs and self.resolved_now.get(alias, "unread") == named
         self.strange = self.strange + 1 if foreign else 0
         if self.strange > STRANGE_LIMIT:
             broken("alias-moved", f"a person moved an alias and the rollout is {status.progress}")

@@ -41,6 +41,8 @@ class Wires:
         if faults.fires(Fault.FAIL_BEFORE, FAILS):
             self.safety.failed(name, done=False)
             raise EdgeError(f"{name}: did nothing")
+        if name.startswith("registry.") and self.world.true < self.world.registry_away_until:
+            raise EdgeError(f"{name}: the registry is away")
         result = act()
         if stale is not None:
             result = self._stale(name, result, stale)

@@ -29,17 +29,18 @@ LONGEST_JUMP = 25
 class World:
     """One run's world, drawn from its seed."""
 
-    def __init__(self, rng: random.Random, allowed: frozenset[Fault]) -> None:
+    def __init__(self, rng: random.Random, allowed: frozenset[Fault], truth: str | None = None) -> None:
+        """``truth``: the name of the one to draw; None: any."""
         self.rng = rng
         self.true, self.offset = START, 0
-        self.truth = draw_truth(rng)
+        self.truth = draw_truth(rng, truth)
         self.same_version = self.truth.name == "same" and rng.random() < 0.12
         rollout = draw_rollout(rng, self.same_version)
         self.faults = Faults(rng, allowed)
         self.store = MemoryStore()
         self.store.put(rollout, uid=f"uid-{rng.randrange(10**6)}")
         self.source = MemorySource()
-        self.traffic = MemoryTraffic(routers=rng.choice((1, 1, 2)), workers=rng.choice((1, 2)))
+        self.traffic = MemoryTraffic(routers=rng.choice((1, 2)), workers=rng.choice((1, 2)))
         self.workloads = MemoryWorkloads(start=rng.choice((0, 3 * SECOND)))
         self.registry = MemoryRegistry()
         self.registry.register(MODEL, VERSIONS)
@@ -55,6 +56,7 @@ class World:
         self.jumped = 0  # µs by which the controller's clock has lied, in sum
         self.backward = 0  # µs that it jumped back, in sum
         self.edits = 0
+        self.registry_away_until = 0
         self._unreachable_until = self._down_until = 0
         # The champion serves already; the challenger's server has yet to start.
         self.workloads.advance(self.true - 60 * SECOND)
@@ -89,26 +91,32 @@ class World:
         """No more faults; what was broken works again."""
         self.faults.heal()
         self.answers.clear()
-        self.traffic.lag = 0
+        self.registry_away_until = 0
         self.workloads.servers["challenger"].broken = False
         for router in self.traffic.routers:
             router.reachable = True
+            for worker in router.workers:
+                worker.lag = 0
+                worker.waiting = [(self.true, table) for _, table in worker.waiting]
 
     def _mishaps(self) -> None:
         faults, rng = self.faults, self.rng
         router = rng.choice(self.traffic.routers)
         if faults.fires(Fault.RESTART, 0.012):
             router.restart(rng.randrange(len(router.workers)), self.true + rng.choice((0, 1, 3)) * SECOND)
-        if faults.fires(Fault.SLOW, 0.02):
-            self.traffic.lag = rng.choice((1, 4, 14)) * SECOND
-        elif rng.random() < 0.1:
-            self.traffic.lag = 0
-        if faults.fires(Fault.UNREACHABLE, 0.01):
+        worker = rng.choice(router.workers)
+        if faults.fires(Fault.SLOW, 0.03):
+            worker.lag = rng.choice((1, 4, 14, 40)) * SECOND
+        elif rng.random() < 0.03:
+            worker.lag = 0
+        if faults.fires(Fault.UNREACHABLE, 0.015):
             router.reachable = False
-            self._unreachable_until = self.true + rng.choice((2, 6, 15)) * SECOND
+            self._unreachable_until = self.true + rng.choice((2, 6, 15, 30)) * SECOND
         if self.true >= self._unreachable_until:
             for each in self.traffic.routers:
                 each.reachable = True
+        if faults.fires(Fault.REGISTRY_AWAY, 0.02):
+            self.registry_away_until = self.true + rng.choice((2, 5, 20)) * SECOND
         if faults.fires(Fault.SERVER_DOWN, 0.01):
             self._down_until = self.true + rng.choice((3, 10)) * SECOND
         self.workloads.servers["challenger"].broken = self.true < self._down_until and not faults.healed

@@ -8,12 +8,14 @@ from router.table import RouterState, RouteTable, WorkerState
 
 
 class MemoryWorker:
-    """One worker process of a router. ``waiting``: tables on their way, each with the time (µs) it arrives."""
+    """One worker process of a router. ``waiting``: tables on their way, each with the time (µs) it arrives; ``lag``
+    (µs): how long they take."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.table: RouteTable | None = None
         self.waiting: list[tuple[int, RouteTable]] = []
+        self.lag = 0
         self.breaker: Literal["closed", "open", "half-open"] = "closed"
         self.breaker_open_ms = 0
 
@@ -42,16 +44,16 @@ class MemoryRouter:
         self.workers = [MemoryWorker(f"{name}-w{i}") for i in range(workers)]
         self.reachable = True
 
-    def take(self, table: RouteTable, at: int) -> None:
-        """Hold ``table`` and hand it to the workers, who have it at ``at``. Conflict where it is older than the one
-        held, or of the same generation with another content."""
+    def take(self, table: RouteTable, now: int) -> None:
+        """Hold ``table`` and hand it to the workers. Conflict where it is older than the one held, or of the same
+        generation with another content."""
         if self.table is not None and table.generation <= self.table.generation:
             if table == self.table:
                 return
             raise Conflict(f"router {self.name} holds generation {self.table.generation}, not {table.generation}")
         self.table = table
         for worker in self.workers:
-            worker.waiting.append((at, table))
+            worker.waiting.append((now + worker.lag, table))
 
     def restart(self, index: int, at: int) -> None:
         """Worker ``index`` dies; its successor gets the table held before it serves, and confirms it at ``at``."""
@@ -67,12 +69,11 @@ class MemoryRouter:
 
 
 class MemoryTraffic:
-    """``TrafficProvider`` over routers in memory. ``lag`` (µs): from a table's arrival to its use; 0: at once."""
+    """``TrafficProvider`` over routers in memory."""
 
     def __init__(self, routers: int = 1, workers: int = 1) -> None:
         self.routers = [MemoryRouter(f"r{i}", workers) for i in range(routers)]
         self.now = 0
-        self.lag = 0
 
     def advance(self, now: int) -> None:
         """It is ``now`` (µs): workers take over what has arrived."""
@@ -101,7 +102,7 @@ class MemoryTraffic:
         if not router.reachable:
             return f"router {router.name} does not answer"
         try:
-            router.take(table, self.now + self.lag)
+            router.take(table, self.now)
         except Conflict as error:
             return str(error)
         return ""
