@@ -20,7 +20,7 @@ from controller.specfile import unsupported
 
 ATTEMPT, BEFORE = 1, 0
 DEFAULT_TICK = 60 * SECOND
-MOST_TICKS = 2_000
+MOST_TICKS = 1_000
 _CHUNK = 10_000
 _COLUMN = {"label": "prediction", "failures": "status", "latency": "latency_ms"}
 Warned = Callable[[str], None]

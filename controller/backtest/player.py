@@ -75,7 +75,9 @@ class Player:
         self._decisions: list[Decided] = []
         self._ended: tuple[End, Decided] | None = None
         self._evidence: tuple[Evidence, ...] = ()
-        self._step_since = past.allocations.begin
+        begin, last = past.allocations.begin, past.allocations.last
+        self._step_since = begin
+        self._end = begin + ((last - begin) // tick + 1) * tick
         self._status = self._beginning()
         self._engine.adopt(self._query())
         self._engine.count(lost=past.lost, no_unit=past.no_unit)
@@ -136,16 +138,16 @@ class Player:
 
     def _times(self) -> Iterator[int]:
         """When to look: at every change of allocation, every tick, and until the last window is closed."""
-        changes = [c.t for c in self._past.allocations.changes]
-        end, horizon = self._past.allocations.last + 1, self._horizon()
-        now, left = changes[0], changes
-        tail = max(self._tick, (horizon - end) // TAIL_TICKS)
+        left = [c.t for c in self._past.allocations.changes]
+        horizon = self._horizon()
+        now = begin = left[0]
+        # A whole number of ticks, so that all looks lie on one grid from the beginning.
+        tail = max(1, (horizon - self._end) // TAIL_TICKS // self._tick) * self._tick
         yield now
         while now < horizon:
             left = [t for t in left if t > now] if left and left[0] <= now else left
-            step = min(self._fine() or self._tick, self._tick) if now < end else (self._fine() or tail)
-            # Never over the end: up to there time counts as time in the step.
-            now = min([now + step, horizon, *left[:1], *([end] if now < end else [])])
+            step = min(self._fine() or self._tick, self._tick) if now < self._end else (self._fine() or tail)
+            now = min([begin + ((now - begin) // step + 1) * step, horizon, *left[:1]])
             yield now
 
     def _fine(self) -> int:
@@ -192,8 +194,8 @@ class Player:
         self._status = status.model_copy(update={"epochs": epochs, "epoch": number, "step": change.step})
 
     def _decide(self, t: int, statistics: Statistics) -> None:
-        """One tick of the rule. Time counts up to the last exposure; what follows only waits for outcomes."""
-        counted = min(t, self._past.allocations.last + 1)
+        """One tick of the rule. Time counts until the tick after the last exposure; then only outcomes are awaited."""
+        counted = min(t, self._end)
         before = self._status.model_copy(
             update={
                 "clock": t,

@@ -66,7 +66,7 @@ def backtest(spec: Path | None, expect: str | None, output: str, **given: Any) -
     weight (percent); beside them segment, request_id, prediction, latency_ms, status and control as the metrics need
     them. A column control marks the champion units that are the reserved control; without it all of them are.
 
-    The logged weights go on whatever is decided. One look a minute is the default, or fewer in a log of more than 33
+    The logged weights go on whatever is decided. One look a minute is the default, or fewer in a log of more than 16
     hours. Exit code 0 whatever the result is, unless --expect says which it has to be.
     """
     how = {"tick": given["tick"], "stop_at_decision": given["stop_at_decision"], "progressed": _Progress()}
