@@ -12,11 +12,24 @@ LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
+_MINTED = b"Set-Cookie: %b=%b; Max-Age=31536000; Path=/; HttpOnly; SameSite=Lax\r\n"
 
 
 def status_line(status: int) -> bytes:
     """First line of an answer; the router names the status itself."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def own_fields(request_id: bytes, close: bool, http10: bool, cookie: bytes | None, minted: bytes | None) -> bytes:
+    """The router's own fields of an answer; with ``minted``, the client's unit from now on."""
+    own = b"X-Request-Id: %b\r\n" % request_id
+    if close:
+        own += CLOSE
+    elif http10:
+        own += KEEP_ALIVE
+    if minted is not None and cookie is not None:
+        own += _MINTED % (cookie, minted)
+    return own
 
 
 def whole(response: Response, body: bytes, *, own: bytes, to_head: bool) -> bytes:

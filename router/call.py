@@ -110,6 +110,15 @@ class Call:
     def crowded(self) -> None:
         """No more of a streamed request may be sent for now."""
 
+    def answer_whole(self, response: Response, body: bytes) -> None:
+        """An answer that came in one piece."""
+        self.answer_head(response)
+        if body:
+            self.answer_body(body)
+        # It may have been too much already.
+        if self.connection is not None:
+            self.answer_end()
+
     def answer_head(self, response: Response) -> None:
         """The head of the answer."""
         self.response = response

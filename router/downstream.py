@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from router import answers, outgoing
 from router.errors import Refused
 from router.exchange import Exchange
-from router.framing import ChunkedBody
+from router.framing import ChunkedBody, CountedBody
 from router.heads import Request, read_request
 
 if TYPE_CHECKING:
@@ -38,13 +38,12 @@ class Client(asyncio.Protocol):
         "__weakref__",
         "_ahead",
         "_at",
+        "_body",
         "_budget",
-        "_chunked",
         "_crowded",
         "_ended",
         "_exchange",
         "_forwarding",
-        "_left",
         "_partial",
         "_peer",
         "_pieces",
@@ -67,8 +66,7 @@ class Client(asyncio.Protocol):
         self._partial = False
         self._request: Request | None = None
         self._pieces: list[bytes] = []
-        self._chunked: ChunkedBody | None = None
-        self._left = 0
+        self._body: ChunkedBody | CountedBody = CountedBody(0)
         self._taken = 0
         self._budget = 0
         self._exchange: Exchange | None = None
@@ -83,6 +81,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.max_size = 65536  # type: ignore[attr-defined]
         plane = self._plane
         plane.counters.connections += 1
         peer = transport.get_extra_info("peername")
@@ -189,22 +188,24 @@ class Client(asyncio.Protocol):
             self._no_table()
             return
         if not rest and b"expect" in request.fields and not request.http10:
-            self.transport.write(answers.CONTINUE)
+            self.write(answers.CONTINUE)
         self._at = _BODY
         self._pieces = []
-        self._left = request.length
-        self._chunked = ChunkedBody() if request.length < 0 else None
+        self._body = ChunkedBody() if request.length < 0 else CountedBody(request.length)
         self._taken = 0
         self._partial = False
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
         try:
-            data, done = self._unframed(data)
+            data = self._body.feed(data)
         except Refused as refused:
             self._break_body(refused)
             return
         plane = self._plane
+        done = self._body.done
+        if done:
+            self._ahead = self._body.rest
         self._taken += len(data)
         if self._taken > plane.config.max_body_bytes:
             self._break_body(Refused(413, f"the body of a request may have {plane.config.max_body_bytes} bytes"))
@@ -219,20 +220,6 @@ class Client(asyncio.Protocol):
             self._exchange.request_part(data, done)
         else:
             self._hold(data, done)
-
-    def _unframed(self, data: bytes) -> tuple[bytes, bool]:
-        """What is body in the data, and whether it ends there; the rest is kept for the next request."""
-        if self._chunked is not None:
-            data = self._chunked.feed(data)
-            if self._chunked.done:
-                self._ahead = self._chunked.rest
-            return data, self._chunked.done
-        left = self._left
-        if len(data) > left:
-            self._ahead = data[left:]
-            data = data[:left]
-        self._left = left - len(data)
-        return data, self._left == 0
 
     def _hold(self, data: bytes, done: bool) -> None:
         """Keep a part of a body; begin where that was the last one, or where there is more than is to be held."""
@@ -293,7 +280,7 @@ class Client(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer at hand."""
-        self.transport.write(data)
+        self._plane.outbox.write(self.transport, data)
 
     def stop_upload(self) -> None:
         """Read no more of the body for now."""
@@ -349,6 +336,7 @@ class Client(asyncio.Protocol):
 
     def break_off(self) -> None:
         """End the connection in the middle of an answer, so that the client sees that it is not complete."""
+        self._plane.outbox.flush()
         self.transport.abort()
 
     def refuse(self, status: int, why: str) -> None:
@@ -358,7 +346,7 @@ class Client(asyncio.Protocol):
         own = answers.CLOSE
         if status == 503:
             own += b"Retry-After: %d\r\n" % plane.config.retry_after_s
-        self.transport.write(answers.spoken(status, why, own=own))
+        self.write(answers.spoken(status, why, own=own))
         self._linger()
 
     def _close(self) -> None:
@@ -366,8 +354,7 @@ class Client(asyncio.Protocol):
             # Closing with bytes unread would reset the connection, and the answer could be lost on its way.
             self._linger()
         else:
-            self._at = _LINGER
-            self.transport.close()
+            self.cut()
 
     def _linger(self) -> None:
         self._at = _LINGER
@@ -375,6 +362,7 @@ class Client(asyncio.Protocol):
         self._ahead = b""
         self._pieces = []
         self._give_back()
+        self._plane.outbox.flush()
         if self._ended or self.transport.is_closing():
             self.transport.close()
             return
@@ -403,4 +391,5 @@ class Client(asyncio.Protocol):
     def cut(self) -> None:
         """End the connection; nobody is owed anything on it."""
         self._at = _LINGER
+        self._plane.outbox.flush()
         self.transport.close()

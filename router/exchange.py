@@ -13,7 +13,7 @@ from router.call import Call
 from router.capture import NO_ATTEMPT, Attempt, exposure
 from router.events import FallbackReason
 from router.heads import Request, Response
-from router.judge import judge, passes_through
+from router.judge import glance, judge, passes_through
 from router.mirror import Mirror
 from router.routing import Routes
 from router.upstream import REASONS, Failure
@@ -30,7 +30,6 @@ _SPOKEN = {
 }
 _BAD_GATEWAY = (502, "the model server gave no answer")
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_MINTED = b"Set-Cookie: %b=%b; Max-Age=31536000; Path=/; HttpOnly; SameSite=Lax\r\n"
 
 
 class Exchange(Call):
@@ -76,6 +75,7 @@ class Exchange(Call):
         plane, routes = self.plane, self.routes
         stale = self._stale = now > plane.stale_from
         allotment = self._allotment = routes.allot(self.request, stale)
+        plane.outbox.crowd += 1
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
@@ -166,39 +166,55 @@ class Exchange(Call):
                 self._start_stream()
             self._flush()
 
+    def answer_whole(self, response: Response, body: bytes) -> None:
+        """The answer in one piece: the usual case, without the steps between."""
+        self.connection = None
+        self.response = response
+        passing = self.backend.arm == "champion" or passes_through(response, self.routes.judge_bytes)
+        self._conclude(response, body, passing)
+
     def answer_end(self) -> None:
-        """Deliver the answer, or the rest of it, or have the champion make another one."""
+        """Deliver the answer, or the rest of it."""
         self.connection = None
         response = self.response
         assert response is not None
         if self.started:
             self._flush()
             self._end_stream(response)
-            return
-        body = self.held if self.more_held is None else self.body()
-        self.waiting.remove(self)
-        if self._passing:
-            latency = monotonic() - self.sent_at
-            self._send_whole(response, body)
-            usable, unjudged = self._look_at(response, body)
         else:
+            self._conclude(response, self.body(), self._passing)
+
+    def _conclude(self, response: Response, body: bytes, passing: bool) -> None:
+        """Answer with all of it, or have the champion make another answer."""
+        self.waiting.remove(self)
+        latency = monotonic() - self.sent_at
+        usable, unjudged = True, False
+        if not passing or not response.successful:
             verdict = judge(response, body, self.request)
-            if verdict is False:
+            if verdict is False and self.backend.arm == "challenger":
+                self.held = body
                 reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
                 self._unusable(reason, complete=True)
                 return
-            latency = monotonic() - self.sent_at
-            self._send_whole(response, body)
-            usable, unjudged = True, verdict is None
+            usable, unjudged = verdict is not False, verdict is None
+        client = self._client
+        if not self._gone:
+            self._close = client.closing
+            whole = answers.whole(response, body, own=self._own(), to_head=self.to_head)
+            self.plane.outbox.write(client.transport, whole)
+        if passing and usable:
+            usable, unjudged = self._look_at(response, body)
         self._finish(Attempt(response.status, latency, body, usable, unjudged, False), response.status)
 
     def _look_at(self, response: Response, body: bytes) -> tuple[bool, bool]:
-        """Judge an answer that was passed on, for the record only: (usable, unjudged)."""
+        """What the record says of an answer that was passed on: (usable, unjudged)."""
         if not response.successful or self._first is not None:
             return response.successful, False
+        if self.backend.arm == "challenger":
+            return True, True
         if len(body) > self.routes.capture_bytes:
             return True, True
-        verdict = judge(response, body, self.request)
+        verdict = glance(response, body, self.request)
         return verdict is not False, verdict is None
 
     def answer_failed(self, failure: Failure) -> None:
@@ -246,7 +262,10 @@ class Exchange(Call):
             if reason is FallbackReason.STATUS:
                 self.plane.breaker.failed(now)
         if complete and self.response is not None:
-            self._send_whole(self.response, body)
+            if not self._gone:
+                self._close = self._client.closing
+                whole = answers.whole(self.response, body, own=self._own(), to_head=self.to_head)
+                self._client.write(whole)
             self._finish(attempt, self.response.status)
             return
         status, why = _SPOKEN.get(reason, _BAD_GATEWAY)
@@ -262,20 +281,8 @@ class Exchange(Call):
 
     def _own(self) -> bytes:
         """The router's own fields of an answer."""
-        own = b"X-Request-Id: %b\r\n" % self._id
-        if self._close:
-            own += answers.CLOSE
-        elif self.request.http10:
-            own += answers.KEEP_ALIVE
-        if self._allotment.mint and self.routes.cookie is not None:
-            own += _MINTED % (self.routes.cookie, self.plane.request_id().encode())
-        return own
-
-    def _send_whole(self, response: Response, body: bytes) -> None:
-        if not self._gone:
-            client = self._client
-            self._close = client.closing
-            client.transport.write(answers.whole(response, body, own=self._own(), to_head=self.to_head))
+        minted = self.plane.request_id().encode() if self._allotment.mint else None
+        return answers.own_fields(self._id, self._close, self.request.http10, self.routes.cookie, minted)
 
     def _start_stream(self) -> None:
         response = self.response
@@ -306,10 +313,7 @@ class Exchange(Call):
         if self._chunks:
             self._client.write(answers.LAST_CHUNK)
         cut = self.received > len(self._kept)
-        if cut or self.backend.arm == "challenger":
-            usable, unjudged = response.successful, True
-        else:
-            usable, unjudged = self._look_at(response, self._kept)
+        usable, unjudged = (response.successful, True) if cut else self._look_at(response, self._kept)
         attempt = self.attempt(self._kept, usable=usable, unjudged=unjudged, cut=cut)
         self._finish(attempt, response.status)
 
@@ -347,6 +351,7 @@ class Exchange(Call):
         """Let the client go on; record what happened; show the request to the challenger if it is to be mirrored."""
         plane, routes, allotment = self.plane, self.routes, self._allotment
         now = monotonic()
+        plane.outbox.crowd -= 1
         if self.started:
             plane.stalls.remove(self)
             plane.totals.remove(self)

@@ -67,6 +67,26 @@ def body_length(value: bytes) -> int:
     return int(value)
 
 
+class CountedBody:
+    """Reads a body of known length; used like a ChunkedBody."""
+
+    __slots__ = ("_left", "done", "rest")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes as they came from the connection; the body's bytes in them."""
+        if len(data) > self._left:
+            self.rest = data[self._left :]
+            data = data[: self._left]
+        self._left -= len(data)
+        self.done = self._left == 0
+        return data
+
+
 class ChunkedBody:
     """Reads a body in chunks; ``done`` once its last chunk and its trailers (dropped) have been read.
 

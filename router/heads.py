@@ -203,19 +203,19 @@ def _connection(connection: bytes, http10: bool, lines: list[bytes]) -> tuple[bo
 
 
 # Within a second, most answers of a server have the same head.
-_responses: dict[bytes, Response] = {}
+KNOWN_RESPONSES: dict[bytes, Response] = {}
 
 
 def read_response(head: bytes, *, to_head: bool) -> Response:
     """A response's head; ``to_head`` where it answers HEAD. Raises Refused for what is no clean response."""
-    response = None if to_head else _responses.get(head)
+    response = None if to_head else KNOWN_RESPONSES.get(head)
     if response is not None:
         return response
     response = _read_response(head, to_head)
-    if not to_head and len(head) <= _LONGEST_KEPT:
-        if len(_responses) >= _MOST_RESPONSES:
-            _responses.clear()
-        _responses[head] = response
+    if not to_head and response.status >= 200 and len(head) <= _LONGEST_KEPT:
+        if len(KNOWN_RESPONSES) >= _MOST_RESPONSES:
+            KNOWN_RESPONSES.clear()
+        KNOWN_RESPONSES[head] = response
     return response
 
 

@@ -10,6 +10,8 @@ import orjson
 from router.heads import Request, Response
 
 PREDICTIONS = "predictions"
+_BEGINS = frozenset((b"{", b"["))
+_ENDS = frozenset((b"}", b"]", b"\n"))
 
 
 def passes_through(response: Response, limit: int) -> bool:
@@ -42,6 +44,23 @@ def judge(response: Response, body: bytes, request: Request) -> bool | None:
         return True
     asked = rows_asked(request.json())
     return asked is None or asked == len(predictions)
+
+
+def glance(response: Response, body: bytes, request: Request) -> bool | None:
+    """The same for an answer that is on its way to the client already, and only for the record: it is parsed where
+    it does not look right. Rows are not counted then.
+    """
+    if (
+        response.json
+        and response.successful
+        and body[:1] in _BEGINS
+        and body[-1:] in _ENDS
+        and b"NaN" not in body
+        and b"Infinity" not in body
+        and not response.encoded
+    ):
+        return True
+    return judge(response, body, request)
 
 
 def rows_asked(body: Any) -> int | None:

@@ -11,6 +11,7 @@ from router.breaker import Breaker
 from router.counters import Counters
 from router.deadlines import Deadlines
 from router.journal import Writer
+from router.outbox import Outbox
 from router.pool import PoolLimits, PoolShelf
 from router.routing import Routes
 from router.table import RouteTable, WorkerState
@@ -47,8 +48,10 @@ class Plane:
         self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
         self._arms: dict[float, Deadlines[Any]] = {}
         self._ids: list[str] = []
+        self.outbox = Outbox(loop)
         self.shelf = PoolShelf(
             loop,
+            self.outbox,
             PoolLimits(config.champion_connections, config.champion_queue, config.connect_s, config.upstream_idle_s),
             PoolLimits(config.challenger_connections, 0, config.connect_s, config.upstream_idle_s),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from router.assignment import Arm
+from router.outbox import Outbox
 from router.table import Target
 from router.upstream import Caller, Connection, Failure
 
@@ -42,11 +43,12 @@ def split_address(address: str) -> tuple[str, int]:
 class Pool:
     """The connections of one arm to one address."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: str, limits: PoolLimits) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox, address: str, limits: PoolLimits) -> None:
         self.host, self.port = split_address(address)
         shown = f"[{self.host}]" if ":" in self.host else self.host
         self.authority = f"{shown}:{self.port}".encode()
         self.down_until = 0.0
+        self.outbox = outbox
         self._loop = loop
         self._limits = limits
         # In the order of their release: the one that was used last is used next, the others grow old.
@@ -175,8 +177,15 @@ class Backend:
 class PoolShelf:
     """The pools that exist, so that a new table finds the connections of the old one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, champion: PoolLimits, challenger: PoolLimits) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
+        champion: PoolLimits,
+        challenger: PoolLimits,
+    ) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._limits: dict[Arm, PoolLimits] = {"champion": champion, "challenger": challenger}
         self._pools: dict[tuple[Arm, tuple[str, int]], Pool] = {}
 
@@ -186,7 +195,7 @@ class PoolShelf:
         for address in target.upstreams:
             place = (arm, split_address(address))
             if place not in self._pools:
-                self._pools[place] = Pool(self._loop, address, self._limits[arm])
+                self._pools[place] = Pool(self._loop, self._outbox, address, self._limits[arm])
             pools.append(self._pools[place])
         return Backend(arm, target.version, tuple(dict.fromkeys(pools)))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from router.errors import Refused
 from router.events import FallbackReason
 from router.framing import ChunkedBody
-from router.heads import Response, read_response
+from router.heads import KNOWN_RESPONSES, Response, read_response
 
 if TYPE_CHECKING:
     from router.pool import Pool
@@ -53,6 +53,9 @@ class Caller(Protocol):
 
     def crowded(self) -> None:
         """Stop sending a streamed request for now."""
+
+    def answer_whole(self, response: Response, body: bytes) -> None:
+        """All of an answer, instead of what follows."""
 
     def answer_head(self, response: Response) -> None: ...
 
@@ -105,11 +108,11 @@ class Connection(asyncio.Protocol):
         self.caller = caller
         self.sending = caller.streamed
         self._received = False
-        self.transport.write(caller.outgoing(self))
+        self.pool.outbox.write(self.transport, caller.outgoing(self))
 
     def send(self, data: bytes) -> None:
         """The next part of a streamed request."""
-        self.transport.write(data)
+        self.pool.outbox.write(self.transport, data)
 
     def sent(self) -> None:
         """A streamed request is complete."""
@@ -135,6 +138,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.max_size = 65536  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)
@@ -165,6 +169,16 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self._received = True
+        if self._response is None and not self._buffer and not self.sending and not caller.to_head:
+            # Mostly an answer comes in one piece, with a head that was seen before.
+            end = data.find(b"\r\n\r\n") + 4
+            known = KNOWN_RESPONSES.get(data[:end])
+            if known is not None and known.length == len(data) - end and not known.close:
+                self._used = True
+                self.caller = None
+                self.pool.free(self)
+                caller.answer_whole(known, data[end:])
+                return
         try:
             if self._response is None:
                 data = self._take_head(caller, data)

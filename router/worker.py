@@ -123,6 +123,7 @@ class Worker:
                 said = now
                 self._say()
             await asyncio.sleep(_DRAIN_LOOK_S)
+        plane.outbox.flush()
         for client in list(plane.clients):
             client.transport.abort()
         # What they leave to be recorded is recorded by what the loop does next.

@@ -251,12 +251,11 @@ def head_of(length: int, status: bytes = b"200 OK", kind: bytes = b"application/
 async def read_body(request: Request, reader: asyncio.StreamReader) -> bytes:
     """A request's body by its own framing, read as plainly as can be."""
     if request.values(b"transfer-encoding"):
-        body = b""
-        while True:
-            size = int((await reader.readuntil(b"\r\n")).strip(), 16)
-            body += (await reader.readexactly(size + 2))[:-2]
-            if size == 0:
-                return body
+        pieces = []
+        while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
+            pieces.append((await reader.readexactly(size + 2))[:-2])
+        await reader.readexactly(2)
+        return b"".join(pieces)
     length = request.values(b"content-length")
     return await reader.readexactly(int(length[0])) if length else b""
 

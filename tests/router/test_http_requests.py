@@ -197,7 +197,8 @@ def test_ipv6_on_both_sides(tmp_path: Path) -> None:
 
 def test_a_request_body_beyond_what_is_held_streams_to_the_server(tmp_path: Path) -> None:
     size = 20_000_000
-    with serving(tmp_path, weight_bp=10_000) as (plane, _, challenger), Raw(plane.port) as raw:
+    patient = {"challenger_timeout_ms": 20_000}
+    with serving(tmp_path, weight_bp=10_000, limits=patient) as (plane, _, challenger), Raw(plane.port) as raw:
         challenger.mode = "plain"
         piece = b"x" * 50_000
         for framing, sent in (

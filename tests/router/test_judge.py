@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.heads import Request, Response
-from router.judge import judge, passes_through, rows_asked
+from router.judge import glance, judge, passes_through, rows_asked
 
 ROWS = b'{"inputs": [[1], [2]]}'
 
@@ -60,6 +60,26 @@ def test_json_with_as_many_predictions_as_rows_is_usable(body: bytes) -> None:
 )
 def test_what_is_no_json_or_has_other_rows_than_were_asked_for_is_not(body: bytes) -> None:
     assert judge(response(), body, asked()) is False
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        (b'{"predictions": [1, 2]}', True),
+        (b'{"predictions": [1, 2]}\n', True),
+        (b"[1]", True),
+        (b'{"predictions": ["NaN", 2]}', True),
+        (b'{"predictions": [NaN, 2]}', False),
+        (b'{"predictions": [-Infinity, 2]}', False),
+        (b"", False),
+        (b'{"predictions": [1', False),
+        (b"<html>", False),
+        (b' {"predictions": [1, 2]}', True),
+    ],
+)
+def test_a_glance_parses_what_does_not_look_right(body: bytes, verdict: bool) -> None:
+    assert glance(response(), body, asked()) is verdict
+    assert glance(response(500), body, asked()) is False
 
 
 @pytest.mark.parametrize("status", [199, 301, 304, 400, 404, 429, 500, 503])

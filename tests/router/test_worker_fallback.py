@@ -94,7 +94,7 @@ def test_a_failing_champion_is_nobodys_to_replace(tmp_path: Path, mode: str, sta
         assert (exposure.arm, exposure.usable, exposure.answer_status) == ("champion", False, status)
 
 
-@pytest.mark.parametrize("mode", ["nan", "garbage", "rows"])
+@pytest.mark.parametrize("mode", ["nan", "garbage", "empty"])
 def test_a_champions_answer_is_passed_on_as_it_is_but_recorded_for_what_it_is(tmp_path: Path, mode: str) -> None:
     with serving(tmp_path) as (plane, champion, _):
         champion.mode = mode
