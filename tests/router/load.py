@@ -57,21 +57,24 @@ class Load:
             while not self._stopping and (self._total is None or self._next < self._total):
                 number, self._next = self._next, self._next + 1
                 writer.write(self._request(number))
-                status, body = await asyncio.wait_for(read_answer(reader), 30)
+                status, body, closes = await asyncio.wait_for(read_answer(reader), 30)
                 self.got.append(Got(number, status, body))
+                if closes:
+                    writer.close()
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 22)
         except (OSError, asyncio.IncompleteReadError, ValueError, TimeoutError) as error:
             self.failed.append(repr(error))
         finally:
             writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of an answer whose length is said."""
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    """Status and body of an answer whose length is said, and whether it ends its connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     lower = head.lower()
     at = lower.index(b"content-length:") + len(b"content-length:")
     length = int(lower[at : lower.index(b"\r", at)])
-    return int(head[9:12]), await reader.readexactly(length)
+    return int(head[9:12]), await reader.readexactly(length), b"connection: close" in lower
 
 
 @contextmanager

@@ -21,23 +21,23 @@ package main
 import ("fmt"; "io"; "net/http"; "os"; "strings")
 
 func ask(method string, body io.Reader) {
-	request, _ := http.NewRequest(method, os.Args[1] + "/invocations", body)
-	request.Header.Set("X-Unit", "go")
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil { panic(err) }
-	text, err := io.ReadAll(answer.Body)
-	if err != nil { panic(err) }
-	answer.Body.Close()
-	fmt.Println(answer.StatusCode, string(text))
+    request, _ := http.NewRequest(method, os.Args[1] + "/invocations", body)
+    request.Header.Set("X-Unit", "go")
+    answer, err := http.DefaultClient.Do(request)
+    if err != nil { panic(err) }
+    text, err := io.ReadAll(answer.Body)
+    if err != nil { panic(err) }
+    answer.Body.Close()
+    fmt.Println(answer.StatusCode, string(text))
 }
 
 func main() {
-	for i := 0; i < 3; i++ { ask("POST", strings.NewReader(os.Args[2])) }
-	ask("GET", nil)
-	ask("HEAD", nil)
-	// A reader of unknown length is sent in chunks.
-	ask("POST", io.MultiReader(strings.NewReader(os.Args[2])))
-	ask("POST", strings.NewReader(strings.Repeat(" ", 3000000) + os.Args[2]))
+    for i := 0; i < 3; i++ { ask("POST", strings.NewReader(os.Args[2])) }
+    ask("GET", nil)
+    ask("HEAD", nil)
+    // A reader of unknown length is sent in chunks.
+    ask("POST", io.MultiReader(strings.NewReader(os.Args[2])))
+    ask("POST", strings.NewReader(strings.Repeat(" ", 3000000) + os.Args[2]))
 }
 """
 
