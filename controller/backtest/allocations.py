@@ -48,9 +48,10 @@ def logged(spec: RolloutSpec, weights: Sequence[tuple[int, int]], last: int, res
     begins at the plan's largest weight; else every champion unit is. The step in force is the first with at least
     the logged weight. SpecError where the log cannot be one of this plan.
     """
-    changes = [w for w in weights if w[0] >= next((t for t, bp in weights if is_allocation(bp)), last + 1)]
-    if not changes:
+    begin = next((t for t, weight in weights if is_allocation(weight)), None)
+    if begin is None:
         raise SpecError("exposures: no row has a weight between 0 and 100, so there is nothing to compare")
+    changes = [change for change in weights if change[0] >= begin]
     if len(changes) > MOST_CHANGES:
         raise SpecError(f"exposures: the weight changes {len(changes)} times; is this the log of several rollouts?")
     numbers: dict[int, int] = {}

@@ -73,6 +73,7 @@ class Player:
         self._engine = Engine()
         self._fine_left = FINE_TICKS
         self._decisions: list[Decided] = []
+        self._latest = Decided(past.allocations.begin, 0, 0.0, "Hold", "NoData", None, None, "nothing was seen")
         self._ended: tuple[End, Decided] | None = None
         self._evidence: tuple[Evidence, ...] = ()
         begin, last = past.allocations.begin, past.allocations.last

@@ -59,7 +59,8 @@ def test_a_challenger_without_any_click_is_rolled_back(tmp_path: Path, weight: i
 
 @pytest.mark.parametrize("weight", [1, 5, 50])
 def test_a_challenger_with_every_label_wrong_is_rolled_back(tmp_path: Path, weight: int) -> None:
-    world = World(labels=True, challenger_accuracy=0, stretches=((weight, 6, 3000),))
+    # 30 wrong answers have to be expected of the champion in as many units: 150 at its accuracy of 0.8.
+    world = World(labels=True, challenger_accuracy=0, stretches=((weight, 12, 3000),))
     assert said(ran(tmp_path, drawn(world), LABELS)) == ("RolledBack", "OutcomeHarm", "accuracy")
 
 
