@@ -34,9 +34,7 @@ class UnitSource(Declared):
     """What is randomised and counted once; exactly one of the three."""
 
     header: str | None = Field(None, max_length=128, description="request header that names the unit")
-    cookie: str | None = Field(
-        None, max_length=128, description="cookie that names the unit; minted when absent"
-    )
+    cookie: str | None = Field(None, max_length=128, description="cookie that names the unit; minted when absent")
     json_pointer: str | None = Field(
         None, alias="json", max_length=512, description="JSON pointer into the request body"
     )
@@ -53,9 +51,7 @@ class Segment(Declared):
     feature: str | None = Field(None, max_length=128, description="model input column (first row)")
     header: str | None = Field(None, max_length=128)
     json_pointer: str | None = Field(None, alias="json", max_length=512)
-    protected: bool = Field(
-        False, description="harm in one of its values rolls back, with a share of rollbackAlpha"
-    )
+    protected: bool = Field(False, description="harm in one of its values rolls back, with a share of rollbackAlpha")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -65,9 +61,7 @@ class Segment(Declared):
 class Prediction(Declared):
     """Where the score is in an answer, and how a label reads it."""
 
-    json_pointer: str = Field(
-        "/predictions/0", alias="json", max_length=512, description="JSON pointer to the score"
-    )
+    json_pointer: str = Field("/predictions/0", alias="json", max_length=512, description="JSON pointer to the score")
     positive: float = Field(1, description="label value that counts as positive")
     threshold: float = Field(0.5, description="score at or above which the prediction is positive")
 
@@ -75,9 +69,7 @@ class Prediction(Declared):
 class Server(Declared):
     """A model server that exists already."""
 
-    service: str | None = Field(
-        None, max_length=253, description="Kubernetes Service in the rollout's namespace"
-    )
+    service: str | None = Field(None, max_length=253, description="Kubernetes Service in the rollout's namespace")
     port: int = Field(8080, ge=1, le=65535)
     url: str | None = Field(None, max_length=2048, pattern=r"^http://", description="address, on one machine")
     external: bool = Field(False, description="champion only: a rule or service without a registry entry")
@@ -92,9 +84,7 @@ class Servers(Declared):
 
     champion: Server | None = None
     challenger: Server | None = None
-    template: dict[str, Any] | None = Field(
-        None, description="pod template of the servers the controller owns"
-    )
+    template: dict[str, Any] | None = Field(None, description="pod template of the servers the controller owns")
 
 
 class RouterTraffic(Declared):
@@ -102,16 +92,12 @@ class RouterTraffic(Declared):
 
     timeout: Duration = Field(1 * SECOND, description="the challenger's deadline; then the champion answers")
     champion_timeout: Duration = Field(30 * SECOND, description="the champion's deadline")
-    override_header: str | None = Field(
-        None, max_length=128, description="header that names the arm by hand; off"
-    )
+    override_header: str | None = Field(None, max_length=128, description="header that names the arm by hand; off")
     replay_to_champion: bool = Field(True, description="a request the challenger failed goes to the champion")
     replay_bytes: int = Field(1 << 20, ge=0, le=1 << 30)
     judge_bytes: int = Field(1 << 20, ge=0, le=1 << 30)
     capture_bytes: int = Field(64 << 10, ge=0, le=1 << 24)
-    table_ttl: Duration = Field(
-        15 * 60 * SECOND, description="without the controller this long, the champion serves"
-    )
+    table_ttl: Duration = Field(15 * 60 * SECOND, description="without the controller this long, the champion serves")
 
 
 class GatewayTraffic(Declared):
@@ -136,9 +122,7 @@ class Traffic(Declared):
 class Step(Declared):
     """One rung of the plan: a mirror or a weight, in percent."""
 
-    mirror: float | None = Field(
-        None, gt=0, le=100, description="percent of units whose requests are mirrored"
-    )
+    mirror: float | None = Field(None, gt=0, le=100, description="percent of units whose requests are mirrored")
     weight: float | None = Field(None, gt=0, le=95, description="percent of units sent to the challenger")
     hold: Duration = Field(3600 * SECOND, description="least time in this step")
     approve: bool = Field(False, description="a person must approve before this step is applied")
@@ -178,26 +162,18 @@ class Decision(Declared):
     """How much evidence, and how long."""
 
     mode: Mode = Mode.NON_INFERIOR
-    promote_alpha: float = Field(
-        0.05, gt=0, le=0.5, description="probability of promoting a worse challenger"
-    )
-    rollback_alpha: float = Field(
-        0.02, gt=0, le=0.5, description="probability of rolling back an equal challenger"
-    )
+    promote_alpha: float = Field(0.05, gt=0, le=0.5, description="probability of promoting a worse challenger")
+    rollback_alpha: float = Field(0.02, gt=0, le=0.5, description="probability of rolling back an equal challenger")
     min_units: int = Field(2000, ge=1, description="challenger units a step must have seen")
     min_age: Duration = Field(0)
-    max_duration: Duration = Field(
-        14 * 86_400 * SECOND, description="pauses and waits for people do not count"
-    )
+    max_duration: Duration = Field(14 * 86_400 * SECOND, description="pauses and waits for people do not count")
     on_inconclusive: Ending = Ending.ROLL_BACK
     on_mismatch: Ending = Ending.ROLL_BACK
     mismatch_for: Duration = Field(3600 * SECOND, description="how long a sample-ratio mismatch may stand")
     max_fallback: PercentField = Field(0.01, description="challenger requests of a step that may fall back")
     approve_promotion: bool = False
     tick: Duration = Field(5 * SECOND, ge=100_000, description="how often the controller looks")
-    block: Duration | None = Field(
-        None, description="slice of evidence; default min(10m, shortest weighted hold / 30)"
-    )
+    block: Duration | None = Field(None, description="slice of evidence; default min(10m, shortest weighted hold / 30)")
     grace: Duration = Field(30 * SECOND, description="how late an outcome may be delivered after its window")
 
 
@@ -265,9 +241,7 @@ class RolloutSpec(Declared):
     after_promotion: AfterPromotion | None = None
     on_rollback: OnRollback = OnRollback()
     notify: Notify = Notify()
-    allow_same_version: bool = Field(
-        False, description="an A/A run: ends Held with its figures, never promoted"
-    )
+    allow_same_version: bool = Field(False, description="an A/A run: ends Held with its figures, never promoted")
 
     @model_validator(mode="after")
     def _plan(self) -> Self:
@@ -287,9 +261,7 @@ class RolloutSpec(Declared):
             if twice:
                 raise ValueError(f"{field}: names must differ, {', '.join(twice)} stands twice")
         if not any(m.role in (Role.SUCCESS, Role.GUARDRAIL) for m in self.metrics):
-            raise ValueError(
-                "metrics: at least one Guardrail or Success is needed, else nothing could be proven"
-            )
+            raise ValueError("metrics: at least one Guardrail or Success is needed, else nothing could be proven")
         if self.decision.mode is Mode.SUPERIOR and not any(m.role is Role.SUCCESS for m in self.metrics):
             raise ValueError("decision.mode: Superior needs a metric with role Success")
         block = self.decision.block
@@ -298,14 +270,16 @@ class RolloutSpec(Declared):
         same = self.model.champion == self.model.challenger
         if same and not self.allow_same_version:
             raise ValueError(
-                f"model.challenger: is {self.model.challenger!r} like the champion; allowSameVersion: true makes it an A/A run"
+                f"model.challenger: is {self.model.challenger!r} like the champion; "
+                "allowSameVersion: true makes it an A/A run"
             )
         if self.servers and self.servers.challenger and self.servers.challenger.external:
             raise ValueError("servers.challenger.external: only a champion may be external")
         hold_back = self.after_promotion.holdback if self.after_promotion else 0
         if hold_back * 100 > 10_000 - max(weights):
             raise ValueError(
-                f"afterPromotion.holdback: {hold_back:g} is more than the reserved control of {100 - max(weights) / 100:g}"
+                f"afterPromotion.holdback: {hold_back:g} is more than the reserved control of "
+                f"{100 - max(weights) / 100:g}"
             )
         return self
 

@@ -27,9 +27,7 @@ def point(salt: str, unit: str) -> int:
     return int(xxhash.xxh64_intdigest(f"{salt}:{unit}".encode(), seed=0)) % POINTS
 
 
-def assign(
-    salt: str, unit: str, weight_bp: int, control_from_bp: int, counted_bp: int = POINTS
-) -> Assignment:
+def assign(salt: str, unit: str, weight_bp: int, control_from_bp: int, counted_bp: int = POINTS) -> Assignment:
     """Arm of ``unit`` at an allocation of ``weight_bp`` with the control reserved from ``control_from_bp`` on.
 
     All are basis points, ``0 <= weight_bp <= control_from_bp <= 10000``. Challenger units at or above ``counted_bp``

@@ -27,9 +27,7 @@ class Source(Wire):
     def _exactly_one(self) -> Self:
         named = [n for n in ("header", "cookie", "json_pointer", "feature") if getattr(self, n) is not None]
         if len(named) != 1:
-            raise ValueError(
-                f"exactly one of header, cookie, json_pointer, feature is needed, not {named or 'none'}"
-            )
+            raise ValueError(f"exactly one of header, cookie, json_pointer, feature is needed, not {named or 'none'}")
         return self
 
 
@@ -44,9 +42,7 @@ class Target(Wire):
     """One arm: the pinned version and where it is served."""
 
     version: str = Field(max_length=63)
-    upstreams: tuple[str, ...] = Field(
-        min_length=1, max_length=256, description="host:port, or http://host:port"
-    )
+    upstreams: tuple[str, ...] = Field(min_length=1, max_length=256, description="host:port, or http://host:port")
 
 
 class Limits(Wire):
@@ -78,9 +74,7 @@ class RouteTable(Wire):
     counted_bp: BasisPoints = Field(
         10_000, description="challenger units from here on are served by it without being evidence (holdback)"
     )
-    mirror_bp: BasisPoints = Field(
-        0, description="share of units whose requests the challenger answers unseen"
-    )
+    mirror_bp: BasisPoints = Field(0, description="share of units whose requests the challenger answers unseen")
     unit: Source
     attributes: tuple[Attribute, ...] = Field((), max_length=16)
     override_header: str | None = Field(
@@ -91,9 +85,7 @@ class RouteTable(Wire):
         description="a request the challenger failed is sent again to the champion; off: the failure passes on",
     )
     limits: Limits = Limits()
-    ttl_s: int = Field(
-        900, ge=1, description="without word from the controller this long, the champion serves all"
-    )
+    ttl_s: int = Field(900, ge=1, description="without word from the controller this long, the champion serves all")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

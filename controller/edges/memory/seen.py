@@ -92,7 +92,7 @@ class Seen:
         """The exposures of attempt ``number``."""
         return self.attempts.setdefault(number, AttemptSeen())
 
-    def stage(self, event: Exposed | Observation) -> None:
+    def hold_back(self, event: Exposed | Observation) -> None:
         """Keep an event until the watermark has passed it."""
         if isinstance(event, Exposed):
             self.attempt(event.attempt).staged.append(event)

@@ -91,10 +91,10 @@ class MemorySource:
             reading.mark(event)
         elif kind == "exposure":
             self._received += 1
-            self._seen.stage(Exposed(event))
+            self._seen.hold_back(Exposed(event))
         elif kind == "outcome":
             self._received += 1
-            self._seen.stage(observation(event))
+            self._seen.hold_back(observation(event))
         else:
             raise ValueError(f"no event: {kind}")
         reading.watermark = max(reading.watermark, event.get("ingest_t") or 0 if kind == "outcome" else event["t"])
