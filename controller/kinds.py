@@ -66,9 +66,7 @@ class KindRule(NamedTuple):
         strange = sorted(given - self.needs - self.takes)
         if strange:
             takes = ", ".join(sorted(self.needs | self.takes))
-            raise ValueError(
-                f"{metric.name}: kind {metric.kind} does not take {', '.join(strange)}; it takes {takes}"
-            )
+            raise ValueError(f"{metric.name}: kind {metric.kind} does not take {', '.join(strange)}; it takes {takes}")
         if metric.role in ("Success", "Guardrail") and metric.margin is None and metric.limit is None:
             raise ValueError(f"{metric.name}: a {metric.role} needs a margin, such as 0.05pp, 2% or 0.01")
         if metric.margin is not None and metric.margin.value <= 0:

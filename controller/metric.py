@@ -31,9 +31,7 @@ class Baseline(Declared):
 
     mean: float | None = Field(None, description="mean per unit or request, in the metric's unit")
     cap: float | None = Field(None, gt=0, description="value above which an outcome's sum is cut")
-    latencies: tuple[float, ...] = Field(
-        (), max_length=5, description="p50 p90 p95 p99 p99.9 in milliseconds"
-    )
+    latencies: tuple[float, ...] = Field((), max_length=5, description="p50 p90 p95 p99 p99.9 in milliseconds")
 
 
 class Metric(Declared):
@@ -43,29 +41,19 @@ class Metric(Declared):
     kind: Kind
     role: Role = Role.GUARDRAIL
     goal: Goal | None = Field(None, description="good direction; fixed for model and service kinds")
-    margin: MarginField | None = Field(
-        None, description="how much worse is still not worse: 0.05pp, 2%, 0.01"
-    )
+    margin: MarginField | None = Field(None, description="how much worse is still not worse: 0.05pp, 2%, 0.01")
     harm_margin: MarginField | None = Field(None, description="harm is proven when worse than this")
     outcome: str | None = Field(None, min_length=1, max_length=63, description="name of the outcome")
-    numerator: str | None = Field(
-        None, min_length=1, max_length=63, description="Ratio: outcome summed above"
-    )
-    denominator: str | None = Field(
-        None, min_length=1, max_length=63, description="Ratio: outcome, or `requests`"
-    )
-    window: Duration | None = Field(
-        None, description="outcomes later than this after the exposure do not count"
-    )
+    numerator: str | None = Field(None, min_length=1, max_length=63, description="Ratio: outcome summed above")
+    denominator: str | None = Field(None, min_length=1, max_length=63, description="Ratio: outcome, or `requests`")
+    window: Duration | None = Field(None, description="outcomes later than this after the exposure do not count")
     cap: str | None = Field(
         None,
         pattern=r"^p[0-9]{1,2}(\.[0-9]+)?$|^[0-9]+(\.[0-9]+)?$",
         description="quantile of the champion's values, or a value, at which a unit's sum is cut",
     )
     quantile: float | None = Field(None, gt=0, lt=1, description="Latency: the quantile judged (0.99)")
-    covariate: str | None = Field(
-        None, max_length=128, description="number that comes with the request (CUPED)"
-    )
+    covariate: str | None = Field(None, max_length=128, description="number that comes with the request (CUPED)")
     query: str | None = Field(None, max_length=2048, description="Resource: built-in name or PromQL")
     limit: LimitField | None = Field(None, description="Resource, Latency: hard limit")
     baseline: Baseline | None = None

@@ -24,9 +24,7 @@ def parse_duration(text: object) -> int:
     """Microseconds in ``text`` such as ``90s``, ``1h30m``, ``7d``. ValueError names what is allowed."""
     if isinstance(text, str) and _DURATION.fullmatch(text):
         return round(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
-    raise ValueError(
-        f"{text!r} is not a duration; write a number with ms, s, m, h, d or w, such as 30m or 1h30m"
-    )
+    raise ValueError(f"{text!r} is not a duration; write a number with ms, s, m, h, d or w, such as 30m or 1h30m")
 
 
 def format_duration(microseconds: int) -> str:
@@ -57,9 +55,7 @@ def parse_margin(text: object) -> Margin:
         number = float(re.match(r"-?[0-9.]+", written).group())  # type: ignore[union-attr]
         if written.endswith("pp"):
             return Margin(number / 100, False, written)
-        return (
-            Margin(number / 100, True, written) if written.endswith("%") else Margin(number, False, written)
-        )
+        return Margin(number / 100, True, written) if written.endswith("%") else Margin(number, False, written)
     raise ValueError(
         f"{text!r} is not a margin; write 0.05pp (absolute), 2% (relative) or a number in the metric's unit"
     )
@@ -105,9 +101,7 @@ MarginField = Annotated[
     Margin,
     BeforeValidator(parse_margin),
     PlainSerializer(lambda m: m.text, return_type=str),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": MARGIN_PATTERN, "maxLength": 32}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": MARGIN_PATTERN, "maxLength": 32}]}),
 ]
 PercentField = Annotated[
     float,

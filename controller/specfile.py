@@ -55,10 +55,7 @@ def load(path: Path) -> ModelRollout:
 
 
 def _line(error: Any) -> str:
-    path = (
-        ".".join(str(part) for part in error["loc"] if not re.fullmatch(r"function-.*", str(part)))
-        or "rollout"
-    )
+    path = ".".join(str(part) for part in error["loc"] if not re.fullmatch(r"function-.*", str(part))) or "rollout"
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown field"
     return f"{path}: {error['msg'].removeprefix('Value error, ')}"

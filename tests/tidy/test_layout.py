@@ -44,15 +44,11 @@ def test_the_lock_pins_with_a_hash_everything_that_the_project_declares() -> Non
     ]
     wanted = {_distribution(requirement) for group in groups for requirement in group} - {"understudy"}
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    pinned = {
-        _distribution(pin) for pin in re.findall(r"^(\S+)==\S+.* \\\n +--hash=sha256:", lock, re.MULTILINE)
-    }
+    pinned = {_distribution(pin) for pin in re.findall(r"^(\S+)==\S+.* \\\n +--hash=sha256:", lock, re.MULTILINE)}
     assert wanted - pinned == set(), "run `make lock`"
 
 
 def test_no_test_replaces_our_own_parts_by_mocks() -> None:
-    mocking = re.compile(
-        r"^\s*(?:from unittest import .*\bmock\b|(?:from|import) (?:unittest\.)?mock\b)", re.MULTILINE
-    )
+    mocking = re.compile(r"^\s*(?:from unittest import .*\bmock\b|(?:from|import) (?:unittest\.)?mock\b)", re.MULTILINE)
     users = [path for path, _ in modules() if mocking.search((ROOT / path).read_text(encoding="utf-8"))]
     assert users == []

@@ -53,10 +53,7 @@ def rejected_words(name: str) -> list[str]:
     words = [word.lower() for word in _WORD.findall(name)]
     singular = {"canaries": "canary"}
     return [
-        known
-        for word in words
-        for known in (singular.get(word, word), word.removesuffix("s"))
-        if known in REJECTED
+        known for word in words for known in (singular.get(word, word), word.removesuffix("s")) if known in REJECTED
     ][:1]
 
 
@@ -93,7 +90,5 @@ def test_words_are_found_in_either_style_and_never_inside_another_word(name: str
 
 
 def test_every_kind_of_definition_is_looked_at() -> None:
-    code = (
-        "import a as b\nclass C:\n    d: int = 1\n    def e(self, f, *, g=0):\n        self.h, i = f, g.j\n"
-    )
+    code = "import a as b\nclass C:\n    d: int = 1\n    def e(self, f, *, g=0):\n        self.h, i = f, g.j\n"
     assert {name for name, _ in defined_names(ast.parse(code))} == set("bCdefghi") | {"self"}

@@ -18,9 +18,7 @@ def function_lengths(tree: ast.Module) -> dict[str, int]:
 
 
 def test_no_module_is_longer_than_its_limit() -> None:
-    lengths = {
-        str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path, _ in modules()
-    }
+    lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path, _ in modules()}
     assert {path: lines for path, lines in lengths.items() if lines > MODULE_LINES} == {}
 
 
@@ -35,7 +33,5 @@ def test_no_function_is_longer_than_its_limit() -> None:
 
 
 def test_the_length_of_a_function_counts_all_of_its_lines() -> None:
-    tree = ast.parse(
-        'class A:\n    def f(self):\n        """Says."""\n\n        return 1\n\nasync def g(): ...\n'
-    )
+    tree = ast.parse('class A:\n    def f(self):\n        """Says."""\n\n        return 1\n\nasync def g(): ...\n')
     assert function_lengths(tree) == {"f:2": 4, "g:7": 1}
