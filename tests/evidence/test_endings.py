@@ -130,3 +130,32 @@ def test_a_clock_that_steps_back_does_not_put_the_next_tick_off() -> None:
     earlier = status.clock - 60 * MINUTE
     again = evolve(SPEC, status, EMPTY, earlier)
     assert (again.status.clock, again.wake_at) == (status.clock, earlier + SPEC.decision.tick)
+
+
+@pytest.mark.parametrize("after", [None, {"holdback": 5, "hold": "1s"}])
+def test_once_promoted_no_alias_is_moved_again_whoever_moves_it(after: object) -> None:
+    spec = rollout(afterPromotion=after).spec if after else SPEC
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    moved = {"champion_alias": "2", "challenger_alias": None}
+    for world in ({}, {}, {}, moved, moved, moved, moved):
+        status = tick(status, spec, **world)
+    assert (status.progress, status.alias_moves) == (Progress.PROMOTED, ())
+    assert tick(status, spec, champion_alias="1").alias_moves == ()
+
+
+def test_a_rollout_that_is_paused_before_its_first_step_waits_for_the_person() -> None:
+    pause = PersonRequest(id="s", verb="pause")
+    status = tick(fresh(observed=ready(challenger_ready=False, requests=(pause,))))
+    status = tick(status, challenger_ready=True)
+    assert (status.progress, status.reason, status.epochs) == (Progress.PENDING, Reason.PAUSED, ())
+    resumed = tick(status, requests=(pause, PersonRequest(id="r", verb="resume")))
+    assert resumed.progress is Progress.RUNNING
+
+
+def test_nobody_promotes_an_a_a_run_by_hand() -> None:
+    spec = rollout(allowSameVersion=True).spec
+    status = tick(fresh(observed=ready(challenger_alias="1")), spec)
+    for _ in range(3):
+        status = tick(status, spec, requests=(PROMOTE,))
+        assert status.progress is Progress.RUNNING
+    assert not status.promoted_traffic
