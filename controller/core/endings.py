@@ -50,7 +50,7 @@ def promoting(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) 
         return status
     share = spec.after_promotion.holdback if spec.after_promotion else 0
     if share == 0:
-        return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted"})
+        return _promoted(status)
     return status.model_copy(update={"progress": Progress.HOLDBACK, "holdback_since": status.clock})
 
 
@@ -79,7 +79,12 @@ def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         return status
     if status.epoch != -1:
         return status.model_copy(update={"epoch": -1})
-    return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted", "epoch": -1})
+    return _promoted(status)
+
+
+def _promoted(status: RolloutStatus) -> RolloutStatus:
+    """The end; whoever moves an alias from now on means it."""
+    return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted", "alias_moves": ()})
 
 
 def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:

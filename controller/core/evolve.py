@@ -109,7 +109,7 @@ def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) ->
             return status.model_copy(update={"approved": (*status.approved, 0)})
         case "abort" if status.progress is not Progress.ROLLING_BACK:
             return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ABORTED, f"aborted {said}"))
-        case "promote" if status.progress is Progress.RUNNING:
+        case "promote" if status.progress is Progress.RUNNING and not spec.allow_same_version:
             return status.model_copy(update={"by_hand": said})
     return status
 
@@ -203,6 +203,8 @@ def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -
     if not (o.champion_ready and o.challenger_ready):
         text = o.servers_message or "waiting for both model servers to answer the model's own example"
         return endings.decided(status, Decision(Verb.HOLD, Reason.SERVERS_NOT_READY, text))
+    if status.paused:
+        return endings.decided(status, Decision(Verb.HOLD, Reason.PAUSED, "paused by a person before the first step"))
     if spec.steps[0].approve and 0 not in status.approved:
         return endings.decided(
             status, Decision(Verb.HOLD, Reason.AWAITING_APPROVAL, "step 1 needs a person's approval")
