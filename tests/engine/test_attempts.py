@@ -152,13 +152,17 @@ def test_a_state_file_belongs_to_one_engine(tmp_path: Path) -> None:
         Engine(tmp_path / "state.duckdb")
 
 
-def test_rows_that_nothing_can_ask_for_any_more_are_forgotten_and_units_are_not() -> None:
+@pytest.mark.parametrize(("most", "kept"), [(10_000, 5), (0, 2)])
+def test_rows_that_nothing_can_ask_for_any_more_are_forgotten_and_units_are_not(
+    most: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.edges.engine.engine.MOST_REQUESTS", most)
     engine, asked, day = Engine(), _simple(), 86_400
     for at in range(0, 4 * day, day // 4):
         engine.ingest(_some(2, at + 1))
         engine.advance(asked, (at + 10) * SECOND)
     counts = {t: engine.con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in ("requests", "entries")}
-    assert counts == {"requests": 4 * 5, "entries": 4}
+    assert counts == {"requests": 4 * kept, "entries": 4}
 
 
 def test_an_empty_engine_answers_with_nothing() -> None:

@@ -18,6 +18,8 @@ from controller.edges.engine.state import Progress, State, dumped, loaded, plain
 
 FAMILIES = ("unit", "label", "failures", "latency")
 DAY = 86_400_000_000
+HOUR = 3_600_000_000
+MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour after their time instead of a day
 _PRUNE_EVERY = 600_000_000
 _SUM_SCORES_FROM = 200_000
 
@@ -260,14 +262,20 @@ class Engine:
             self.con.execute(f"INSERT INTO cells VALUES {marks}", values)
 
     def _prune(self, query: StatisticsQuery) -> None:
-        """Forget what nothing can ask for any more: rows older than the longest window, the grace and a day."""
+        """Forget what no cell can ask for any more: rows older than the longest window, the grace and a day.
+
+        Entries of units and their running scores stay for the attempt. Where there are too many requests, an hour
+        takes the place of the day: outcomes that come later than that are unknown then, rather than late.
+        """
         state = self._state
         if state.settled - state.pruned < _PRUNE_EVERY:
             return
         longest = max((m.window + m.block for m in query.metrics if m.family in FAMILIES), default=0)
-        before = state.settled - longest - query.grace - DAY
-        con = self.con
-        for table, t in (("requests", "t"), ("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t")):
+        needed = state.settled - longest - query.grace
+        before, con = needed - DAY, self.con
+        many = one(con, "SELECT count(*) FROM requests") > MOST_REQUESTS
+        con.execute(f"DELETE FROM requests WHERE t < {needed - HOUR if many else before}")
+        for table, t in (("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t")):
             con.execute(f"DELETE FROM {table} WHERE {t} < {before}")
         con.execute(f"DELETE FROM outcomes WHERE credit_t < {before} AND ingest_t < {before}")
         names = outcome_names(query.metrics)

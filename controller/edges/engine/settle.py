@@ -11,7 +11,7 @@ import duckdb
 
 from controller.core.cells import MetricPlan
 
-HORIZON = 3_600_000_000  # µs within which a repeated request id is a duplicate, and within which pairs are sought
+HORIZON = 600_000_000  # µs within which a repeated request id is a duplicate, and within which pairs are sought
 
 
 class Settling(NamedTuple):
@@ -58,22 +58,25 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE arrived AS
-        WITH due AS (SELECT * FROM staged_exposures WHERE {due}),
-        known AS (SELECT h, mirror FROM requests WHERE t >= {oldest}),
-        unlike AS (
-            SELECT * FROM due QUALIFY row_number() OVER (
-                PARTITION BY h, mirror ORDER BY t, epoch, challenger, usable, bucket
-            ) = 1
-        )
-        SELECT u.*, EXISTS (SELECT 1 FROM known k WHERE k.h = u.h AND k.mirror = u.mirror) AS again FROM unlike u
+        SELECT * FROM staged_exposures WHERE {due}
+        QUALIFY row_number() OVER (PARTITION BY h, mirror ORDER BY t, epoch, challenger, usable, bucket) = 1
         """
     )
-    late = one(con, f"SELECT count(*) FROM arrived WHERE NOT again AND t < {step.since}")
+    # Written as an inner join so that the few rows that arrived are hashed, and not the many that are known.
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE again AS
+        SELECT DISTINCT a.h, a.mirror FROM arrived a JOIN requests r ON r.h = a.h AND r.mirror = a.mirror
+        WHERE r.t >= {oldest}
+        """
+    )
+    new = "arrived a ANTI JOIN again k ON k.h = a.h AND k.mirror = a.mirror"
+    late = one(con, f"SELECT count(*) FROM {new} WHERE a.t < {step.since}")
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE settled AS
-        SELECT {step.last_n} + row_number() OVER (ORDER BY t, request_id, mirror) AS n, * EXCLUDE (attempt, again)
-        FROM arrived WHERE NOT again AND t >= {step.since}
+        SELECT {step.last_n} + row_number() OVER (ORDER BY t, request_id, mirror) AS n, a.* EXCLUDE (attempt)
+        FROM {new} WHERE a.t >= {step.since}
         """
     )
     kept = one(con, "SELECT count(*) FROM settled")
@@ -239,16 +242,18 @@ def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], wa
         """,
         [labels],
     )
-    return one(
-        con,
+    con.execute(
         """
-        SELECT count(*) FROM matched m
+        CREATE OR REPLACE TEMP TABLE strangers AS
+        SELECT m.h, m.unit FROM matched m
         WHERE m.request = 0 AND m.request_n IS NULL AND list_contains(?, m.name)
             AND m.unit NOT IN (SELECT unit FROM entries) AND m.unit NOT IN (SELECT h FROM foreign_ids)
-            AND m.unit NOT IN (SELECT unit FROM requests)
         """,
         [wanted],
     )
+    # Units that were only ever served by hand or by a stale table are no strangers either.
+    known = one(con, "SELECT count(DISTINCT s.h) FROM strangers s JOIN requests r ON r.unit = s.unit")
+    return one(con, "SELECT count(*) FROM strangers") - known
 
 
 def _late(con: duckdb.DuckDBPyConnection, step: Settling, metrics: list[MetricPlan]) -> int:
