@@ -37,8 +37,10 @@ class MemoryRegistry:
             held[version] = ResolvedVersion(version, f"models:/{model}/{version}", signed)
 
     def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
-        """The version that an alias or version number names now."""
-        held = self._versions.get(model, {})
+        """The version that an alias or version number names now. NotFound without the model."""
+        if model not in self._versions:
+            raise NotFound(f"model {model!r} is not registered")
+        held = self._versions[model]
         if reference.isdigit():
             return held.get(reference)
         return held.get(self._aliases.get((model, reference), ""))
@@ -70,9 +72,10 @@ class MemoryRegistry:
         return self._aliases.get((model, alias))
 
     def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
-        """Keep ``entry``; the run is named after the rollout's uid and its attempt."""
-        attempt = entry.status.attempt.number if entry.status.attempt else 0
-        run = f"{entry.status.uid}/{attempt}"
+        """Keep ``entry``; the run is named after the rollout's uid and its attempt. None before there is one."""
+        if entry.status.attempt is None:
+            return None
+        run = f"{entry.status.uid}/{entry.status.attempt.number}"
         entries = self.entries.setdefault(run, [])
         entries.append(entry)
         del entries[:-ENTRIES]

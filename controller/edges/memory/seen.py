@@ -5,6 +5,7 @@ An exposure that comes when the watermark has passed it is late and takes no par
 """
 
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Collection, Iterator
 from operator import attrgetter
 
@@ -26,7 +27,7 @@ class AttemptSeen:
         self.settled_to = 0
         self.exposures: list[Exposed] = []
         self.entries: dict[str, list[Exposed]] = {}
-        self.late = 0
+        self.late = self.received = 0
         self._entered: dict[tuple[int, str, bool], Exposed] = {}
         self._first: set[str] = set()
         self._crossed: set[tuple[int, str]] = set()
@@ -80,13 +81,15 @@ class Seen:
         self.attempts: dict[int, AttemptSeen] = {}
         self.outcomes: list[tuple[Observation, Exposed | None]] = []
         self.waiting: dict[str, Observation] = {}
-        self.duplicates = self.unknown = 0
+        self.received = self.duplicates = 0
+        self._strangers: Counter[str] = Counter()
         self._staged: list[Observation] = []
         self._requests: dict[tuple[str, bool], Exposed] = {}
         self._ids: set[str] = set()
         self._units: dict[str, list[Exposed]] = {}
         self._of_unit: dict[tuple[str, str], list[tuple[int, Label]]] = {}
-        self._unit_only: dict[tuple[str, str], list[Label]] = {}
+        self._unit_only: dict[tuple[str, str], list[tuple[int, Label]]] = {}
+        self._foreign: set[str] = set()  # requests and units of attempts that are over
 
     def attempt(self, number: int) -> AttemptSeen:
         """The exposures of attempt ``number``."""
@@ -99,8 +102,9 @@ class Seen:
         else:
             self._staged.append(event)
 
-    def settle(self, attempt: int, until: int, mirrors: Collection[int], patience: int) -> None:
-        """Settle what lies before ``until`` (µs). Outcomes that wait for longer than ``patience`` are unknown."""
+    def settle(self, attempt: int, until: int, mirrors: Collection[int]) -> None:
+        """Settle what lies before ``until`` (µs)."""
+        self._forget(attempt)
         seen = self.attempt(attempt)
         due = sorted((e for e in seen.staged if e.t < until), key=_PLACE)
         seen.staged = [e for e in seen.staged if e.t >= until]
@@ -110,6 +114,7 @@ class Seen:
             elif e.t < seen.settled_to:
                 seen.late += 1
             else:
+                seen.received += 1
                 self._expose(seen, e, mirrors)
         seen.settled_to = max(seen.settled_to, until)
         fresh = sorted((o for o in self._staged if o.label.ingest_t < until), key=lambda o: (o.label[3], o.label[:3]))
@@ -117,10 +122,11 @@ class Seen:
         for o in fresh:
             self.duplicates += o.label.outcome_id in self._ids
             if o.label.outcome_id not in self._ids:
+                self.received += 1
                 self._ids.add(o.label.outcome_id)
                 self.waiting[o.label.outcome_id] = o
         for o in list(self.waiting.values()):
-            self._credit(o, until, patience)
+            self._credit(o, until)
 
     def of_unit(self, name: str, unit: str) -> list[tuple[int, Label]]:
         """(when it is credited, outcome) called ``name`` of ``unit``, also those that name one of its requests."""
@@ -131,15 +137,23 @@ class Seen:
         for (called, row), labels in e.labels.items():
             if called == name:
                 yield from ((row, label) for label in labels)
-        for label in self._unit_only.get((name, e.unit or ""), ()):
+        for row, label in self._unit_only.get((name, e.unit or ""), ()):
             if self.latest(e.unit or "", label.t) is e:
-                yield 0, label
+                yield row, label
 
     def latest(self, unit: str, t: int) -> Exposed | None:
         """The unit's latest request at or before ``t``."""
         served = self._units.get(unit, [])
         place = bisect_right(served, t, key=_TIME)
         return served[place - 1] if place else None
+
+    def _forget(self, attempt: int) -> None:
+        """Exposures of earlier attempts are not counted any more, but their outcomes are not unknown."""
+        for number, seen in self.attempts.items():
+            if number < attempt:
+                self._foreign.update(e.request_id for e in seen.staged)
+                self._foreign.update(e.unit for e in seen.staged if e.unit is not None)
+                seen.staged = []
 
     def _expose(self, seen: AttemptSeen, e: Exposed, mirrors: Collection[int]) -> None:
         self._requests[(e.request_id, e.mirror)] = e
@@ -150,7 +164,15 @@ class Seen:
             insort(self._units.setdefault(e.unit, []), e, key=_PLACE)
         seen.add(e, mirrors)
 
-    def _credit(self, o: Observation, until: int, patience: int) -> None:
+    def unknown(self, names: Collection[str], before: int) -> int:
+        """Outcomes called one of ``names`` that are about nothing we know: those of a unit at once, those of a request
+        when they came in before ``before`` and still wait for it."""
+        waiting = (o for o in self.waiting.values() if o.request_id is not None)
+        return sum(self._strangers[name] for name in names) + sum(
+            o.name in names and o.label.ingest_t < before for o in waiting
+        )
+
+    def _credit(self, o: Observation, until: int) -> None:
         name = o.label.outcome_id
         if o.request_id is not None:
             e = self._requests.get((o.request_id, False))
@@ -158,14 +180,13 @@ class Seen:
                 del self.waiting[name]
                 e.labels.setdefault((o.name, o.row), []).append(o.label)
                 self._add(o, e.unit or "", max(o.label.t, e.t), e)
-            elif o.label.t + patience < until:
+            elif o.request_id in self._foreign:
                 del self.waiting[name]
-                self.unknown += 1
         elif o.label.t < until:
             del self.waiting[name]
             unit = o.unit or ""
-            self.unknown += unit not in self._units
-            self._unit_only.setdefault((o.name, unit), []).append(o.label)
+            self._strangers[o.name] += unit not in self._units and unit not in self._foreign
+            self._unit_only.setdefault((o.name, unit), []).append((o.row, o.label))
             self._add(o, unit, o.label.t, None)
 
     def _add(self, o: Observation, unit: str, credit_t: int, e: Exposed | None) -> None:

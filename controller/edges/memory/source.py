@@ -16,8 +16,6 @@ from controller.edges.memory.journals import JournalReading
 from controller.edges.memory.seen import Seen
 from controller.edges.memory.tally import Tally
 
-UNKNOWN_AFTER = 86_400_000_000  # µs beyond the longest window
-
 
 class MemorySource:
     """``StatisticsSource`` of one rollout. ``keep_blocks``: remember every folded cell (``blocks``)."""
@@ -28,7 +26,7 @@ class MemorySource:
         self._journals: dict[str, JournalReading] = {}
         self._tallies: dict[tuple[int, str], tuple[object, Tally]] = {}
         self._foldings: dict[tuple[int, str], Folding] = {}
-        self._received = self._duplicates = self._malformed = 0
+        self._duplicates = self._malformed = 0
         self._begun: dict[int, Losses] = {}
 
     def ingest(self, journal: str, event: Mapping[str, Any]) -> None:
@@ -52,8 +50,8 @@ class MemorySource:
         watermark = self._watermark()
         epochs = {e.number: e for e in query.epochs}
         mirrors = {e.number for e in query.epochs if e.kind == "mirror"}
-        patience = max((m.window for m in query.metrics), default=0) + UNKNOWN_AFTER
-        self._seen.settle(query.attempt, min(watermark, now), mirrors, patience)
+        until = min(watermark, now)
+        self._seen.settle(query.attempt, until, mirrors)
         folds: dict[tuple[str, str], Fold] = {}
         pairs: dict[tuple[str, str], PairFold] = {}
         baselines = {}
@@ -62,7 +60,7 @@ class MemorySource:
             if plan.family in ("pair", "other"):
                 continue
             tally, folding = self._of(query, plan)
-            tally.advance(min(watermark, now), epochs)
+            tally.advance(until, epochs)
             folding.advance(plan, epochs, tally.groups)
             folds.update({(plan.name, s): f for s, f in folding.folds.items()})
             pairs.update({(plan.name, s): p for s, p in folding.pairs.items()})
@@ -71,7 +69,12 @@ class MemorySource:
         total = self._losses()
         since = Losses(*(a - b for a, b in zip(total, begun, strict=True)))
         seen = self._seen.attempt(query.attempt)
-        losses = since._replace(late=len(late) + seen.late)
+        names = {m.outcome for m in query.metrics if m.outcome is not None}
+        losses = since._replace(
+            received=since.received + seen.received,
+            late=len(late) + seen.late,
+            unknown=self._seen.unknown(names, until - query.grace),
+        )
         return Statistics(folds, pairs, baselines, seen.counts(list(epochs)), losses, watermark)
 
     def blocks(self, attempt: int, metric: str) -> list[Block]:
@@ -90,10 +93,8 @@ class MemorySource:
         if kind == "mark":
             reading.mark(event)
         elif kind == "exposure":
-            self._received += 1
             self._seen.hold_back(Exposed(event))
         elif kind == "outcome":
-            self._received += 1
             self._seen.hold_back(observation(event))
         else:
             raise ValueError(f"no event: {kind}")
@@ -121,9 +122,8 @@ class MemorySource:
     def _losses(self) -> Losses:
         readings = self._journals.values()
         return Losses(
-            received=self._received,
+            received=self._seen.received,
             lost=sum(r.lost for r in readings),
-            unknown=self._seen.unknown,
             duplicates=self._duplicates + self._seen.duplicates,
             no_unit=sum(r.no_unit for r in readings),
             malformed=self._malformed,
