@@ -56,7 +56,9 @@ def replay_journals(
 
     ``status`` gives the epochs with their centring means and the frozen baselines, ``journals`` is the directory of
     the router's journals, ``tick`` (µs) the time between two looks, by default the rollout's own. What people asked,
-    the breaker and aliases are not in a journal and take no part.
+    the breaker and aliases are not in a journal and take no part. Where the run left its mirror, the baselines that
+    were frozen then are in force from the start, so the mirror's own pairs are no evidence here; they are where the
+    run ended in the mirror.
 
     Raises SpecError where nothing was compared, EdgeError where a journal cannot be read.
     """
