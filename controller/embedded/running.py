@@ -155,7 +155,8 @@ class Run:
 
 
 def summary(settings: Settings, stored: Stored) -> dict[str, Any]:
-    """How the rollout stands, as a JSON object. ``result`` is null while it goes on."""
+    """How the rollout stands, as a JSON object. ``result`` is null while it goes on; ``estimate`` to ``units`` are the
+    evidence of ``metric``, the one that was decided by."""
     status, said = stored.status, latest.read(settings.latest_file)
     name = stored.rollout.metadata.name
     metrics = said.metrics if said is not None and said.rollout == name else {}
@@ -174,8 +175,8 @@ def summary(settings: Settings, stored: Stored) -> dict[str, Any]:
         "attempt": attempt.number if attempt else 0,
         "champion": attempt.champion if attempt else None,
         "challenger": attempt.challenger if attempt else None,
-        "units": {arm: int(metrics.get(f"units/{arm}", 0)) for arm in ("champion", "challenger")},
-        "mlflow_run": said.run_id if said is not None and said.rollout == name else None,
+        "units": {arm: int(metrics.get(f"{status.metric}/units.{arm}", 0)) for arm in ("champion", "challenger")},
+        "mlflow_run": status.run_id or (said.run_id if said is not None and said.rollout == name else None),
     }
 
 

@@ -58,6 +58,8 @@ def test_an_equal_challenger_is_promoted_and_the_exit_code_says_so(seen: Seen) -
     (rollout,) = seen.said["rollouts"]
     assert (rollout["result"], rollout["champion"], rollout["challenger"]) == ("Promoted", "1", "2")
     assert rollout["mlflow_run"]
+    assert min(rollout["units"].values()) > 100
+    assert rollout["lower"] < rollout["estimate"] < rollout["upper"]
 
 
 def test_no_user_sees_an_error(seen: Seen) -> None:
