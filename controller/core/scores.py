@@ -112,8 +112,8 @@ class ScoreTests(NamedTuple):
 def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     """θ = S/H with S = Σ (A−π)(y − m x), H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
 
-    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights). Without units of both
-    arms, or where nothing varies, θ is 0 with infinite variance.
+    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights; of labels no more than the
+    challenger's rows can bear). Without units of both arms, or where nothing varies, θ is 0 with infinite variance.
     """
     s = h = v_emp = v_pred = reference = 0
     x_a = x_b = 0
@@ -122,13 +122,14 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         a, b = e.champion, e.challenger
         x_a, x_b = x_a + a.x, x_b + b.x
         s += co * (b.y - e.mean * b.x) - pi * (a.y - e.mean * a.x)
-        h += pi * co * (a.x + b.x)
+        weight = _weight(plan, pi, a.x, b.x)
+        h += weight
         q_a = a.yy - 2 * e.mean * a.xy + e.mean * e.mean * a.xx
         q_b = b.yy - 2 * e.mean * b.xy + e.mean * e.mean * b.xx
         v_emp += co * co * q_b + pi * pi * q_a
         v_pred += pi * co * (q_a + q_b)
-        reference += pi * co * a.y * (a.x + b.x) // a.x if a.x else 0
-    if x_a == 0 or x_b == 0:
+        reference += weight * a.y // a.x if a.x else 0
+    if x_a == 0 or x_b == 0 or h == 0:
         return Effect(note=ONE_ARM)
     champion_mean = reference / h
     margin = plan.margin * abs(champion_mean) if plan.margin_relative else plan.margin
@@ -146,6 +147,13 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         guarded=guarded,
         note="" if guarded else TOO_FEW,
     )
+
+
+def _weight(plan: MetricPlan, pi: int, x_a: int, x_b: int) -> int:
+    """An epoch's part of H, in ppm²: π(1−π) of all rows. Labels may come for the challenger less often than for the
+    champion; then (1−π) of its own rows, lest what is missing of it passes for no effect."""
+    expected = pi * (PPM - pi) * (x_a + x_b)
+    return min(expected, (PPM - pi) * PPM * x_b) if plan.family == "label" else expected
 
 
 def log_e_harm(plan: MetricPlan, effect: Effect) -> float:
