@@ -46,6 +46,7 @@ class Crowd:
     ) -> None:
         self._rng, self.truth, self._traffic, self._source, self._faults = rng, truth, traffic, source, faults
         self.rate = rng.choice((15, 25, 40))  # requests a second
+        self._loss = rng.choice((0.001, 0.004, 0.03))  # share of the lines that come late or never, where they do
         self._returning = rng.choice((0.2, 0.5, 0.8))
         self._units: list[str] = []
         self._requests = 0
@@ -92,9 +93,9 @@ class Crowd:
 
     def _line(self, journal: Journal, event: dict[str, Any]) -> None:
         faults = self._faults
-        if faults.fires(Fault.DROP, 0.002):
+        if faults.fires(Fault.DROP, self._loss):
             return
-        if faults.fires(Fault.REORDER, 0.002):
+        if faults.fires(Fault.REORDER, self._loss):
             journal.held.append(event)
             return
         self._source.ingest(journal.name, event)

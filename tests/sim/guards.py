@@ -26,12 +26,12 @@ class Edit(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """``what`` the loop would no longer do without it, and under which faults (none named: all) that shows soonest."""
+    """``what`` the loop would no longer do without it, and under which faults that shows soonest."""
 
     name: str
     what: str
     edits: tuple[Edit, ...]
-    shown_by: frozenset[Fault] = frozenset(Fault)
+    shown_by: frozenset[Fault]
 
 
 COMMIT = "version = self.store.commit(key, transition.status, stored.version, transition.record)"
@@ -110,7 +110,7 @@ GUARDS = (
     Guard(
         "terminal-stays",
         "what has ended is not decided again",
-        (Edit(evolve, "evolve", "elif not status.progress.terminal:", "else:"),),
+        (Edit(loop, "evolve", "elif not status.progress.terminal:", "else:"),),
         frozenset({Fault.CRASH}),
     ),
 )

@@ -65,7 +65,8 @@ def _weights(world: World, status: RolloutStatus) -> None:
 
 def _aliases(world: World, people: People, status: RolloutStatus) -> None:
     attempt, registry = status.attempt, world.registry
-    assert attempt is not None
+    if attempt is None:  # aborted before versions were pinned: nothing was ever moved
+        return
     champion, challenger = registry.alias(MODEL, "champion"), registry.alias(MODEL, "challenger")
     promoted = status.progress is Progress.PROMOTED
     if "champion" not in people.moved:

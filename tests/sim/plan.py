@@ -71,8 +71,9 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
     steps: list[dict[str, Any]] = [{"weight": w, "hold": f"{rng.randint(6, 30)}s"} for w in weights]
     if rng.random() < 0.35:
         steps.insert(0, {"mirror": rng.choice((30, 100)), "hold": f"{rng.randint(6, 30)}s"})
+    careful = rng.random() < 0.15  # wants to be asked every time
     for step in steps:
-        if rng.random() < 0.15:
+        if careful or rng.random() < 0.15:
             step["approve"] = True
     spec: dict[str, Any] = {
         "model": {"name": MODEL},
@@ -91,7 +92,7 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
             "onMismatch": rng.choice(("RollBack", "RollBack", "Hold")),
             "mismatchFor": f"{rng.choice((5, 30))}s",
             "maxFallback": rng.choice(("1%", "5%")),
-            "approvePromotion": rng.random() < 0.15,
+            "approvePromotion": careful or rng.random() < 0.15,
         },
         "allowSameVersion": same_version,
     }
