@@ -11,6 +11,7 @@ from collections import Counter
 from tests.sim.campaign import LEAST_RUNS, LEAST_SHARE, Settings, Summary, campaign, cores
 from tests.sim.faults import Fault
 from tests.sim.guards import BY_NAME, GUARDS, without
+from tests.sim.plan import TRUTHS
 from tests.sim.run import FAULTS, Run
 from tests.sim.safety import Violation
 from tests.sim.world import START
@@ -23,8 +24,8 @@ def main() -> int:
     if args.guards:
         return _guards(args.first, args.seeds, args.jobs)
     if args.seed is not None:
-        return _one(args.seed, faults, args.without)
-    settings = Settings(args.first, args.seeds, faults, args.without, args.jobs)
+        return _one(args.seed, faults, args.truth, args.without)
+    settings = Settings(args.first, args.seeds, faults, args.without, args.jobs, args.truth)
     summary = campaign(settings)
     _report(summary)
     rare = summary.rare() if faults == FAULTS and summary.runs >= LEAST_RUNS else []
@@ -39,6 +40,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="seed of the first run")
     parser.add_argument("--seed", type=int, help="one run, told tick by tick")
     parser.add_argument("--faults", help=f"only these, with commas: {', '.join(Fault)}; none: no faults at all")
+    parser.add_argument("--truth", choices=list(TRUTHS), help="how the challenger really behaves; any if not named")
     parser.add_argument("--without", choices=sorted(BY_NAME), help="take this guard out of the loop")
     parser.add_argument("--guards", action="store_true", help="take out each guard in turn; each must be missed")
     parser.add_argument("--jobs", type=int, default=cores(), help="processes")
@@ -73,7 +75,7 @@ def _guards(first: int, seeds: int, jobs: int) -> int:
     """Each guard is taken out until a checker misses it."""
     missed = []
     for guard in GUARDS:
-        summary = campaign(Settings(first, seeds, guard.shown_by, guard.name, jobs), stop_at=1, quiet=True)
+        summary = campaign(Settings(first, seeds, guard.shown_by, guard.name, jobs, guard.truth), stop_at=1, quiet=True)
         if summary.violations:
             found = min(summary.violations, key=lambda r: r.seed)
             print(f"{guard.name}: caught by {found.rule} at seed {found.seed}, {summary.runs} runs: {found.text}")
@@ -84,12 +86,12 @@ def _guards(first: int, seeds: int, jobs: int) -> int:
     return 1 if missed else 0
 
 
-def _one(seed: int, faults: frozenset[Fault], guard: str | None) -> int:
+def _one(seed: int, faults: frozenset[Fault], truth: str | None, guard: str | None) -> int:
     if guard is not None:
         with without(BY_NAME[guard]):
-            return _one(seed, faults, None)
+            return _one(seed, faults, truth, None)
     logging.basicConfig(level=logging.WARNING, format="          %(message)s", stream=sys.stdout)
-    run = Run(seed, faults)
+    run = Run(seed, faults, truth)
     world = run.world
     print(f"truth {world.truth.name}, faults {', '.join(sorted(world.faults.kinds)) or 'none'}")
     print(world.rollout.spec.model_dump_json(by_alias=True, exclude_defaults=True))

@@ -20,18 +20,20 @@ LEAST_RUNS = 400  # for that claim
 
 
 class Settings(NamedTuple):
-    """What a campaign runs: seeds from ``first`` on. ``guard``: taken out of the loop, if any."""
+    """What a campaign runs: seeds from ``first`` on. ``guard``: taken out of the loop, if any; ``truth``: see there."""
 
     first: int
     seeds: int
     faults: frozenset[Fault] = FAULTS
     guard: str | None = None
     jobs: int = 1
+    truth: str | None = None
 
     def command(self, seed: int) -> str:
         """What a person types to see run ``seed`` again."""
         chosen = "" if self.faults == FAULTS else f" --faults {','.join(sorted(self.faults))}"
-        return f"python -m tests.sim --seed {seed}{chosen}{f' --without {self.guard}' if self.guard else ''}"
+        named = f" --truth {self.truth}" if self.truth else ""
+        return f"python -m tests.sim --seed {seed}{chosen}{named}{f' --without {self.guard}' if self.guard else ''}"
 
 
 class Summary(NamedTuple):
@@ -61,7 +63,7 @@ def chunk(settings: Settings, first: int, count: int) -> tuple[list[Result], flo
     logging.disable(logging.CRITICAL)  # the loop warns of every failed call
     began = time.process_time()
     with without(BY_NAME[settings.guard]) if settings.guard else nullcontext():
-        results = [play(seed, settings.faults) for seed in range(first, first + count)]
+        results = [play(seed, settings.faults, settings.truth) for seed in range(first, first + count)]
     logging.disable(logging.NOTSET)
     return results, time.process_time() - began
 

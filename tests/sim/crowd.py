@@ -2,7 +2,6 @@
 says, and written to journals; some of what is written reaches the engine, and that is all it knows."""
 
 import heapq
-import json
 import random
 from collections import deque
 from typing import Any
@@ -141,7 +140,7 @@ class Crowd:
             "served_by": served, "usable": usable, "status": 200 if usable else 500,
             "answer_status": 200, "version": "", "latency_us": int(how.latency * rng.lognormvariate(0, 0.25)),
             "fallback_reason": None if usable or arm == "champion" else "BreakerOpen" if cut_off else "Status",
-            "answer": json.dumps({"predictions": [round(score, 3)]}) if usable else None,
+            "answer": f'{{"predictions": [{score:.3f}]}}' if usable else None,
         }  # fmt: skip
         if arm == "challenger" and not cut_off and not event.get("mirror"):
             failed = 0 if usable else self._failed_in_row.get(worker.name, 0) + 1

@@ -26,12 +26,13 @@ class Edit(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """``what`` the loop would no longer do without it, and under which faults that shows soonest."""
+    """``what`` the loop would no longer do without it, and under which faults (and truth) that shows soonest."""
 
     name: str
     what: str
     edits: tuple[Edit, ...]
     shown_by: frozenset[Fault]
+    truth: str | None = None
 
 
 COMMIT = "version = self.store.commit(key, transition.status, stored.version, transition.record)"
@@ -106,6 +107,7 @@ GUARDS = (
         "proven harm rolls back, also while the evidence is invalid",
         (Edit(decide, "decide", "if harmed is not None:", "if harmed is not None and validity.reason is None:"),),
         frozenset({Fault.DROP, Fault.REORDER}),
+        "errors",
     ),
     Guard(
         "terminal-stays",

@@ -59,7 +59,7 @@ def draw_truth(rng: random.Random, name: str | None = None) -> Truth:
         "blunt": a._replace(sharpness=-a.sharpness),
         "lopsided": a,
     }[name]
-    return Truth(name, a, b, size if name == "lopsided" else 0.0)
+    return Truth(name, a, b, rng.choice((0.5, 0.95)) if name == "lopsided" else 0.0)
 
 
 def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
