@@ -68,13 +68,13 @@ class Safety:
     def __init__(self, world: World, people: People) -> None:
         self.world, self.people = world, people
         self.tables: dict[int, RouteTable] = {}
-        self.committed_at: dict[int, int] = {}
         self.used: dict[str, int] = {}  # newest generation that each worker slot has used
-        self.all_used_at: dict[int, int] = {}  # when every slot had used it (true time)
         self.keys: set[str] = set()  # notices that were ever committed
         self.repeats_allowed = 0
         self.gated = 0  # approvals that were needed and got
-        self.step_opened_at = 0
+        self.served = 0  # µs of this step in which every worker served its allocation
+        self.looked_at = world.true
+        self.moved_before = 0  # moves of aliases before this attempt
         self.last_commit = world.true
         self.longest_gap = 0
         self.resolved_now: dict[str, str | None] = {}
@@ -130,7 +130,8 @@ class Safety:
     def moved(self) -> None:
         """At most once in an attempt does the champion's alias go to the challenger."""
         attempt = self.world.status.attempt
-        ours = [m for m in self.world.registry.moves if m.who == CONTROLLER and m.alias == "champion"]
+        since = self.world.registry.moves[self.moved_before :]
+        ours = [m for m in since if m.who == CONTROLLER and m.alias == "champion"]
         for version in {m.version for m in ours}:
             ups = sum(m.version == version for m in ours)
             if attempt is not None and version == attempt.challenger and ups > 1:
@@ -147,12 +148,12 @@ class Safety:
         self._tables(before, after)
         same_attempt = before.attempt is not None and before.attempt == after.attempt
         if not same_attempt:
-            self.step_opened_at = self.world.true
+            self.moved_before = len(self.world.registry.moves)
             self.touched = (self.people.moves, self.people.replanned)
         if same_attempt and after.step > before.step >= 0:
             self._widened(spec, before, after)
-        if after.step != before.step:
-            self.step_opened_at, self.longest_gap = self.world.true, 0
+        if after.step != before.step or not same_attempt:
+            self.served = self.longest_gap = 0
         if before.progress is Progress.RUNNING and after.progress is Progress.PROMOTING:
             self._promoted(spec, before, after)
         if before.progress is Progress.PROMOTING and after.progress in (Progress.HOLDBACK, Progress.PROMOTED):
@@ -205,7 +206,6 @@ class Safety:
         if old is not None and (new.generation < old.generation or (new.generation == old.generation and new != old)):
             broken("generation", f"table {new.generation} follows {old.generation}")
         self.tables[new.generation] = new
-        self.committed_at.setdefault(new.generation, self.world.true)
         if after.progress in DOWN and (new.weight_bp or new.mirror_bp):
             broken("weight-0", f"weight {new.weight_bp} bp in {after.progress}")
         if old is None or new.attempt != old.attempt or after.progress in DOWN:
@@ -227,12 +227,9 @@ class Safety:
             self._approved(where)
 
     def _waited(self, spec: RolloutSpec, before: RolloutStatus, where: str) -> None:
-        assert before.table is not None
-        since = max(self.step_opened_at, self.all_used_at.get(before.table.generation, self.step_opened_at))
         allowed = 2 * spec.decision.tick + max(self.longest_gap, self.world.true - self.last_commit)
-        spent = self.world.true - since
-        if not self.world.jumped and spent + allowed < spec.steps[before.step].hold:
-            broken("hold", f"{where} after {spent / 1e6:.1f} s of {spec.steps[before.step].hold / 1e6:.0f}")
+        if not self.world.jumped and self.served + allowed < spec.steps[before.step].hold:
+            broken("hold", f"{where} after {self.served / 1e6:.1f} s of {spec.steps[before.step].hold / 1e6:.0f}")
         number = before.attempt.number if before.attempt else 0
         met = len(self.world.crowd.challenger_units.get((number, before.epoch), ()))
         if met < spec.decision.min_units:
@@ -295,11 +292,12 @@ class Safety:
                 if self.tables.get(table.generation) != table:
                     broken("commit-before-act", f"{worker.name} serves table {table.generation}, never committed")
                 self.used[worker.name] = max(self.used.get(worker.name, -1), table.generation)
-        slots = [w.name for r in self.world.traffic.routers for w in r.workers]
-        oldest = min(self.used.get(name, -1) for name in slots)
-        for generation in self.tables:
-            if generation <= oldest:
-                self.all_used_at.setdefault(generation, self.world.true)
+        status = self.world.status
+        number = status.attempt.number if status.attempt is not None else 0
+        tables = [w.table for r in self.world.traffic.routers for w in r.workers]
+        if all(t is not None and (t.attempt, t.epoch) == (number, status.epoch) for t in tables):
+            self.served += self.world.true - self.looked_at
+        self.looked_at = self.world.true
         self._served()
 
     def begin_tick(self) -> None:
