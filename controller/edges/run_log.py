@@ -187,9 +187,9 @@ class RunLog:
             run.writer.refused += 1
             failure = None
         if failure is None:
-            # The bound may have taken some of them away in the meantime.
-            _drop_shown(run.ticks, page.ticks)
-            _drop_shown(run.records, page.records)
+            # What the bound took away and counted while it was being written is shown nevertheless.
+            self._dropped_ticks -= _drop_shown(run.ticks, page.ticks)
+            self._dropped_records -= _drop_shown(run.records, page.records)
             run.failures, run.not_before = 0, time.monotonic()
             return
         if run.failures == 0:
@@ -204,7 +204,11 @@ def _dirty(run: _Waiting) -> bool:
     return run.changed or bool(run.ticks) or bool(run.records)
 
 
-def _drop_shown(waiting: "deque[Tick] | deque[Record]", shown: Sequence[Tick | Record]) -> None:
+def _drop_shown(waiting: "deque[Tick] | deque[Record]", shown: Sequence[Tick | Record]) -> int:
+    """Take what is shown from what waits; how many of it did not wait any more."""
     done = {id(item) for item in shown}
+    gone = len(shown)
     while waiting and id(waiting[0]) in done:
         waiting.popleft()
+        gone -= 1
+    return gone
