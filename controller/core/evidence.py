@@ -15,7 +15,7 @@ from controller.core.cells import OVERALL, MetricPlan
 from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
 from controller.core.plans import GAMMA, metric_plan, quantile_bucket
-from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, score_effect
+from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, pair_non_inferior, score_effect
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
@@ -69,7 +69,7 @@ class _Reading(NamedTuple):
     """Evidence before the tests that are read of all metrics at once.
 
     ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
-    interval; ``bets``: the running bets on non-inferiority of a counting kind.
+    interval; ``bets``: log e-values whose mean is that of non-inferiority, where it is not the score test on ``tau``.
     """
 
     evidence: Evidence
@@ -190,7 +190,7 @@ def _paired(plan: MetricPlan, state: PairFold, blank: Evidence) -> _Reading:
     blank = blank._replace(units=(state.units, state.units), log_e_harm=state.ever_harm)
     if plan.family == "failures":
         return _of_effect(plan, effect, blank, effect.margin)._replace(tau=0.0)
-    return _of_effect(plan, effect, blank, plan.tau)
+    return _of_effect(plan, effect, blank, plan.tau)._replace(bets=(pair_non_inferior(plan, state, effect),))
 
 
 def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) -> _Reading:

@@ -5,13 +5,16 @@ whatever the trend and however the share π is chosen from the past. Its varianc
 attempt, because a unit that returns in the next epoch keeps its arm. The Gaussian-mixture e-process of
 ``sequential`` turns (θ, se²) into log e-values (asymptotic; the guards say when there is too little to try).
 
-Mirror epochs: both arms answered the same request, so D = y_challenger − y_champion per unit needs no share.
+Mirror epochs: both arms answered the same request, so D = y_challenger − y_champion per unit needs no share. Nothing
+is drawn there, so nothing but time tells whether what the pairs show will be so tomorrow: the variance is that
+between blocks too (``batches``).
 """
 
 import math
 from typing import NamedTuple
 
 from controller.core import sequential
+from controller.core.batches import LEAST_BLOCKS, Batches, scatter, spread, with_block
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell, ScoreCell
 from controller.core.counts import absolute
 
@@ -22,6 +25,7 @@ LEAST_UNITS = 30
 ONE_ARM = "no units of both arms yet"
 NO_SPREAD = "the values do not vary, which proves nothing"
 TOO_FEW = "too few expected events yet"
+TOO_FEW_BLOCKS = "too few blocks of the mirror yet"
 
 
 class ArmSums(NamedTuple):
@@ -68,6 +72,7 @@ class PairFold(NamedTuple):
     dd: int = 0
     clustered: int = 0
     champion_y: int = 0
+    batches: tuple[Batches, ...] = ()
     worse: int = 0
     better: int = 0
     blocks: int = 0
@@ -216,7 +221,8 @@ def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Bloc
 
 
 def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
-    """The mirror's effect per row (label kinds: θ = ΣD/n, V = max(clustered, per block)) or per unit (failures)."""
+    """The mirror's effect per row (label kinds: θ = ΣD/n, V = max(clustered, per block, between blocks)) or per unit
+    (failures). The tests of label kinds have a variance of their own (``_pair_variance``)."""
     if plan.family == "failures":
         margin = absolute(plan, plan.margin, plan.margin_relative)
         if state.units == 0:
@@ -232,15 +238,34 @@ def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
     variance = max(state.clustered, state.dd)
     if variance <= 0:
         return Effect(theta, math.inf, mean, margin, beyond, False, NO_SPREAD)
-    guarded = state.units >= LEAST_UNITS
-    return Effect(theta, variance / state.x**2, mean, margin, beyond, guarded, "" if guarded else TOO_FEW)
+    se2 = max(variance, scatter(state.batches, theta)) / state.x**2
+    if state.units < LEAST_UNITS:
+        return Effect(theta, se2, mean, margin, beyond, False, TOO_FEW)
+    return Effect(theta, se2, mean, margin, beyond, True, "" if state.blocks >= LEAST_BLOCKS else TOO_FEW_BLOCKS)
+
+
+def _pair_variance(plan: MetricPlan, state: PairFold, bad: float) -> float:
+    """Squared error of θ for a test whose boundary lies ``bad`` in the bad direction."""
+    centre = bad if plan.decreasing else -bad
+    return max(state.clustered, state.dd, spread(state.batches, centre)) / state.x**2
+
+
+def pair_non_inferior(plan: MetricPlan, state: PairFold, effect: Effect) -> float:
+    """Log e-value of "not worse by the margin" of a label kind; 0 where there is no test yet."""
+    if not effect.guarded or plan.tau <= 0 or state.blocks < LEAST_BLOCKS:
+        return 0.0
+    se2 = _pair_variance(plan, state, effect.margin)
+    return float(sequential.log_e_one_sided(effect.good(plan) + effect.margin, se2, plan.tau))
 
 
 def pair_harm(plan: MetricPlan, state: PairFold) -> float:
     """Log e-value of harm: for failures the challenger's share of the discordant units against one half."""
     if plan.family == "failures":
         return float(sequential.log_e_discordant(state.worse, state.better))
-    return log_e_harm(plan, pair_effect(plan, state))
+    effect = pair_effect(plan, state)
+    if not effect.guarded or state.blocks < LEAST_BLOCKS:
+        return 0.0
+    return log_e_harm(plan, effect._replace(se2=_pair_variance(plan, state, effect.harm_margin)))
 
 
 def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
@@ -255,6 +280,7 @@ def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
             dd=state.dd + c.dd,
             clustered=state.clustered + c.clustered,
             champion_y=state.champion_y + c.champion_y,
+            batches=with_block(state.batches, c.d, c.x),
         )
     elif isinstance(block.pair, PairCountCell):
         c2 = block.pair

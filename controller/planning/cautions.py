@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from controller.core.batches import LEAST_BLOCKS
+from controller.core.plans import BASELINE_BLOCKS
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
-from controller.kinds import Kind
+from controller.kinds import KINDS, Kind
 from controller.metric import Metric, Role
 from controller.planning.boundary import Simulated
 from controller.planning.champion import SHARES, SIMULATED, Champion, how_to_give, judging
@@ -31,6 +33,7 @@ class Code(StrEnum):
     HOLD_TOO_SHORT = "HoldTooShort"
     MIN_UNITS = "MinUnits"
     MIN_AGE = "MinAge"
+    SHORT_MIRROR = "ShortMirror"
     GUARD = "Guard"
     THIN_BLOCKS = "ThinBlocks"
     NOT_PROVEN = "NotProven"
@@ -82,8 +85,23 @@ def of_plan(
             "is not the whole; minAge: 7d waits for one"
         )
         yield Caution(Code.MIN_AGE, text)
+    yield from _mirrors(spec)
     if traffic:
         yield from _min_units(spec, steps)
+
+
+def _mirrors(spec: RolloutSpec) -> Iterator[Caution]:
+    """Where a mirror has too few blocks for its tests of labels."""
+    needed = LEAST_BLOCKS + BASELINE_BLOCKS
+    for metric in (m for m in judging(spec) if KINDS[m.kind].family == "label"):
+        for number, step in enumerate(spec.steps, 1):
+            if step.mirror is not None and step.hold // spec.block < needed:
+                text = (
+                    f"{metric.name} is shown in step {number} and can stop it, but is not tested there: its hold "
+                    f"{format_duration(step.hold)} has {step.hold // spec.block} blocks of "
+                    f"{format_duration(spec.block)}, and labels of a mirror need {needed}"
+                )
+                yield Caution(Code.SHORT_MIRROR, text, metric.name, number)
 
 
 def _min_units(spec: RolloutSpec, steps: Sequence[Allocation]) -> Iterator[Caution]:

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 from scipy.special import betainc
-from scipy.stats import ttest_rel
+from scipy.stats import sem, ttest_rel
 
+from controller.core.batches import LEAST_BLOCKS, Batches, spread, with_block
 from controller.core.cells import Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell
 from controller.core.fold import fold
 from controller.core.scores import PairFold, ScoreFold, pair_effect, pair_harm
@@ -50,7 +51,9 @@ def test_the_mirrors_effect_is_the_mean_difference_with_the_variance_of_units() 
     cells, total = drawn(1, 400, 5, 0.0)
     found = pair_effect(plan, folded(plan, *cells))
     assert found.theta == pytest.approx(total.mean() / 5)
-    assert found.se2 == pytest.approx(max(float((total.astype(float) ** 2).sum()), sum(c.dd for c in cells)) / 2000**2)
+    of_units = max(float((total.astype(float) ** 2).sum()), sum(c.dd for c in cells)) / 2000**2
+    of_blocks = float(sem([c.d / c.x for c in cells])) ** 2
+    assert found.se2 == pytest.approx(max(of_units, of_blocks))
     usual = ttest_rel(total / 5, np.zeros(400))
     assert found.theta / math.sqrt(found.se2) == pytest.approx(usual.statistic, rel=0.15, abs=0.2)
 
@@ -63,8 +66,48 @@ def test_units_that_return_in_two_mirrors_are_still_one_unit() -> None:
 
 def test_a_worse_challenger_is_proven_harmful_in_the_mirror_and_an_equal_one_is_not() -> None:
     plan = plan_for(RIGHT, mean=800_000, tau=20_000.0)
-    assert folded(plan, *drawn(3, 500, 6, 0.5)[0]).ever_harm > math.log(100)
-    assert folded(plan, *drawn(4, 500, 6, 0.0)[0]).ever_harm < math.log(20)
+    assert folded(plan, *drawn(3, 500, 36, 0.5)[0]).ever_harm > math.log(100)
+    assert folded(plan, *drawn(4, 500, 36, 0.0)[0]).ever_harm < math.log(20)
+
+
+def shocked(seed: int, blocks: int, lasting: int, harm: float) -> list[PairScoreCell]:
+    """Cells of 300 new units each, whose differences share a shock for ``lasting`` blocks."""
+    rng = np.random.default_rng(seed)
+    shocks = np.repeat(rng.normal(0, 0.05, blocks // lasting + 1), lasting)
+    d = np.round(1e6 * (rng.normal(harm, 0.3, (blocks, 300)) + shocks[:blocks, None])).astype(np.int64)
+    squares = [sum(int(v) ** 2 for v in row) for row in d]
+    return [PairScoreCell(300, 300, int(row.sum()), q, q, 10**6) for row, q in zip(d, squares, strict=True)]
+
+
+@pytest.mark.parametrize("lasting", [1, 3])
+def test_shocks_that_all_units_share_for_some_blocks_do_not_pass_for_harm(lasting: int) -> None:
+    plan = plan_for({**RIGHT, "kind": "LogLoss", "margin": "0.025"}, mean=260_000, tau=25_000.0)
+    rolled_back = sum(folded(plan, *shocked(s, 96, lasting, 0.0)).ever_harm >= math.log(100) for s in range(200))
+    # Of 200 at one percent each, six or more come up in two of a hundred times.
+    assert rolled_back <= 6
+    found = [folded(plan, *shocked(s, 96, lasting, 0.1)).ever_harm >= math.log(100) for s in range(20)]
+    assert all(found)
+
+
+def test_a_few_blocks_prove_nothing_however_many_pairs_they_hold() -> None:
+    plan = plan_for({**RIGHT, "kind": "LogLoss", "margin": "0.025"}, mean=260_000, tau=25_000.0)
+    state = folded(plan, *shocked(1, LEAST_BLOCKS - 1, 1, 5.0))
+    assert state.ever_harm == 0.0
+    assert pair_effect(plan, state).note == "too few blocks of the mirror yet"
+
+
+def test_batches_are_sums_over_runs_of_blocks_as_long_as_there_are_twelve_of_them() -> None:
+    rng = np.random.default_rng(5)
+    d, x = rng.integers(-99, 99, 77), rng.integers(1, 9, 77)
+    levels: tuple[Batches, ...] = ()
+    for one, rows in zip(d, x, strict=True):
+        levels = with_block(levels, int(one), int(rows))
+    squares = []
+    for size in (1, 2, 4):
+        sums = [(d[i : i + size] - 1.5 * x[i : i + size]).sum() for i in range(0, 77, size)]
+        squares.append(float(np.square(sums).sum()))
+    assert spread(levels, 1.5) == pytest.approx(max(squares))
+    assert len(levels) == 7
 
 
 def log_e_truncated_beta(worse: int, better: int) -> float:
@@ -101,4 +144,6 @@ def test_a_mirror_never_goes_into_the_fold_of_the_weights() -> None:
     plan = plan_for(RIGHT, mean=800_000, tau=20_000.0)
     weighted = ScoreFold(clustered=5, last_block=0, last_epoch=1)
     found = fold(plan, EPOCH, weighted, Block("ctr", "", 1, 1, pair=PairScoreCell(1, 1, 0, 0, 0, 0)))
-    assert found == PairFold(epoch=1, units=1, x=1, blocks=1, last_block=1, last_epoch=1)
+    assert found == PairFold(
+        epoch=1, units=1, x=1, blocks=1, batches=(Batches(1, 0, 0, 1, 1, 0, 1),), last_block=1, last_epoch=1
+    )

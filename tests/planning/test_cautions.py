@@ -25,6 +25,11 @@ CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
         [CTR], {"decision": "{minUnits: 600000, minAge: 7d, tick: 60s}"}, {}, "minUnits 600000 takes 6 d at 10 %"
     ),
     Code.MIN_AGE: ([CTR], {"decision": "{tick: 60s, minUnits: 100}"}, {}, "minAge: 7d"),
+    Code.SHORT_MIRROR: (
+        [LOSS],
+        {"steps": "[{mirror: 50, hold: 5h}, {weight: 10, hold: 2d}, {weight: 50, hold: 2d}]"}, {},
+        "its hold 5h has 30 blocks of 10m, and labels of a mirror need 34",
+    ),
     Code.GUARD: (
         [CTR.replace("0.05}", "0.0001}")], {}, {"units_per_day": 1e6}, "its tests begin at 30 expected events"
     ),
