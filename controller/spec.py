@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from controller.declared import Declared, Name, exactly_one
+from controller.kinds import KINDS
 from controller.metric import Metric, Role
 from controller.quantities import SECOND, Duration, PercentField
 
@@ -87,6 +88,22 @@ class Servers(Declared):
     template: dict[str, Any] | None = Field(None, description="pod template of the servers the controller owns")
 
 
+class Capture(Declared):
+    """What the router writes down of requests and answers."""
+
+    inputs: float = Field(100, ge=0, le=100, description="percent of requests whose bodies are written down")
+    answers: float = Field(
+        100, ge=0, le=100, description="percent of requests whose answers are; model metrics need all of them"
+    )
+    failed: bool = Field(True, description="of requests without a usable answer both are written down anyway")
+    redact: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
+        (), max_length=128, description="names of fields of request bodies whose values are replaced at any depth"
+    )
+    redact_defaults: bool = Field(
+        True, description="the usual ones as well: password, token, authorization, cookie, email, ssn, card number, …"
+    )
+
+
 class RouterTraffic(Declared):
     """Our router, and what it may hold and wait for."""
 
@@ -97,6 +114,7 @@ class RouterTraffic(Declared):
     replay_bytes: int = Field(1 << 20, ge=0, le=1 << 30)
     judge_bytes: int = Field(1 << 20, ge=0, le=1 << 30)
     capture_bytes: int = Field(64 << 10, ge=0, le=1 << 24)
+    capture: Capture = Capture()
     table_ttl: Duration = Field(15 * 60 * SECOND, description="without the controller this long, the champion serves")
 
 
@@ -275,6 +293,12 @@ class RolloutSpec(Declared):
             )
         if self.servers and self.servers.challenger and self.servers.challenger.external:
             raise ValueError("servers.challenger.external: only a champion may be external")
+        router = self.traffic.router
+        scored = [m.name for m in self.metrics if KINDS[m.kind].family in ("label", "pair")]
+        if router is not None and router.capture.answers < 100 and scored:
+            raise ValueError(
+                f"traffic.router.capture.answers: {scored[0]} reads the score from every answer, so 100 is needed"
+            )
         hold_back = self.after_promotion.holdback if self.after_promotion else 0
         if hold_back * 100 > 10_000 - max(weights):
             raise ValueError(

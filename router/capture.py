@@ -1,10 +1,21 @@
-"""What of a request goes into the journal: exposures, in the shape of ``router.events.Exposure``."""
+"""What of a request goes into the journal: exposures, in the shape of ``router.events.Exposure``.
+
+While somebody waits for an answer only a ``Record`` is made; the journal's thread makes the event of it: attributes,
+sampling, redaction, text.
+"""
 
 from time import time_ns
 from typing import Any, NamedTuple
 
+import xxhash
+
+from router.assignment import POINTS
+from router.events import FallbackReason
 from router.heads import Request
 from router.routing import Allotment, Routes
+
+# Draws other requests than the assignment draws units.
+_SEED = 1
 
 
 class Attempt(NamedTuple):
@@ -25,50 +36,129 @@ class Attempt(NamedTuple):
 NO_ATTEMPT = Attempt(0, 0.0, b"", False)
 
 
-def exposure(routes: Routes, request: Request, request_id: str, allotment: Allotment, first: Attempt) -> dict[str, Any]:
-    """The exposure of a request whose assigned arm answered it itself; the caller changes what was otherwise.
+class Capturing:
+    """What a worker's redaction did, counted by the journal's thread."""
 
-    An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
-    """
-    status, latency, answer, usable, unjudged, cut = first
-    unit, arm, evidence, assigned_by, _, _ = allotment
-    if not usable and latency < routes.challenger_s:
-        latency = routes.challenger_s
-    limit = routes.capture_bytes
-    body = request.body
-    if len(body) > limit or len(answer) > limit or not request.whole:
-        cut, body, answer = True, body[:limit], answer[:limit]
+    __slots__ = ("redacted", "withheld")
+
+    def __init__(self) -> None:
+        self.redacted = 0
+        self.withheld = 0
+
+    def counters(self) -> dict[str, float]:
+        """How many fields were replaced and how many bodies withheld, by metric name."""
+        return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
+
+
+class Record:
+    """An exposure to be: everything that the journal's thread needs to make it. Not changed once it is offered."""
+
+    __slots__ = (
+        "allotment", "answer_status", "attempts", "capturing", "fallback_reason", "first", "mirror", "mirrored",
+        "request", "request_id", "routes", "served_by", "stale", "t",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        capturing: Capturing,
+        routes: Routes,
+        request: Request,
+        request_id: str,
+        allotment: Allotment,
+        first: Attempt,
+        answer_status: int,
+    ) -> None:
+        self.capturing = capturing
+        self.routes = routes
+        self.request = request
+        self.request_id = request_id
+        self.allotment = allotment
+        self.first = first
+        self.answer_status = answer_status
+        self.t = time_ns() // 1000
+        self.served_by = allotment.arm
+        self.attempts = 1
+        self.fallback_reason: FallbackReason | None = None
+        self.mirror = False
+        self.mirrored = False
+        self.stale = False
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it holds."""
+        return 1_024 + len(self.request.body) + len(self.first.answer)
+
+    def event(self) -> dict[str, Any]:
+        """The exposure, in the journal's shape; called once, in the journal's thread.
+
+        An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
+        """
+        routes, request = self.routes, self.request
+        status, latency, _, usable, unjudged, _ = self.first
+        unit, arm, evidence, assigned_by, _, _ = self.allotment
+        if not usable and latency < routes.challenger_s:
+            latency = routes.challenger_s
+        inputs, answer, cut = self._bodies()
+        return {
+            "type": "exposure",
+            "seq": 0,
+            "t": self.t,
+            "request_id": self.request_id,
+            "attempt": routes.attempt,
+            "epoch": routes.epoch,
+            "generation": routes.generation,
+            "unit": unit,
+            "arm": arm,
+            "evidence": evidence,
+            "assigned_by": assigned_by,
+            "served_by": self.served_by,
+            "version": routes.versions[self.served_by],
+            "attempts": self.attempts,
+            "fallback_reason": self.fallback_reason,
+            "mirror": self.mirror,
+            "mirrored": self.mirrored,
+            "stale": self.stale,
+            "unjudged": unjudged,
+            "usable": usable,
+            "status": status,
+            "answer_status": self.answer_status,
+            "latency_us": int(latency * 1e6),
+            "attributes": routes.attributes(request) if routes.has_attributes else {},
+            "inputs": inputs,
+            "answer": answer,
+            "cut": cut,
+        }
+
+    def _bodies(self) -> tuple[str | None, str | None, bool]:
+        """Inputs, answer, and whether something of them is missing that was to be kept."""
+        routes, request, first = self.routes, self.request, self.first
+        rules, limit = routes.capture, routes.capture_bytes
+        kept = rules.failed and not first.usable
+        inputs: str | None = None
+        answer: str | None = None
+        cut = first.cut
+        if kept or _drawn(self.request_id, rules.inputs_bp):
+            whole = request.whole and len(request.body) <= limit
+            text, is_text = _text(request.body[:limit])
+            content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
+            inputs, fields, withheld = routes.redactor.redact(text, content_type, whole)
+            self.capturing.redacted += fields
+            self.capturing.withheld += withheld
+            cut = cut or not whole or not is_text
+        if kept or _drawn(self.request_id, rules.answers_bp):
+            answer, is_text = _text(first.answer[:limit])
+            cut = cut or len(first.answer) > limit or not is_text
+        else:
+            cut = True
+        return inputs, answer, cut
+
+
+def _drawn(request_id: str, share_bp: int) -> bool:
+    return share_bp >= POINTS or xxhash.xxh64_intdigest(request_id.encode(), seed=_SEED) % POINTS < share_bp
+
+
+def _text(body: bytes) -> tuple[str, bool]:
     try:
-        inputs, answered = body.decode(), answer.decode()
+        return body.decode(), True
     except UnicodeDecodeError:
-        cut = True
-        inputs, answered = body.decode("utf-8", "replace"), answer.decode("utf-8", "replace")
-    return {
-        "type": "exposure",
-        "seq": 0,
-        "t": time_ns() // 1000,
-        "request_id": request_id,
-        "attempt": routes.attempt,
-        "epoch": routes.epoch,
-        "generation": routes.generation,
-        "unit": unit,
-        "arm": arm,
-        "evidence": evidence,
-        "assigned_by": assigned_by,
-        "served_by": arm,
-        "version": routes.versions[arm],
-        "attempts": 1,
-        "fallback_reason": None,
-        "mirror": False,
-        "mirrored": False,
-        "stale": False,
-        "unjudged": unjudged,
-        "usable": usable,
-        "status": status,
-        "answer_status": status,
-        "latency_us": int(latency * 1e6),
-        "attributes": routes.attributes(request) if routes.has_attributes else {},
-        "inputs": inputs,
-        "answer": answered,
-        "cut": cut,
-    }
+        return body.decode("utf-8", "replace"), False

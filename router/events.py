@@ -78,8 +78,12 @@ class Exposure(Wire):
         ge=0, description="first byte sent to last byte received, first attempt; deadline on timeout"
     )
     attributes: dict[str, str] = {}
-    inputs: str | None = Field(None, description="request body, redacted and cut at capture_bytes")
-    answer: str | None = Field(None, description="body of the assigned arm's answer, cut at capture_bytes")
+    inputs: str | None = Field(
+        None, description="request body, redacted and cut at capture_bytes; null where the request was not drawn"
+    )
+    answer: str | None = Field(
+        None, description="body of the assigned arm's answer, cut at capture_bytes; null (and cut) where not drawn"
+    )
     cut: bool = Field(False, description="inputs or answer were cut, or are not text")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from router import answers, outgoing
 from router.call import Call
-from router.capture import NO_ATTEMPT, Attempt, exposure
+from router.capture import NO_ATTEMPT, Attempt, Record
 from router.events import FallbackReason
 from router.heads import Request, Response
 from router.judge import glance, judge, passes_through
@@ -349,7 +349,7 @@ class Exchange(Call):
 
     def _finish(self, attempt: Attempt, answer_status: int) -> None:
         """Let the client go on; record what happened; show the request to the challenger if it is to be mirrored."""
-        plane, routes, allotment = self.plane, self.routes, self._allotment
+        plane, allotment = self.plane, self._allotment
         now = monotonic()
         plane.outbox.crowd -= 1
         if self.started:
@@ -366,17 +366,14 @@ class Exchange(Call):
                 # The champion could answer what the challenger could not.
                 plane.breaker.failed(now)
         first = self._first or attempt
-        event = exposure(routes, self.request, self.request_id, allotment, first)
-        event["answer_status"] = answer_status
-        if self._stale:
-            event["stale"] = True
+        record = Record(plane.capturing, self.routes, self.request, self.request_id, allotment, first, answer_status)
+        record.stale = self._stale
         if self._first is not None:
-            event["attempts"] = self._tries
-            event["served_by"] = "champion"
-            event["version"] = routes.champion.version
-            event["fallback_reason"] = self._reason
+            record.attempts = self._tries
+            record.served_by = "champion"
+            record.fallback_reason = self._reason
         if allotment.mirror:
-            event["mirrored"] = self._mirror(answer_status, now)
+            record.mirrored = self._mirror(answer_status, now)
         counters = plane.counters
         counters.answers[answer_status // 100] += 1
         counters.latency_s[allotment.arm] += first.latency_s
@@ -384,7 +381,7 @@ class Exchange(Call):
             counters.unusable[allotment.arm] += 1
         if first.unjudged:
             counters.unjudged += 1
-        plane.writer.offer(event)
+        plane.writer.offer(record)
 
     def _mirror(self, answer_status: int, now: float) -> bool:
         plane, challenger = self.plane, self.routes.challenger

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -28,6 +28,17 @@ _BATCH_BYTES = 8 << 20
 _TURN_EVENTS = 64
 _MARK_S = 0.9
 _RETRY_S = 1.0
+
+
+class Pending(Protocol):
+    """An event that the journal's thread makes, so that nobody who answers requests has to."""
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it holds."""
+
+    def event(self) -> dict[str, Any]:
+        """The event, without ``seq``."""
 
 
 class _Request:
@@ -86,7 +97,7 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._queue: deque[dict[str, Any]] = deque()
+        self._queue: deque[dict[str, Any] | Pending] = deque()
         self._requests: deque[_Request] = deque()
         # Each of these is written by one side only, so that no lock is needed: refused and offered by those
         # who offer, lost and taken by the thread.
@@ -126,11 +137,11 @@ class Writer:
             "journal_sync_seconds_total": self._sync_s,
         }
 
-    def offer(self, event: dict[str, Any]) -> bool:
+    def offer(self, event: dict[str, Any] | Pending) -> bool:
         """Hand over an event; False, and counted as dropped, where the queue is full. Never waits, never
         raises.
 
-        To be called from one thread. The dict belongs to the writer from now on.
+        To be called from one thread. The event belongs to the writer from now on.
         """
         queue = self._queue
         waiting = len(queue)
@@ -230,23 +241,25 @@ class Writer:
         if requests_only:
             return batch
         while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
-            event = self._queue.popleft()
-            self._taken_bytes += _weight(event)
-            size += self._add(batch, event, None)
+            offered = self._queue.popleft()
+            self._taken_bytes += _weight(offered)
+            size += self._add(batch, offered, None)
             if len(batch.lines) % _TURN_EVENTS == 0:
                 time.sleep(0)
         return batch
 
-    def _add(self, batch: _Batch, event: dict[str, Any], request: _Request | None) -> int:
+    def _add(self, batch: _Batch, event: dict[str, Any] | Pending, request: _Request | None) -> int:
         """Make a line of an event, with its seq and a time that does not go back; its bytes, 0 if it is no
         JSON.
         """
         try:
+            if not isinstance(event, dict):
+                event = event.event()
             moment = max(event_time(event), batch.times[-1] if batch.times else self._files.t)
             event["ingest_t" if event["type"] == "outcome" else "t"] = moment
             event["seq"] = self._files.seq + len(batch.lines) + 1
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
             self._lost += 1
             log.error("journal %s: an event that cannot be written was dropped: %r", self.journal, error)
             return 0
@@ -335,6 +348,8 @@ class Writer:
             log.warning("journal %s goes on in its old file: %s", self.journal, error)
 
 
-def _weight(event: dict[str, Any]) -> int:
+def _weight(event: dict[str, Any] | Pending) -> int:
     """About how many bytes an event holds: its bodies, and something for the rest."""
+    if not isinstance(event, dict):
+        return event.weight
     return 512 + len(event.get("inputs") or "") + len(event.get("answer") or "")

@@ -3,7 +3,7 @@
 from time import monotonic
 
 from router.call import Call
-from router.capture import exposure
+from router.capture import Record
 from router.events import FallbackReason
 from router.judge import judge, passes_through
 from router.pool import Backend
@@ -72,8 +72,9 @@ class Mirror(Call):
         ):
             plane.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged)
-        event = exposure(self.routes, self.request, self.request_id, self._allotment, attempt)
-        event["mirror"] = True
-        event["fallback_reason"] = reason
-        event["answer_status"] = self._answer_status
-        plane.writer.offer(event)
+        record = Record(
+            plane.capturing, self.routes, self.request, self.request_id, self._allotment, attempt, self._answer_status
+        )
+        record.mirror = True
+        record.fallback_reason = reason
+        plane.writer.offer(record)

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from router.breaker import Breaker
+from router.capture import Capturing
 from router.counters import Counters
 from router.deadlines import Deadlines
 from router.journal import Writer
@@ -36,6 +37,7 @@ class Plane:
         self.config = config
         self.writer = writer
         self.counters = Counters()
+        self.capturing = Capturing()
         self.routes: Routes | None = None
         self.breaker = Breaker()
         self._trial: tuple[Any, ...] | None = None
@@ -125,6 +127,7 @@ class Plane:
         return {
             **self.counters.named(),
             **self.writer.counters(),
+            **self.capturing.counters(),
             "client_connections": len(self.clients),
             "upstream_connections": self.shelf.connections,
             "mirrors_in_flight": self.mirrors,

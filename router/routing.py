@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from router.assignment import Arm, point
 from router.heads import Request
 from router.pool import Backend
+from router.redaction import DEFAULT_NAMES, Redactor
 from router.subject import ATTRIBUTE_CHARS, UNIT_CHARS, extractor
 from router.table import RouteTable
 
@@ -44,6 +45,8 @@ class Routes:
         self.replay_bytes = limits.replay_bytes
         self.judge_bytes = limits.judge_bytes
         self.capture_bytes = limits.capture_bytes
+        self.capture = rules = table.capture
+        self.redactor = Redactor((DEFAULT_NAMES if rules.redact_defaults else ()) + rules.redact)
         self.challenger_s = limits.challenger_timeout_ms / 1000
         self.champion_s = limits.champion_timeout_ms / 1000
         self.replay = table.replay_to_champion

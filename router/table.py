@@ -55,6 +55,21 @@ class Limits(Wire):
     champion_timeout_ms: int = Field(30_000, ge=1)
 
 
+class Capture(Wire):
+    """Which bodies go into the journal, and which fields of request bodies never do.
+
+    A request is drawn by its id, so the shares are the same for both arms, and in a mirror for both answers.
+    """
+
+    redact: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
+        (), max_length=128, description="names of fields whose values are replaced, wherever they stand in a body"
+    )
+    redact_defaults: bool = Field(True, description="the router's own list of such names applies as well")
+    inputs_bp: BasisPoints = Field(10_000, description="share of requests whose bodies are kept")
+    answers_bp: BasisPoints = Field(10_000, description="share of requests whose answers are kept")
+    failed: bool = Field(True, description="of a request that its arm did not answer usably both are kept anyway")
+
+
 class RouteTable(Wire):
     """One allocation of traffic, complete: a router needs nothing else to serve it.
 
@@ -85,6 +100,7 @@ class RouteTable(Wire):
         description="a request the challenger failed is sent again to the champion; off: the failure passes on",
     )
     limits: Limits = Limits()
+    capture: Capture = Capture()
     ttl_s: int = Field(900, ge=1, description="without word from the controller this long, the champion serves all")
 
     @model_validator(mode="after")
@@ -119,4 +135,4 @@ class RouterState(Wire):
         return min((w.generation for w in self.workers), default=-1)
 
 
-__all__ = ["Arm", "Attribute", "Limits", "RouteTable", "RouterState", "Source", "Target", "WorkerState"]
+__all__ = ["Arm", "Attribute", "Capture", "Limits", "RouteTable", "RouterState", "Source", "Target", "WorkerState"]

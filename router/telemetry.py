@@ -42,6 +42,8 @@ METRICS: dict[str, Meaning] = {
     "stale_total": Meaning("counter", "Requests served by a table whose controller was not heard of for too long."),
     "tables_total": Meaning("counter", "Route tables taken into use by workers."),
     "unjudged_total": Meaning("counter", "Answers that passed through without being judged."),
+    "redacted_fields_total": Meaning("counter", "Fields of captured request bodies that were replaced."),
+    "withheld_bodies_total": Meaning("counter", "Captured request bodies that were left out for what they may hold."),
     # Told by the workers and by the outcomes API, whose journals are alike.
     "journal_events_total": Meaning("counter", "Lines written to journals."),
     "journal_bytes_total": Meaning("counter", "Bytes written to journals."),

@@ -5,7 +5,7 @@ from controller.core.fold import Statistics
 from controller.spec import RolloutSpec, Segment, UnitSource
 from controller.status import Attempt, Epoch, Progress, RolloutStatus
 from router.assignment import POINTS, Arm, challenger_share_ppm
-from router.table import Attribute, Limits, RouteTable, Source, Target
+from router.table import Attribute, Capture, Limits, RouteTable, Source, Target
 
 NO_EPOCH = 0  # the number of an allocation that is no evidence
 
@@ -156,6 +156,13 @@ def _policy(spec: RolloutSpec) -> dict[str, object]:
             capture_bytes=router.capture_bytes,
             challenger_timeout_ms=max(1, router.timeout // 1000),
             champion_timeout_ms=max(1, router.champion_timeout // 1000),
+        ),
+        "capture": Capture(
+            redact=router.capture.redact,
+            redact_defaults=router.capture.redact_defaults,
+            inputs_bp=round(router.capture.inputs * 100),
+            answers_bp=round(router.capture.answers * 100),
+            failed=router.capture.failed,
         ),
     }
 

@@ -21,6 +21,7 @@ from tests.router.models import Model
 from tests.router.planes import running, table
 from tests.router.raw import Raw
 
+WORKER_INPUTS = 2_000
 PIECES = [
     b"Content-Length: 5", b"Content-Length: 0", b"Content-Length: 99999999", b"Transfer-Encoding: chunked",
     b"Transfer-Encoding:chunked", b"transfer-encoding: Chunked", b"Connection: close", b"Connection: X-Unit",
@@ -153,26 +154,37 @@ def fuzz_parser(number: int, seed: int, seconds: float = 1e9) -> dict[str, int]:
 
 
 def fuzz_sockets(directory: Path, number: int, seed: int) -> dict[str, int]:
-    """So many damaged messages to a real worker; its server has to have read what it recorded, one for one."""
+    """So many damaged messages to real workers, a fresh one after every few thousand."""
     chance = random.Random(seed)
-    counts = {"inputs": number, "served": 0, "refused": 0, "silent": 0}
-    with Model("champion") as champion, running(directory, table(1, champion.address)) as plane:
-        for begin in range(0, number, 500):
-            champion.requests.clear()
-            already = len(plane.exposures())
-            for _ in range(min(500, number - begin)):
-                counts[send_damaged(plane.port, damaged(chance))] += 1
-            plane.until(lambda: plane.poll()["client_connections"] == 0, 20)
-            told = int(plane.poll()['requests_total{arm="champion"}'])
-            found = plane.exposures(told)[already:]
-            # A client that left may have left its request without an answer; then nobody sent it on either.
-            recorded = sorted((e.request_id, e.inputs) for e in found)
-            read = sorted(
-                (r.values(b"x-request-id")[0].decode(), r.body.decode("utf-8", "replace")) for r in champion.requests
-            )
-            assert recorded == read
-            assert all(len(r.values(b"host")) == 1 for r in champion.requests)
+    counts = {"inputs": 0, "served": 0, "refused": 0, "silent": 0}
+    while counts["inputs"] < number:
+        _fuzz_worker(directory / str(counts["inputs"]), min(WORKER_INPUTS, number - counts["inputs"]), chance, counts)
     return counts
+
+
+def _fuzz_worker(directory: Path, number: int, chance: random.Random, counts: dict[str, int]) -> None:
+    """The server of a worker has to have read what the worker recorded, one for one."""
+    with Model("champion") as champion:
+        # What was recorded is compared with what was read, so nothing may be hidden.
+        first = table(1, champion.address, capture={"redact_defaults": False})
+        with running(directory, first) as plane:
+            for begin in range(0, number, 500):
+                champion.requests.clear()
+                already = len(plane.exposures())
+                for _ in range(min(500, number - begin)):
+                    counts[send_damaged(plane.port, damaged(chance))] += 1
+                    counts["inputs"] += 1
+                plane.until(lambda: plane.poll()["client_connections"] == 0, 20)
+                told = int(plane.poll()['requests_total{arm="champion"}'])
+                found = plane.exposures(told)[already:]
+                # A client that left may have left its request without an answer; then nobody sent it on either.
+                recorded = sorted((e.request_id, e.inputs) for e in found)
+                read = sorted(
+                    (r.values(b"x-request-id")[0].decode(), r.body.decode("utf-8", "replace"))
+                    for r in champion.requests
+                )
+                assert recorded == read
+                assert all(len(r.values(b"host")) == 1 for r in champion.requests)
 
 
 def send_damaged(port: int, data: bytes) -> str:

@@ -1,0 +1,84 @@
+"""What of the bodies reaches the disk, through the real worker: by the table's rules, and never a hidden field."""
+
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from router.redaction import REDACTED
+from tests.router.load import run
+from tests.router.planes import serving, table
+from tests.router.raw import ask, post
+
+SECRET = "s3cr3t-value-42"
+
+
+def on_disk(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+def test_a_hidden_field_reaches_the_models_and_never_the_disk(tmp_path: Path) -> None:
+    body = b'{"inputs": [{"age": 1, "user": {"password": "%b"}}]}' % SECRET.encode()
+    with serving(tmp_path, mirror_bp=10_000, control_from_bp=5_000) as (plane, champion, challenger):
+        ask(plane.port, post("u", body))
+        one, two = plane.exposures(2)
+        assert champion.requests[0].body == challenger.requests[0].body == body
+        assert one.inputs == two.inputs == f'{{"inputs":[{{"age":1,"user":{{"password":"{REDACTED}"}}}}]}}'
+        assert not one.cut
+        assert plane.poll()["redacted_fields_total"] == 2
+        assert plane.drain() == 0
+    assert SECRET.encode() not in on_disk(tmp_path)
+
+
+def test_a_large_body_that_is_cut_within_a_hidden_field_is_withheld(tmp_path: Path) -> None:
+    body = b'{"email": "' + SECRET.encode() * 200 + b'"}'
+    with serving(tmp_path, limits={"capture_bytes": 1_000}) as (plane, _, _):
+        ask(plane.port, post("u", body))
+        (exposure,) = plane.exposures(1)
+        assert (exposure.inputs, exposure.cut) == (REDACTED, True)
+        assert plane.poll()["withheld_bodies_total"] == 1
+        assert plane.drain() == 0
+    assert SECRET.encode() not in on_disk(tmp_path)
+
+
+def test_another_table_hides_other_fields_from_its_first_request_on(tmp_path: Path) -> None:
+    body = b'{"inputs": [1], "email": "a", "tail": "b"}'
+    with serving(tmp_path, capture={"redact": ["tail"], "redact_defaults": False}) as (plane, champion, challenger):
+        ask(plane.port, post("u", body))
+        plane.put(table(2, champion.address, challenger.address))
+        ask(plane.port, post("u", body))
+        one, two = plane.exposures(2)
+        assert one.inputs == f'{{"inputs":[1],"email":"a","tail":"{REDACTED}"}}'
+        assert two.inputs == f'{{"inputs":[1],"email":"{REDACTED}","tail":"b"}}'
+
+
+def test_bodies_are_drawn_by_the_request_alone_in_the_share_that_the_table_says(tmp_path: Path) -> None:
+    rules = {"capture": {"inputs_bp": 2_500, "answers_bp": 5_000}, "mirror_bp": 10_000, "control_from_bp": 5_000}
+    number = 400
+    with serving(tmp_path, mirrors=100, **rules) as (plane, _, _):
+        run(plane.port, lambda n: post(f"u{n}", b"{}", f"X-Request-Id: r{n}"), number)
+        found = plane.exposures(number)
+        mirrors = int(plane.poll()["mirrored_total"])
+        found = plane.exposures(number + mirrors)
+        for exposure in found:
+            place = xxhash.xxh64_intdigest(exposure.request_id.encode(), seed=1) % 10_000
+            assert (exposure.inputs is not None) == (place < 2_500)
+            assert (exposure.answer is not None) == (place < 5_000)
+            assert exposure.cut == (place >= 5_000)
+        kept = sum(e.inputs is not None for e in found if not e.mirror)
+        assert 60 < kept < 140
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_failure_is_kept_whole_where_the_table_says_so(tmp_path: Path, failed: bool) -> None:
+    rules = {"capture": {"inputs_bp": 0, "answers_bp": 0, "failed": failed}, "weight_bp": 10_000}
+    with serving(tmp_path, "nan", **rules) as (plane, _, challenger):
+        ask(plane.port, post("u", b'{"inputs": [7]}'))
+        challenger.mode = "good"
+        ask(plane.port, post("u", b'{"inputs": [7]}'))
+        bad, good = plane.exposures(2)
+        if failed:
+            assert (bad.inputs, bad.answer, bad.cut) == ('{"inputs": [7]}', '{"predictions": [NaN]}', False)
+        else:
+            assert (bad.inputs, bad.answer) == (None, None)
+        assert (good.inputs, good.answer, good.usable) == (None, None, True)
