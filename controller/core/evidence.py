@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.core import sequential
+from controller.core import intervals, sequential
 from controller.core.cells import OVERALL, MetricPlan
 from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
@@ -19,8 +19,6 @@ from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_ef
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
-
-SHOWN_TAU = 4.0
 
 
 class Verdict(StrEnum):
@@ -65,11 +63,24 @@ class Evidence(NamedTuple):
     note: str = ""
 
 
+class _Rates(NamedTuple):
+    """Two rates, stratified by epoch: their difference and its standard error, the champion's rate, and for the
+    interval the factors of p(1−p) in the variance, the units of each arm and the events of both."""
+
+    theta: float = 0.0
+    se: float = math.inf
+    rate: float = 0.0
+    spread: tuple[float, float] = (0.0, 0.0)
+    units: tuple[int, int] = (1, 1)
+    events: int = 0
+
+
 class _Reading(NamedTuple):
     """Evidence before the tests that are read of all metrics at once.
 
     ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
-    interval; ``bets``: log e-values whose mean is that of non-inferiority, where it is not the score test on ``tau``.
+    interval; ``rates``: what the interval of a counting kind is made from; ``bets``: log e-values whose mean is that of
+    non-inferiority, where it is not the score test on ``tau``.
     """
 
     evidence: Evidence
@@ -77,6 +88,7 @@ class _Reading(NamedTuple):
     tau: float = 0.0
     shown: float = 0.0
     bets: tuple[float, ...] | None = None
+    rates: _Rates | None = None
 
 
 def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> tuple[Evidence, ...]:
@@ -133,10 +145,7 @@ def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: boo
 
 
 def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
-    """The evidence of ``found`` with its tests, intervals (95 %) and verdicts: one call for all metrics and segments.
-
-    The interval's mixture is wider than that of the tests: narrow early, and hardly wider late.
-    """
+    """The evidence of ``found`` with its tests, intervals and verdicts: one call for all metrics and segments."""
     estimate = np.array([r.evidence.estimate for r in found])
     se2 = np.square([r.evidence.se for r in found])
     good, tau = np.array([r.good for r in found]), np.array([r.tau for r in found])
@@ -149,7 +158,16 @@ def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
     if counted:
         proof[counted] = sequential.log_mean_exp([r.bets for r in found if r.bets is not None])
     known = np.where(shown > 0, se2, np.inf)
-    lower, upper = sequential.confidence_sequence(estimate, known, SHOWN_TAU * np.where(shown > 0, shown, 1.0), 0.05)
+    scale = np.where(shown > 0, shown, 1.0)
+    lower, upper = intervals.shown(estimate, known, scale)
+    rated = [(i, r.rates) for i, r in enumerate(found) if r.rates is not None and r.shown > 0]
+    if rated:
+        at = [i for i, _ in rated]
+        spread, units = (
+            np.array(x, dtype=float).T for x in ([r.spread for _, r in rated], [r.units for _, r in rated])
+        )
+        events = [float(r.events) for _, r in rated]
+        lower[at], upper[at] = intervals.shown_rates(estimate[at], spread, units, events, scale[at])
     columns = (x.tolist() for x in (lower, upper, proof, superior))
     return tuple(_judged(r.evidence, alpha, *figures) for r, *figures in zip(found, *columns, strict=True))
 
@@ -204,29 +222,31 @@ def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) ->
 
 
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence) -> _Reading:
-    theta, se, rate = _rates(state.epochs)
+    rates = _rates(state.epochs)
+    theta, se, rate = rates[:3]
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     latency = plan.family == "latency"
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
     last = None
     for e in state.epochs:
         if e.champion.units and e.challenger.units:
-            last = _rates((e,))[0] < margin
+            last = _rates((e,)).theta < margin
     found = blank._replace(
         estimate=theta, se=se, margin=margin, champion=rate, log_e_harm=state.ever_harm, units=units,
         gate=_gate(-theta, se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
     if latency and all(units):
         found = found._replace(note=_slowness(plan, state))
-    return _Reading(found, -theta, 0.0, margin, state.bets)
+    return _Reading(found, -theta, 0.0, margin, state.bets, rates)
 
 
-def _rates(epochs: tuple[EpochCountSums, ...]) -> tuple[float, float, float]:
-    """Difference of rates stratified by epoch, its standard error, and the champion's rate.
+def _rates(epochs: tuple[EpochCountSums, ...]) -> _Rates:
+    """Difference of rates stratified by epoch, with n_a·n_b/(n_a + n_b) as weights.
 
-    The error adds half an event to each arm, so that an arm without events is not taken for certain.
+    The standard error adds half an event to each arm, so that an arm without events is not taken for certain.
     """
-    weight = theta = variance = rate = 0.0
+    weight = theta = variance = rate = spread_a = spread_b = 0.0
+    units_a = units_b = events = 0
     for e in epochs:
         (n_a, y_a), (n_b, y_b) = e.champion, e.challenger
         if not n_a or not n_b:
@@ -237,9 +257,12 @@ def _rates(epochs: tuple[EpochCountSums, ...]) -> tuple[float, float, float]:
         theta += w * (y_b / n_b - y_a / n_a)
         rate += w * y_a / n_a
         variance += w * w * (p_a * (1 - p_a) / n_a + p_b * (1 - p_b) / n_b)
+        spread_a, spread_b = spread_a + w * w / n_a, spread_b + w * w / n_b
+        units_a, units_b, events = units_a + n_a, units_b + n_b, events + y_a + y_b
     if weight == 0:
-        return 0.0, math.inf, 0.0
-    return theta / weight, math.sqrt(variance) / weight, rate / weight
+        return _Rates()
+    spread = (spread_a / weight**2, spread_b / weight**2)
+    return _Rates(theta / weight, math.sqrt(variance) / weight, rate / weight, spread, (units_a, units_b), events)
 
 
 def _slowness(plan: MetricPlan, state: CountFold) -> str:
