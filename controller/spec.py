@@ -67,6 +67,18 @@ class Prediction(Declared):
     threshold: float = Field(0.5, description="score at or above which the prediction is positive")
 
 
+class Probe(Declared):
+    """How every router worker asks a server whether it is ready."""
+
+    path: str = Field("/invocations", max_length=1024, pattern=r"^/[!-~]*$", description="where the question goes")
+    body: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64 << 10,
+        description="the model's own example, posted as JSON; else the path is got",
+    )
+
+
 class Server(Declared):
     """A model server that exists already."""
 
@@ -74,6 +86,7 @@ class Server(Declared):
     port: int = Field(8080, ge=1, le=65535)
     url: str | None = Field(None, max_length=2048, pattern=r"^http://", description="address, on one machine")
     external: bool = Field(False, description="champion only: a rule or service without a registry entry")
+    probe: Probe | None = Field(None, description="asked once a second; a challenger not ready gets no traffic")
 
     @model_validator(mode="after")
     def _one(self) -> Self:

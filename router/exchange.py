@@ -88,6 +88,9 @@ class Exchange(Call):
             self._client.stop_upload()
         if allotment.arm == "champion" or routes.challenger is None:
             self.begin_call(routes.champion, routes.champion_s, now)
+        elif not routes.challenger.ready:
+            self._tries = 0
+            self._fall_back(FallbackReason.NOT_READY, NO_ATTEMPT, now)
         elif plane.breaker.admit(now):
             self.begin_call(routes.challenger, routes.challenger_s, now)
         else:
@@ -387,7 +390,8 @@ class Exchange(Call):
         plane, challenger = self.plane, self.routes.challenger
         if challenger is None:
             return False
-        if not self.request.whole or plane.mirrors >= plane.config.mirrors or not plane.breaker.admit(now):
+        possible = self.request.whole and plane.mirrors < plane.config.mirrors and challenger.ready
+        if not possible or not plane.breaker.admit(now):
             plane.counters.mirror_dropped += 1
             return False
         Mirror(self, self._allotment, answer_status).begin(challenger, now)

@@ -14,6 +14,7 @@ from router.deadlines import Deadlines
 from router.journal import Writer
 from router.outbox import Outbox
 from router.pool import PoolLimits, PoolShelf
+from router.readiness import PATIENCE_S, Readiness
 from router.routing import Routes
 from router.table import RouteTable, WorkerState
 from router.worker_config import WorkerConfig
@@ -57,6 +58,7 @@ class Plane:
             PoolLimits(config.champion_connections, config.champion_queue, config.connect_s, config.upstream_idle_s),
             PoolLimits(config.challenger_connections, 0, config.connect_s, config.upstream_idle_s),
         )
+        self.readiness = Readiness(Deadlines(loop, PATIENCE_S, methodcaller("timed_out")))
 
     def use(self, table: RouteTable) -> None:
         """Serve by this table from the next request on. Raises ValueError for addresses that are none."""
@@ -69,6 +71,11 @@ class Plane:
         if trial != self._trial:
             self._trial = trial
             self.breaker = Breaker()
+        watched = [(champion, table.champion.probe)]
+        if challenger is not None and table.challenger is not None:
+            watched.append((challenger, table.challenger.probe))
+        self.readiness.watch(*watched)
+        self.readiness.sweep(monotonic())
         self.shelf.keep(champion, challenger)
         for seconds in [s for s, waiting in self._arms.items() if not waiting]:
             del self._arms[seconds]
@@ -88,6 +95,8 @@ class Plane:
         for client in [client for client in self.clients if client.due < now]:
             client.overdue()
         self.shelf.sweep(now)
+        if not self.draining:
+            self.readiness.sweep(now)
 
     def make_room(self) -> bool:
         """Close the clients that have been idle for the longest; False where none is idle."""
@@ -131,6 +140,7 @@ class Plane:
             "client_connections": len(self.clients),
             "upstream_connections": self.shelf.connections,
             "mirrors_in_flight": self.mirrors,
+            "servers_not_ready": self.readiness.not_ready,
             "held_bytes": self.held_bytes,
             "breaker_opened_total": self.breaker.opened,
             "breaker_open_ms": self.breaker.unavailable_ms(monotonic()),

@@ -48,6 +48,8 @@ class Pool:
         shown = f"[{self.host}]" if ":" in self.host else self.host
         self.authority = f"{shown}:{self.port}".encode()
         self.down_until = 0.0
+        # What the server said of itself last, where it is asked.
+        self.ready = True
         self.outbox = outbox
         self._loop = loop
         self._limits = limits
@@ -164,14 +166,22 @@ class Backend:
         self.pools = pools
         self._turn = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether any of its servers is."""
+        pools = self.pools
+        return pools[0].ready if len(pools) == 1 else any(pool.ready for pool in pools)
+
     def pick(self, now: float) -> Pool:
-        """The address with the fewest requests on their way, in turn among equals; one that is up if any is."""
+        """The address with the fewest requests on their way, in turn among equals; one that is ready and up if any
+        is.
+        """
         pools = self.pools
         if len(pools) == 1:
             return pools[0]
         self._turn = turn = (self._turn + 1) % len(pools)
         around = pools[turn:] + pools[:turn]
-        return min(around, key=lambda pool: (pool.down_until > now, pool.pending))
+        return min(around, key=lambda pool: (not pool.ready, pool.down_until > now, pool.pending))
 
 
 class PoolShelf:

@@ -38,11 +38,20 @@ class Attribute(Wire):
     source: Source
 
 
+class Probe(Wire):
+    """How a model server is asked whether it is ready: the model's own example, or a path that scores it."""
+
+    path: str = Field(max_length=1_024, pattern=r"^/[!-~]*$", description="where the question goes")
+    body: str | None = Field(None, max_length=64 << 10, description="posted; without one the path is got")
+    content_type: str = Field("application/json", max_length=128, pattern=r"^[!-~][ -~]*$")
+
+
 class Target(Wire):
     """One arm: the pinned version and where it is served."""
 
     version: str = Field(max_length=63)
     upstreams: tuple[str, ...] = Field(min_length=1, max_length=256, description="host:port, or http://host:port")
+    probe: Probe | None = Field(None, description="each upstream is asked this by every worker; null: not at all")
 
 
 class Limits(Wire):
@@ -135,4 +144,15 @@ class RouterState(Wire):
         return min((w.generation for w in self.workers), default=-1)
 
 
-__all__ = ["Arm", "Attribute", "Capture", "Limits", "RouteTable", "RouterState", "Source", "Target", "WorkerState"]
+__all__ = [
+    "Arm",
+    "Attribute",
+    "Capture",
+    "Limits",
+    "Probe",
+    "RouteTable",
+    "RouterState",
+    "Source",
+    "Target",
+    "WorkerState",
+]

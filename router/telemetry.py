@@ -42,6 +42,7 @@ METRICS: dict[str, Meaning] = {
     "stale_total": Meaning("counter", "Requests served by a table whose controller was not heard of for too long."),
     "tables_total": Meaning("counter", "Route tables taken into use by workers."),
     "unjudged_total": Meaning("counter", "Answers that passed through without being judged."),
+    "servers_not_ready": Meaning("gauge", "Model servers that a worker found not ready, summed over workers."),
     "redacted_fields_total": Meaning("counter", "Fields of captured request bodies that were replaced."),
     "withheld_bodies_total": Meaning("counter", "Captured request bodies that were left out for what they may hold."),
     # Told by the workers and by the outcomes API, whose journals are alike.

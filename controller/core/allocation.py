@@ -5,7 +5,7 @@ from controller.core.fold import Statistics
 from controller.spec import RolloutSpec, Segment, UnitSource
 from controller.status import Attempt, Epoch, Progress, RolloutStatus
 from router.assignment import POINTS, Arm, challenger_share_ppm
-from router.table import Attribute, Capture, Limits, RouteTable, Source, Target
+from router.table import Attribute, Capture, Limits, Probe, RouteTable, Source, Target
 
 NO_EPOCH = 0  # the number of an allocation that is no evidence
 
@@ -78,8 +78,14 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         attempt=attempt.number,
         epoch=epoch.number if epoch and meets else NO_EPOCH,
         salt=attempt.salt,
-        champion=Target(version=attempt.champion, upstreams=observed.champion_upstreams),
-        challenger=Target(version=attempt.challenger, upstreams=observed.challenger_upstreams) if meets else None,
+        champion=Target(
+            version=attempt.champion, upstreams=observed.champion_upstreams, probe=_probe(spec, "champion")
+        ),
+        challenger=Target(
+            version=attempt.challenger, upstreams=observed.challenger_upstreams, probe=_probe(spec, "challenger")
+        )
+        if meets
+        else None,
         unit=_unit(spec.unit),
         attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
         **_shares(epoch, meets),
@@ -140,6 +146,14 @@ def _shares(epoch: Epoch | None, meets: bool) -> dict[str, int]:
         "counted_bp": epoch.counted_bp,
         "mirror_bp": epoch.mirror_bp,
     }
+
+
+def _probe(spec: RolloutSpec, arm: Arm) -> Probe | None:
+    """Our own servers score the model's example when they are asked for their health."""
+    adopted = None if spec.servers is None else getattr(spec.servers, arm)
+    if adopted is None:
+        return Probe(path="/health")
+    return None if adopted.probe is None else Probe(path=adopted.probe.path, body=adopted.probe.body)
 
 
 def _policy(spec: RolloutSpec) -> dict[str, object]:

@@ -37,6 +37,9 @@ class Model:
     def __init__(self, arm: str, mode: str = "good", host: str = "127.0.0.1") -> None:
         self.arm = arm
         self.mode = mode
+        # What it does when it is asked for its health, which is not counted among the requests.
+        self.health = "good"
+        self.asked = 0
         self.size = 0
         self.raw = b""
         self.requests: deque[Request] = deque(maxlen=1_000)
@@ -96,12 +99,16 @@ class Model:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
-        mode = self.mode
         request = Request(head, b"")
+        probe = b" /health" in request.line
+        mode = self.health if probe else self.mode
         if mode != "early":
             request.body = await read_body(request, reader)
-        self.count += 1
-        self.requests.append(request)
+        if probe:
+            self.asked += 1
+        else:
+            self.count += 1
+            self.requests.append(request)
         act: Callable[..., Awaitable[bool]] = getattr(self, f"_do_{mode}")
         return await act(request, writer)
 
