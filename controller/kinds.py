@@ -96,14 +96,14 @@ KINDS: dict[Kind, KindRule] = {
     Kind.RATIO: _rule("unit", None, "numerator denominator window", "goal", 1_000, False),
     Kind.ACTIVE_UNITS: _rule("other", "Increase", "", "window", 1, False),
     Kind.ACCURACY: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
-    Kind.PRECISION: _rule("label", "Increase", _LABEL, "", 1_000_000, False),
-    Kind.RECALL: _rule("label", "Increase", _LABEL, "", 1_000_000, False),
-    Kind.F1: _rule("label", "Increase", _LABEL, "", 1_000_000, False),
+    Kind.PRECISION: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
+    Kind.RECALL: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
+    Kind.F1: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
     Kind.AUC: _rule("other", "Increase", _LABEL, "", 1_000_000, False),
     Kind.LOG_LOSS: _rule("label", "Decrease", _LABEL, "", 1_000_000, True),
     Kind.BRIER: _rule("label", "Decrease", _LABEL, "", 1_000_000, True),
-    Kind.ABSOLUTE_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, False),
-    Kind.SQUARED_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, False),
+    Kind.ABSOLUTE_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, True),
+    Kind.SQUARED_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, True),
     Kind.ERROR_RATE: _rule("failures", "Decrease", "", "", 1, True),
     Kind.LATENCY: _rule("latency", "Decrease", "", "quantile", 1, True),
     Kind.RESOURCE: _rule("other", "Decrease", "query", "limit", 1, False),
@@ -111,3 +111,10 @@ KINDS: dict[Kind, KindRule] = {
     Kind.DRIFT: _rule("other", "Decrease", "", "", 1, False),
     Kind.DISAGREEMENT: _rule("pair", "Decrease", "", "", 1_000_000, False),
 }
+
+# The value is a ratio of two sums, whose lower one the challenger's answers may change.
+RATIOS = frozenset({Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.RATIO})
+# A row's error has no worst case but the cap, which is what a missing answer costs.
+ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
+# Label kinds with the same rows in both arms of a mirror, so that two answers have a difference.
+PAIRED = frozenset({Kind.ACCURACY, Kind.RECALL, Kind.LOG_LOSS, Kind.BRIER}) | ERRORS

@@ -16,7 +16,8 @@ How the engine counts (family of the kind):
 * ``label``: one term per labelled request row, in the block of the request (``t // block``); x = 1 per row, y its
   loss (Precision, Recall, F1: x and y are numerator and denominator, rows with x = 0 are left out). The label is the
   earliest outcome (time, then id) up to ``window`` after the request. An answer that was not usable, or that has no
-  number where the score should be, counts as wrong; one that was not kept whole, or has no such row, does not count.
+  number where the score should be, counts as wrong (an error: as the cap); one that was not kept whole, or has no
+  such row, does not count.
   A unit's terms of one block are summed before they are squared.
 * ``failures``: one per unit and service block: did any of its requests go without a usable answer of its arm.
 * ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds: the least
@@ -170,9 +171,9 @@ class Block(NamedTuple):
 
 class BaselineSums(NamedTuple):
     """The champion before evidence: final ``blocks`` seen, the last one, and integer sums; ``buckets`` are log buckets
-    of |y| per unit (Mean, before any cap) or of latency (Latency); the bucket 0 of a Mean holds the zeros, and no
-    other value. ``blocks`` counts pairs of block and epoch with a unit of the champion: its evidence in weighted
-    epochs while the plan is not frozen, all its hash-assigned traffic in a mirror always."""
+    of |y| before any cap, per unit (Mean) or row (errors), or of latency (Latency); the bucket 0 of a value holds the
+    zeros, and nothing else. ``blocks`` counts pairs of block and epoch with a unit of the champion: its evidence in
+    weighted epochs while the plan is not frozen, all its hash-assigned traffic in a mirror always."""
 
     blocks: int = 0
     last_block: int = -1

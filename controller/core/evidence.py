@@ -16,6 +16,7 @@ from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolu
 from controller.core.fold import Fold, Statistics
 from controller.core.plans import GAMMA, metric_plan, quantile_bucket
 from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, pair_non_inferior, score_effect
+from controller.kinds import PAIRED
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
@@ -137,7 +138,7 @@ def _one(plan: MetricPlan, state: Fold | None, blank: Evidence) -> _Reading:
 def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: bool, now: int) -> bool:
     """Old enough to have data: the window, the grace and two blocks have passed since the first evidence could be."""
     epoch = status.current_epoch
-    if epoch is None or (paired and plan.family in ("unit", "latency")):
+    if epoch is None or (paired and plan.family != "failures" and plan.kind not in PAIRED):
         return False
     service = plan.family in ("failures", "latency")
     wait = 2 * plan.block + (0 if service else plan.window + spec.decision.grace)

@@ -16,7 +16,7 @@ from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
 from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.core.statistics import bucket_of as bucket_of_number
-from controller.kinds import KINDS, Kind
+from controller.kinds import ERRORS, KINDS, Kind
 from controller.metric import Metric, Role
 from controller.quantities import Margin, parse_size
 from controller.spec import RolloutSpec
@@ -28,6 +28,7 @@ BASELINE_UNITS = {"unit": 30, "label": 30, "failures": 1, "latency": 100, "pair"
 BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
 RATE_UNITS = 100  # units without a failure that a measured rate is mixed with: a rate of ten units is a guess
 DEFAULT_MARGIN = Margin(0.05, True, "5%")
+CAPPED = ERRORS | {Kind.MEAN}
 NO_HARM_MARGIN = Margin(0.0, False, "0")
 
 
@@ -112,7 +113,7 @@ def declared(metric: Metric) -> Frozen | None:
     if b.mean is None:
         return None
     cap: int | None = None
-    if metric.kind is Kind.MEAN:
+    if metric.kind in CAPPED:
         number = b.cap if b.cap is not None else _number(metric.cap)
         if number is None:
             return None
@@ -148,7 +149,7 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
     if sums.x == 0 or (margin_of(metric).relative and sums.y == 0):
         return None
     mean, cap = sums.y / sums.x, None
-    if metric.kind is Kind.MEAN:
+    if metric.kind in CAPPED:
         cap = _cap(metric, sums)
         if cap is None:
             return None

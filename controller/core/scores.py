@@ -5,23 +5,31 @@ whatever the trend and however the share π is chosen from the past. Its varianc
 attempt, because a unit that returns in the next epoch keeps its arm. The Gaussian-mixture e-process of
 ``sequential`` turns (θ, se²) into log e-values (asymptotic; the guards say when there is too little to try).
 
+Ratios (precision, recall, F1, a ratio of outcomes) are y/x where the challenger's answers may change x as well, so that
+(A−π)(y − m x) has mean 0 only at m = the champion's ratio, which no epoch knows when it opens. There π gives way to the
+share ρ of the denominators that are the challenger's: then m drops out of θ, which is the difference of the ratios,
+and only serves its variance.
+
 Mirror epochs: both arms answered the same request, so D = y_challenger − y_champion per unit needs no share. Nothing
 is drawn there, so nothing but time tells whether what the pairs show will be so tomorrow: the variance is that
 between blocks too (``batches``).
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from controller.core import sequential
 from controller.core.batches import LEAST_BLOCKS, Batches, scatter, spread, with_block
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell, ScoreCell
 from controller.core.counts import absolute
+from controller.kinds import RATIOS, Kind
 
+T = TypeVar("T", int, float)
 TAU_FACTORS = (1.0, 4.0, 16.0)
 EXPECTED_EVENTS = 30
 EXPECTED_NONZERO = 100
 LEAST_UNITS = 30
+SHARES = frozenset({Kind.PROPORTION, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1})
 ONE_ARM = "no units of both arms yet"
 NO_SPREAD = "the values do not vary, which proves nothing"
 TOO_FEW = "too few expected events yet"
@@ -51,7 +59,7 @@ class EpochScore(NamedTuple):
 
 
 class ScoreFold(NamedTuple):
-    """``unit`` and ``label`` kinds over weighted epochs."""
+    """``unit`` and ``label`` kinds over weighted epochs. ``clustered``: of both arms, and of the challenger alone."""
 
     epochs: tuple[EpochScore, ...] = ()
     clustered: int = 0
@@ -60,6 +68,7 @@ class ScoreFold(NamedTuple):
     harm_block: int = -1
     last_block: int = -1
     last_epoch: int = -1
+    clustered_challenger: int = 0
 
 
 class PairFold(NamedTuple):
@@ -120,6 +129,8 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights; of labels no more than the
     challenger's rows can bear). Without units of both arms, or where nothing varies, θ is 0 with infinite variance.
     """
+    if plan.kind in RATIOS:
+        return _ratio_effect(plan, state)
     s = h = v_emp = v_pred = reference = 0
     x_a = x_b = 0
     for e in state.epochs:
@@ -129,29 +140,62 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         s += co * (b.y - e.mean * b.x) - pi * (a.y - e.mean * a.x)
         weight = _weight(plan, pi, a.x, b.x)
         h += weight
-        q_a = a.yy - 2 * e.mean * a.xy + e.mean * e.mean * a.xx
-        q_b = b.yy - 2 * e.mean * b.xy + e.mean * e.mean * b.xx
+        q_a, q_b = _squares(a, e.mean), _squares(b, e.mean)
         v_emp += co * co * q_b + pi * pi * q_a
         v_pred += pi * co * (q_a + q_b)
         reference += weight * a.y // a.x if a.x else 0
     if x_a == 0 or x_b == 0 or h == 0:
         return Effect(note=ONE_ARM)
-    champion_mean = reference / h
+    variance = max(state.clustered, v_emp, v_pred)
+    return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h)
+
+
+def _effect(plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float) -> Effect:
     margin = plan.margin * abs(champion_mean) if plan.margin_relative else plan.margin
     harm_margin = plan.harm_margin * abs(champion_mean) if plan.harm_relative else plan.harm_margin
-    variance = max(state.clustered, v_emp, v_pred)
-    if variance <= 0:
+    if se2 <= 0:
         return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)
-    return Effect(
-        theta=s * PPM / h,
-        se2=variance * PPM * PPM / (h * h),
-        champion_mean=champion_mean,
-        margin=margin,
-        harm_margin=harm_margin,
-        guarded=guarded,
-        note="" if guarded else TOO_FEW,
-    )
+    return Effect(theta, se2, champion_mean, margin, harm_margin, guarded, "" if guarded else TOO_FEW)
+
+
+def _squares(arm: ArmSums, mean: T) -> T:
+    """Σ (y − m x)² of the arm's units and blocks."""
+    return arm.yy - 2 * mean * arm.xy + mean * mean * arm.xx
+
+
+def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
+    """θ = Σ h (y_B/x_B − y_A/x_A) / Σ h over epochs, h = ρ(1−ρ) x, with the variance of the delta method.
+
+    Its residuals are about the champion's ratio of the epoch. As in the score test the variance is the largest of the
+    empirical, the predictable (what a redrawn split of these denominators would have) and, by each arm's ratio of
+    clustered to independent squares, the one clustered by unit.
+    """
+    h = theta = reference = v_a = v_b = v_pred = alone_a = alone_b = 0.0
+    for e in state.epochs:
+        pi, a, b = e.pi_ppm, e.champion, e.challenger
+        alone_a += pi * pi * _squares(a, e.mean)
+        alone_b += (PPM - pi) * (PPM - pi) * _squares(b, e.mean)
+        if a.x <= 0 or b.x <= 0:
+            continue
+        ratio, share = a.y / a.x, b.x / (a.x + b.x)
+        weight = a.x * share
+        h, theta, reference = h + weight, theta + weight * (b.y / b.x - ratio), reference + weight * ratio
+        q_a, q_b = max(0.0, _squares(a, ratio)), max(0.0, _squares(b, ratio))
+        v_a += share * share * q_a
+        v_b += (1 - share) * (1 - share) * q_b
+        v_pred += share * (1 - share) * (q_a + q_b)
+    if h == 0:
+        return Effect(note=ONE_ARM)
+    apart_a = _inflation(state.clustered - state.clustered_challenger, alone_a)
+    apart_b = _inflation(state.clustered_challenger, alone_b)
+    variance = max(v_a * apart_a + v_b * apart_b, v_pred)
+    return _effect(plan, state, theta / h, variance / (h * h), reference / h)
+
+
+def _inflation(clustered: float, alone: float) -> float:
+    """How much more an arm's scores vary for units that come back; at least 1."""
+    return max(1.0, clustered / alone) if alone > 0 else 1.0
 
 
 def _weight(plan: MetricPlan, pi: int, x_a: int, x_b: int) -> int:
@@ -187,14 +231,13 @@ def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
     x_a, x_b = sum(c.x for c in a), sum(c.x for c in b)
     if units_a < LEAST_UNITS or units_b < LEAST_UNITS or x_a == 0:
         return False
-    if plan.kind.value in ("Proportion", "Accuracy"):
-        hits = sum(c.y for c in a)
-        return (
-            x_b * hits >= EXPECTED_EVENTS * x_a * plan.scale
-            and x_b * (x_a * plan.scale - hits) >= EXPECTED_EVENTS * x_a * plan.scale
-        )
-    if plan.kind.value in ("Mean", "Ratio"):
-        return x_b * sum(c.nonzero for c in a) >= EXPECTED_NONZERO * units_a
+    if plan.kind in SHARES:
+        hits, needed = sum(c.y for c in a), EXPECTED_EVENTS * x_a * plan.scale
+        # F1 counts a hit above twice.
+        once = 2 if plan.kind is Kind.F1 else 1
+        return x_b * hits >= once * needed and x_b * (x_a * plan.scale - hits) >= needed
+    if plan.kind in (Kind.MEAN, Kind.RATIO):
+        return units_b * sum(c.nonzero for c in a) >= EXPECTED_NONZERO * units_a
     return True
 
 
@@ -212,6 +255,7 @@ def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Bloc
     state = state._replace(
         epochs=epochs,
         clustered=state.clustered + champion.clustered + challenger.clustered,
+        clustered_challenger=state.clustered_challenger + challenger.clustered,
         blocks=state.blocks + 1,
         last_block=block.block,
         last_epoch=block.epoch,

@@ -110,7 +110,7 @@ def how_to_give(metric: Metric) -> str:
 
 def _counted(spec: RolloutSpec, metric: Metric, base: float, given: Given, needed: float, proof: float) -> Champion:
     spread, nonzero, assumed = _spread(metric, base, given)
-    baseline = Baseline(mean=base, cap=_PRACTICALLY_NO_CAP if metric.kind is Kind.MEAN else None)
+    baseline = Baseline(mean=base, cap=_PRACTICALLY_NO_CAP if metric.kind in plans.CAPPED else None)
     frozen = plans.declared(metric.model_copy(update={"baseline": baseline}))
     plan = plans.metric_plan(spec, metric, frozen)
     return Champion(metric, plan, base, spread, nonzero, assumed, (), needed, proof)

@@ -55,7 +55,7 @@ METRICS = (
     plan(Kind.PRECISION),
     plan(Kind.RECALL),
     plan(Kind.F1),
-    plan(Kind.ABSOLUTE_ERROR, cap=700),
+    plan(Kind.ABSOLUTE_ERROR, cap=300),
     plan(Kind.SQUARED_ERROR),
     plan(Kind.ERROR_RATE),
     plan(Kind.LATENCY),

@@ -9,12 +9,9 @@ from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.edges.engine import Engine, ExposureRow, OutcomeRow
 from controller.edges.memory import MemorySource
-from controller.kinds import Kind
 from tests.engine.worlds import METRICS, World, deliveries, plan, query, world
 
-KINDS = (Kind.PROPORTION, Kind.MEAN, Kind.ACCURACY, Kind.LOG_LOSS, Kind.BRIER, Kind.ERROR_RATE, Kind.LATENCY)
-JUDGED = tuple(m for m in METRICS if m.kind in KINDS)
-OPEN = tuple(plan(kind, f"open-{kind}".lower(), frozen=False, cap=None, edges=()) for kind in KINDS)
+OPEN = tuple(plan(m.kind, f"open-{m.kind}".lower(), frozen=False, cap=None, edges=()) for m in METRICS)
 
 
 def exposure(row: ExposureRow) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def told(made: World, seed: int, asked: StatisticsQuery) -> tuple[Statistics, St
 @pytest.mark.parametrize("seed", range(3))
 def test_both_engines_fold_the_same_cells_whatever_the_order_of_the_rows(seed: int) -> None:
     made = world(seed, requests=400, late_s=400)
-    theirs, ours, kept, cells = told(made, seed + 50, query(JUDGED))
+    theirs, ours, kept, cells = told(made, seed + 50, query(METRICS))
     assert cells
     assert cells == kept
     assert dict(ours.folds) == dict(theirs.folds)

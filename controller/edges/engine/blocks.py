@@ -5,7 +5,7 @@ unit of a cell, and then sums. What a labelled row is worth is said in ``terms``
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 
@@ -14,117 +14,18 @@ from controller.core.cells import (
     ArmCell,
     Block,
     CountCell,
-    EpochPlan,
     LatencyCell,
     MetricPlan,
     PairCell,
     PairCountCell,
     PairScoreCell,
     ScoreCell,
-    StatisticsQuery,
 )
-from controller.edges.engine.settle import HORIZON, deadline, within
-from controller.edges.engine.terms import PAIRED, bucket, label_term, outcome_sum
+from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
+from controller.edges.engine.span import Span, champions, evidence, pairs
+from controller.edges.engine.values import label_terms, pair_score_rows, score_rows
 from controller.errors import EdgeError
-
-
-class Span(NamedTuple):
-    """Blocks ``first`` … ``last`` of one metric, in the attempt's epochs."""
-
-    plan: MetricPlan
-    query: StatisticsQuery
-    first: int
-    last: int
-
-    @property
-    def since(self) -> int:
-        """Where the first block begins (µs)."""
-        return self.first * self.plan.block
-
-    @property
-    def until(self) -> int:
-        """Where the last block ends (µs)."""
-        return (self.last + 1) * self.plan.block
-
-    def epochs(self, mirror: bool) -> dict[int, EpochPlan]:
-        """The mirror epochs, or the others, by number."""
-        return {e.number: e for e in self.query.epochs if (e.kind == "mirror") == mirror}
-
-    def final(self, t: str) -> str:
-        """SQL: when the block of ``t`` becomes final."""
-        return deadline(self.plan, t, self.query.grace)
-
-
-def evidence(span: Span) -> str:
-    """SQL condition on exposures: what counts in weighted epochs."""
-    return f"evidence AND epoch IN {within(span.epochs(False))} AND {_after_baseline(span.plan, 't')}"
-
-
-def _after_baseline(plan: MetricPlan, t: str) -> str:
-    block = f"({t} // {plan.block})"
-    return f"({block} > {plan.from_block} OR ({block} = {plan.from_block} AND epoch > {plan.from_epoch}))"
-
-
-def champions(span: Span) -> str:
-    """SQL condition on exposures: the champion's traffic that a baseline may look at."""
-    mirrors = within(span.epochs(True))
-    wanted = f"CASE WHEN epoch IN {mirrors} THEN hashed ELSE evidence AND epoch IN {within(span.epochs(False))} END"
-    return f"NOT challenger AND {wanted}"
-
-
-def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
-    plan = span.plan
-    # Entries are hash-assigned by definition, so a condition on exposures can be put to them.
-    sql = f"""
-        WITH ent AS (
-            SELECT * FROM (SELECT *, TRUE AS hashed FROM entries)
-            WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows}
-        ),
-        stays AS (
-            SELECT n, lead(t) OVER (PARTITION BY unit ORDER BY n) AS left_t FROM entries
-            WHERE NOT mirror AND unit IN (SELECT unit FROM ent)
-        ),
-        hits AS (
-            SELECT ent.n, {outcome_sum(plan, "o.value", capped)} AS y
-            FROM ent JOIN stays USING (n) JOIN outcomes o ON o.unit = ent.unit
-            WHERE o.name = ? AND o.credit_t BETWEEN ent.t AND ent.t + {plan.window}
-                AND (left_t IS NULL OR o.credit_t < left_t) AND o.ingest_t < {span.final("ent.t")}
-            GROUP BY ent.n
-        )
-        SELECT segment, epoch, t // {plan.block} AS block, challenger, unit,
-            CAST(1 AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
-        FROM ent LEFT JOIN hits USING (n) JOIN combos USING (combo)
-    """
-    return sql, [plan.outcome]
-
-
-def _label_rows(span: Span, rows: str) -> tuple[str, list[object]]:
-    plan, query = span.plan, span.query
-    term = label_term(plan, query.positive, query.threshold, "r.usable", "r.scores[l.row + 1]", "l.value")
-    sql = f"""
-        WITH labels AS (
-            SELECT request_n, row, arg_min(value, {{'t': t, 'id': outcome_id}}) AS value
-            FROM outcomes WHERE name = ? AND request_t >= {span.since} AND request_t < {span.until}
-                AND t <= request_t + {plan.window} AND ingest_t < {span.final("request_t")}
-            GROUP BY request_n, row
-        ),
-        terms AS (
-            SELECT r.epoch, r.t // {plan.block} AS block, r.challenger, r.unit, r.combo,
-                {term.x} AS x, {term.y} AS y
-            FROM labels l JOIN (
-                SELECT * FROM requests WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows}
-            ) r ON r.n = l.request_n
-            WHERE NOT r.usable OR len(r.scores) > l.row
-        )
-        SELECT segment, epoch, block, challenger, unit, sum(x) AS x, sum(y) AS y
-        FROM terms JOIN combos USING (combo) WHERE x > 0 GROUP BY ALL
-    """
-    return sql, [plan.outcome]
-
-
-def score_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
-    """SQL and its values: one row per unit and cell, with its x and y, of a ``unit`` or ``label`` kind."""
-    return _unit_rows(span, rows, capped) if span.plan.family == "unit" else _label_rows(span, rows)
+from controller.kinds import ERRORS, PAIRED
 
 
 def service_rows(span: Span, rows: str) -> str:
@@ -137,56 +38,12 @@ def service_rows(span: Span, rows: str) -> str:
     """
 
 
-def _pairs(span: Span) -> str:
-    """SQL: requests of mirror epochs that both arms answered; a pair lies where its later answer does."""
-    lately = f"t >= {span.since - HORIZON} AND t < {span.until} AND epoch IN {within(span.epochs(True))}"
-    return f"""
-        SELECT c.n, c.epoch, c.unit, c.combo, greatest(c.t, m.t) AS t, c.usable AS champion_usable,
-            m.usable AS challenger_usable, c.scores AS champion_scores, m.scores AS challenger_scores
-        FROM (SELECT * FROM requests WHERE NOT mirror AND hashed AND NOT challenger AND {lately}) c
-        JOIN (SELECT * FROM requests WHERE mirror AND {lately}) m ON m.h = c.h AND m.epoch = c.epoch
-        WHERE greatest(c.t, m.t) >= {span.since}
-            AND {_after_baseline(span.plan, "greatest(c.t, m.t)").replace("epoch", "c.epoch")}
-    """
-
-
-def pair_score_rows(span: Span) -> tuple[str, list[object]]:
-    """SQL and its values: one row per unit and block of a mirror, label kinds: rows x, difference d, champion's y."""
-    plan, query = span.plan, span.query
-    sides = [
-        label_term(plan, query.positive, query.threshold, f"p.{a}_usable", f"p.{a}_scores[l.row + 1]", "l.value")
-        for a in ("champion", "challenger")
-    ]
-    sql = f"""
-        WITH pairs AS ({_pairs(span)}),
-        timely AS (
-            SELECT o.*, p.t AS pair_t FROM outcomes o JOIN pairs p ON p.n = o.request_n
-            WHERE o.name = ? AND o.t <= o.request_t + {plan.window} AND o.ingest_t < {span.final("p.t")}
-        ),
-        labels AS (
-            SELECT request_n, row, arg_min(value, {{'t': t, 'id': outcome_id}}) AS value
-            FROM timely GROUP BY request_n, row
-        ),
-        terms AS (
-            SELECT p.epoch, p.t // {plan.block} AS block, p.unit, p.combo, {sides[0].x} AS x,
-                {sides[0].y} AS champion_y, {sides[1].x} AS challenger_x, {sides[1].y} AS challenger_y
-            FROM labels l JOIN pairs p ON p.n = l.request_n
-            WHERE (NOT p.champion_usable OR len(p.champion_scores) > l.row)
-                AND (NOT p.challenger_usable OR len(p.challenger_scores) > l.row)
-        )
-        SELECT segment, epoch, block, unit, sum(x) AS x, sum(challenger_y - champion_y) AS d,
-            sum(champion_y) AS champion_y
-        FROM terms JOIN combos USING (combo) WHERE x > 0 AND challenger_x > 0 GROUP BY ALL
-    """
-    return sql, [plan.outcome]
-
-
 def pair_count_rows(span: Span) -> str:
     """SQL: one row per unit and service block of a mirror: did any answer of either arm fail."""
     return f"""
         SELECT segment, epoch, t // {span.plan.block} AS block, unit,
             bool_or(NOT champion_usable) AS champion_failed, bool_or(NOT challenger_usable) AS challenger_failed
-        FROM ({_pairs(span)}) JOIN combos USING (combo) GROUP BY ALL
+        FROM ({pairs(span)}) JOIN combos USING (combo) GROUP BY ALL
     """
 
 
@@ -316,7 +173,7 @@ class Cells:
             "GROUP BY segment, unit HAVING sum(s) <> 0",
         )
 
-    def baseline(self, span: Span) -> list[tuple[int, int, "BaselineCell"]]:
+    def baseline(self, span: Span) -> list[tuple[int, int, BaselineCell]]:
         """(block, epoch, sums) of the champion in everything, ascending; see ``BaselineSums``."""
         rows = champions(span)
         if span.plan.family in ("unit", "label"):
@@ -337,35 +194,17 @@ class Cells:
         cells: dict[tuple[int, int], BaselineCell] = {}
         for block, epoch, value, *sums in found:
             cell = cells.get((block, epoch), BaselineCell())
-            cells[block, epoch] = cell.plus(_baseline_bucket(span.plan, int(value)), *map(int, sums))
+            cells[block, epoch] = cell.plus(baseline_bucket(span.plan, int(value)), *map(int, sums))
+        if span.plan.kind in ERRORS:
+            for block, epoch, error, count in self._errors(span, rows):
+                cells[block, epoch] = cells[block, epoch].placed(value_bucket(int(error)), int(count))
         return [(block, epoch, cell) for (block, epoch), cell in sorted(cells.items())]
 
-
-class BaselineCell(NamedTuple):
-    """The champion's sums of one block and epoch."""
-
-    units: int = 0
-    x: int = 0
-    y: int = 0
-    nonzero: int = 0
-    buckets: tuple[tuple[int, int], ...] = ()
-
-    def plus(self, place: int | None, units: int, x: int, y: int, nonzero: int) -> "BaselineCell":
-        """With ``units`` more, all in log bucket ``place`` (None: the kind has no histogram)."""
-        histogram = dict(self.buckets)
-        if place is not None:
-            histogram[place] = histogram.get(place, 0) + units
-        return BaselineCell(
-            self.units + units, self.x + x, self.y + y, self.nonzero + nonzero, tuple(sorted(histogram.items()))
-        )
-
-
-def _baseline_bucket(plan: MetricPlan, value: int) -> int | None:
-    if plan.family == "latency":
-        return value
-    if plan.kind.value == "Mean":
-        return max(bucket(value), 1) if value else 0
-    return None
+    def _errors(self, span: Span, rows: str) -> list[tuple[Any, ...]]:
+        """(block, epoch, error, rows): a cap on the error of a row comes from rows, not from units."""
+        sql, values = label_terms(span, rows, capped=False)
+        counted = "SELECT block, epoch, y, count(*)"
+        return self._query(span, f"{counted} FROM ({sql}) WHERE segment = 0 GROUP BY ALL", values)
 
 
 def _arm_cell(plan: MetricPlan, row: tuple[Any, ...]) -> tuple[int, int, int, bool, ArmCell]:

@@ -11,9 +11,10 @@ from controller.core.cells import BaselineSums, Block, EpochCounts, MetricPlan, 
 from controller.core.fold import Fold, Statistics, fold
 from controller.core.scores import PairFold
 from controller.edges.engine import ingest, schema
-from controller.edges.engine.blocks import Cells, Span
+from controller.edges.engine.blocks import Cells
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
+from controller.edges.engine.span import Span
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
 
 FAMILIES = ("unit", "label", "failures", "latency")

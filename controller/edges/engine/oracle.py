@@ -27,7 +27,8 @@ from controller.core.cells import (
     StatisticsQuery,
 )
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
-from controller.edges.engine.terms import PAIRED, bucket_edges, label_term, outcome_sum
+from controller.edges.engine.terms import bucket_edges, label_term, outcome_sum
+from controller.kinds import ERRORS, PAIRED, Kind
 
 EXPOSURES = """
     attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
@@ -73,6 +74,9 @@ LOG = """
     stays AS (SELECT *, lead(t) OVER (PARTITION BY unit ORDER BY t, request_id) AS left_t FROM firsts)
 """
 SEGMENTS = "unnest(list_prepend('', list_distinct(segments))) AS segment"
+# The log bucket of a value y; zeros alone are in 0.
+PLACE = f"""CASE WHEN y = 0 THEN 0 ELSE greatest(1, (
+    SELECT count(*) FROM (SELECT unnest({list(bucket_edges())}) AS edge) WHERE edge < abs(y))) END"""
 # Running scores of units: what a unit had before each of its cells, over all blocks and epochs.
 RUNNING = """
     running AS (
@@ -138,7 +142,7 @@ class _Metric:
                     FROM ent LEFT JOIN hits USING (epoch, unit)
                 )
             """
-        term = self.term("r.usable", "r.scores[l.row + 1]")
+        term = self.term("r.usable", "r.scores[l.row + 1]", capped)
         return f"""
             {self.log},
             asked AS (SELECT *, t // {plan.block} AS block FROM requests WHERE {rows}),
@@ -158,8 +162,9 @@ class _Metric:
             )
         """
 
-    def term(self, usable: str, score: str) -> tuple[str, str]:
-        return label_term(self.plan, self.query.positive, self.query.threshold, usable, score, "l.value")
+    def term(self, usable: str, score: str, capped: bool = True) -> tuple[str, str]:
+        plan = self.plan if capped else self.plan._replace(cap=None)
+        return label_term(plan, self.query.positive, self.query.threshold, usable, score, "l.value")
 
     def scores(self) -> list[tuple[Any, ...]]:
         """(segment, epoch, block, challenger, sums …) of a ``unit`` or ``label`` kind."""
@@ -273,9 +278,8 @@ class _Metric:
         wanted = self.champions + (" AND in_mirror" if self.plan.frozen else "")
         if self.plan.family in ("unit", "label"):
             source, place = self.units(wanted, False), "0"
-            if self.plan.kind.value == "Mean":
-                place = f"""CASE WHEN y = 0 THEN 0 ELSE greatest(1, (
-                    SELECT count(*) FROM (SELECT unnest({list(bucket_edges())}) AS edge) WHERE edge < abs(y))) END"""
+            if self.plan.kind is Kind.MEAN:
+                place = PLACE
             sums, table = "sum(x), sum(y), count_if(y <> 0)", "units"
         else:
             source, place, table = self.service(wanted), "bucket", "placed"
@@ -286,11 +290,17 @@ class _Metric:
             f"WHERE segment = '' AND {self.final} GROUP BY block, epoch, place"
         )
         histogram: dict[int, int] = {}
-        for row in found:
-            histogram[row[2]] = histogram.get(row[2], 0) + row[3]
+        counted = [(row[2], row[3]) for row in found]
+        if self.plan.kind in ERRORS:
+            counted = self.rows(
+                f"WITH {source} SELECT {PLACE}, count(*) FROM terms "
+                f"WHERE segment = '' AND x > 0 AND {self.final} GROUP BY ALL"
+            )
+        for bucket, count in counted:
+            histogram[bucket] = histogram.get(bucket, 0) + count
         last_block, last_epoch = max(((row[0], row[1]) for row in found), default=(-1, -1))
         units, x, y, nonzero = (sum(int(row[i]) for row in found) for i in (3, 4, 5, 6))
-        kept = self.plan.family == "latency" or self.plan.kind.value == "Mean"
+        kept = self.plan.family == "latency" or self.plan.kind in ERRORS | {Kind.MEAN}
         return BaselineSums(
             len({(row[0], row[1]) for row in found}),
             last_block,

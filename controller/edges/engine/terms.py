@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from controller.core.cells import MetricPlan
-from controller.kinds import Kind
+from controller.kinds import ERRORS, Kind
 
 LARGEST = 1_000_000_000_000  # units that a single value, or a unit's sum of outcomes, may have
 LEAST_PROBABILITY = 1e-6
-PAIRED = frozenset({Kind.ACCURACY, Kind.LOG_LOSS, Kind.BRIER, Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
+LARGEST_DIFFERENCE = 1e9  # of a score and its label, so that squares stay finite
 
 
 class Term(NamedTuple):
@@ -54,10 +54,10 @@ def label_term(plan: MetricPlan, positive: float, threshold: float, usable: str,
         return Term(f"CAST({truth} AS BIGINT)", f"{both} * {scale}")
     if plan.kind is Kind.F1:
         return Term(f"CAST(({said}) AS BIGINT) + CAST({truth} AS BIGINT)", f"2 * {both} * {scale}")
-    if plan.kind in (Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR):
-        power = 1 if plan.kind is Kind.ABSOLUTE_ERROR else 2
+    if plan.kind in ERRORS:
         cap = LARGEST if plan.cap is None else plan.cap
-        error = _units(f"pow(abs({score} - {value}), {power})", scale)
+        away = f"least(abs({score} - {value}), {LARGEST_DIFFERENCE!r})"
+        error = _units(away if plan.kind is Kind.ABSOLUTE_ERROR else f"{away} * {away}", scale)
         return Term(
             "1" if plan.cap is not None else f"CASE WHEN {wrong} THEN 0 ELSE 1 END",
             f"CASE WHEN {wrong} THEN {cap if plan.cap is not None else 0} ELSE least({error}, {cap}) END",

@@ -23,11 +23,10 @@ from controller.core.cells import (
     ScoreCell,
 )
 from controller.core.fold import Fold, fold
-from controller.core.plans import bucket_of
 from controller.core.scores import PairFold
 from controller.edges.memory.events import ArmKey
-from controller.edges.memory.tally import Group, Values
-from controller.kinds import Kind
+from controller.edges.memory.tally import Group, Values, value_bucket
+from controller.kinds import ERRORS, Kind
 from router.assignment import Arm
 
 Sums = Mapping[ArmKey, Values]
@@ -96,7 +95,10 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
     units = _of(group.sums.get(OVERALL, {}), "champion")
     if not units:
         return old
-    values = list(units.values())
+    # Uncut; a unit whose rows all lack an answer has no error that is known.
+    values = [v for v in units.values() if plan.family != "label" or v[0]]
+    if not values:
+        return old
     buckets = Counter(dict(old.buckets))
     x = y = nonzero = 0
     if plan.family == "latency":
@@ -109,7 +111,8 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
         x, y = sum(v[0] for v in values), sum(v[1] for v in values)
         nonzero = sum(v[1] != 0 for v in values)
         if plan.kind is Kind.MEAN:
-            buckets.update(max(bucket_of(abs(v[1])), 1) if v[1] else 0 for v in values)
+            buckets.update(value_bucket(v[1]) for v in values)
+        buckets.update(group.errors)
     return BaselineSums(
         blocks=old.blocks + 1,
         last_block=group.block,
@@ -151,8 +154,10 @@ def _score_cell(
     side = PPM - epoch.pi_ppm if arm == "challenger" else -epoch.pi_ppm
     mean = epoch.means.get(plan.name, 0)
     total = [0] * 8
-    for unit, (x, uncut) in units.items():
-        y = uncut if plan.cap is None else max(-plan.cap, min(plan.cap, uncut))
+    for unit, values in units.items():
+        x, y = values[-2:]
+        if plan.cap is not None and plan.kind not in ERRORS:
+            y = max(-plan.cap, min(plan.cap, y))
         score, old = side * (y - mean * x), scores.get(unit, 0)
         changes[unit] = changes.get(unit, 0) + score
         for i, term in enumerate((1, x, y, y * y, x * y, x * x, int(y != 0), (old + score) ** 2 - old**2)):

@@ -4,10 +4,11 @@ import json
 import math
 from typing import Any
 
-from controller.core.cells import StatisticsQuery
-from controller.kinds import Kind
+from controller.core.cells import MetricPlan, StatisticsQuery
+from controller.kinds import ERRORS, Kind
 
 LARGEST = 10**12  # units that a single value, or a unit's sum of outcomes, may have
+LARGEST_DIFFERENCE = 1e9  # of a score and its label
 LEAST_PROBABILITY = 1e-6  # log loss: a surer prediction is taken as this sure, so that one row costs at most 13.8
 
 
@@ -53,14 +54,34 @@ def _number(value: Any, steps: list[str]) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def loss(query: StatisticsQuery, kind: Kind, scale: int, score: float | None, label: float) -> int:
-    """What ``score`` (None: no usable answer, hence wrong) costs against ``label``; for Accuracy what it earns."""
-    positive = label == query.positive
+def worth(query: StatisticsQuery, plan: MetricPlan, score: float | None, label: float) -> tuple[int, int]:
+    """(x, y) of one labelled row: how much it weighs (0: it does not count) and what it costs, or earns.
+
+    ``score`` None: no usable answer, hence wrong with all certainty; of an error, the cap, without one nothing.
+    """
+    kind, scale, positive = plan.kind, plan.scale, label == query.positive
+    said = not positive if score is None else score >= query.threshold
     if kind is Kind.ACCURACY:
-        return scale if score is not None and (score >= query.threshold) == positive else 0
+        return 1, scale if said == positive else 0
+    if kind is Kind.PRECISION:
+        return int(said), scale if said and positive else 0
+    if kind is Kind.RECALL:
+        return int(positive), scale if said and positive else 0
+    if kind is Kind.F1:
+        return said + positive, 2 * scale if said and positive else 0
+    if kind in ERRORS:
+        return _error(plan, score, label)
     chance = 0.0 if score is None else score if positive else 1.0 - score  # given to what came true
     if kind is Kind.BRIER:
-        return in_units((1.0 - chance) ** 2, scale)
+        return 1, in_units((1.0 - chance) ** 2, scale)
     if kind is Kind.LOG_LOSS:
-        return in_units(-math.log(min(max(chance, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)), scale)
-    raise ValueError(f"{kind}: no loss of a single prediction")
+        return 1, in_units(-math.log(min(max(chance, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)), scale)
+    raise ValueError(f"{kind}: no worth of a single prediction")
+
+
+def _error(plan: MetricPlan, score: float | None, label: float) -> tuple[int, int]:
+    if score is None:
+        return (0, 0) if plan.cap is None else (1, plan.cap)
+    away = min(abs(score - label), LARGEST_DIFFERENCE)
+    error = in_units(away if plan.kind is Kind.ABSOLUTE_ERROR else away * away, plan.scale)
+    return 1, error if plan.cap is None else min(error, plan.cap)

@@ -15,6 +15,7 @@ from controller.edges.memory.folding import Folding
 from controller.edges.memory.journals import JournalReading
 from controller.edges.memory.seen import Seen
 from controller.edges.memory.tally import Tally
+from controller.kinds import ERRORS
 
 
 class MemorySource:
@@ -105,6 +106,7 @@ class MemorySource:
         counted: object = (
             plan.kind, plan.outcome, plan.window, plan.block, plan.scale,
             query.segments, query.grace, query.prediction, query.positive, query.threshold,
+            plan.cap if plan.kind in ERRORS else None,
         )  # fmt: skip
         key = (query.attempt, plan.name)
         held = self._tallies.get(key)

@@ -4,15 +4,16 @@ A group keeps the units' own values, uncut and not centred. Cells depend on the 
 they are made from groups later (``folding``) and can be made again.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
-from controller.edges.memory.losses import LARGEST, in_units, loss, scores_in
+from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
 from controller.edges.memory.seen import AttemptSeen, Seen
-from controller.kinds import Kind
+from controller.kinds import ERRORS, PAIRED, Kind
 
 Values = tuple[int, ...]
 Sums = dict[str, dict[ArmKey, Values]]
@@ -22,12 +23,14 @@ class Group(NamedTuple):
     """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
 
     ``unit`` and ``label``: (x, y). ``failures``: (1 if any). ``latency``: (largest bucket,). A pair of ``label``:
-    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed).
+    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed). Errors have
+    (x, y) twice, uncut and cut at the cap, and ``errors``: the champion's rows by log bucket, uncut.
     """
 
     block: int
     epoch: int
     sums: Mapping[str, Mapping[ArmKey, Values]]
+    errors: Mapping[int, int] = {}
 
 
 class Tally:
@@ -89,11 +92,14 @@ class Tally:
 
     def _close(self, block: int, epoch: EpochPlan) -> None:
         sums: Sums = {}
+        errors: Counter[int] = Counter()
         mirror = epoch.kind == "mirror"
         for e in self._open.pop((block, epoch.number), ()):
             if e.unit is None or not (e.arm == "champion" if mirror else e.evidence):
                 continue
             values = self._values(e, e.unit)
+            if self._plan.kind in ERRORS and e.arm == "champion":
+                errors.update(value_bucket(y) for _, y in self._costs(e, self._labelled(e, e.t), capped=False).values())
             if values is not None:
                 for segment in ("",) if mirror else e.segments(self._query.segments):
                     self._merge(sums.setdefault(segment, {}), (e.arm, e.unit), values)
@@ -104,7 +110,7 @@ class Tally:
                     for segment in e.segments(self._query.segments):
                         self._merge(sums.setdefault(segment, {}), ("pair", e.unit), values)
         if sums:
-            self.groups.append(Group(block, epoch.number, sums))
+            self.groups.append(Group(block, epoch.number, sums, errors))
 
     def _merge(self, into: dict[ArmKey, Values], key: ArmKey, values: Values) -> None:
         old = into.get(key)
@@ -123,14 +129,20 @@ class Tally:
             case "latency":
                 return (bucket_of(e.latency),)
             case "label":
-                costs = self._costs(e, self._labelled(e, e.t))
-                return (len(costs), sum(costs.values())) if costs else None
+                return self._label_sums(e)
         entries = self._attempt.entries[unit]
         place = next((i for i, entry in enumerate(entries) if entry is e), None)
         if place is None:
             return None
         until = entries[place + 1].t if place + 1 < len(entries) else e.t + self._plan.window + 1
         return (1, self._unit_value(e, unit, until))
+
+    def _label_sums(self, e: Exposed) -> Values | None:
+        labels = self._labelled(e, e.t)
+        sums = _summed(self._costs(e, labels))
+        if self._plan.kind in ERRORS:
+            sums = (*_summed(self._costs(e, labels, capped=False)), *sums)
+        return sums if any(sums[::2]) else None
 
     def _unit_value(self, e: Exposed, unit: str, until: int) -> int:
         plan = self._plan
@@ -158,16 +170,27 @@ class Tally:
         labels = self._labelled(a, max(a.t, b.t))
         of_a, of_b = self._costs(a, labels), self._costs(b, labels)
         rows = of_a.keys() & of_b.keys()
-        return (len(rows), sum(of_a[r] for r in rows), sum(of_b[r] for r in rows)) if rows else None
+        if not rows or self._plan.kind not in PAIRED:
+            return None
+        return (sum(of_a[r][0] for r in rows), sum(of_a[r][1] for r in rows), sum(of_b[r][1] for r in rows))
 
-    def _costs(self, e: Exposed, labels: Mapping[int, float]) -> dict[int, int]:
-        """What each labelled row costs. A row whose answer was not kept whole does not count."""
+    def _costs(self, e: Exposed, labels: Mapping[int, float], capped: bool = True) -> dict[int, tuple[int, int]]:
+        """(x, y) of each labelled row that counts. A row whose answer was not kept whole does not."""
         scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else None
-        kind, scale = self._plan.kind, self._plan.scale
+        plan = self._plan if capped else self._plan._replace(cap=None)
         costs = {}
         for row, label in labels.items():
             if not e.usable:
-                costs[row] = loss(self._query, kind, scale, None, label)
+                costs[row] = worth(self._query, plan, None, label)
             elif scores is not None and row < len(scores):
-                costs[row] = loss(self._query, kind, scale, scores[row], label)
-        return costs
+                costs[row] = worth(self._query, plan, scores[row], label)
+        return {row: (x, y) for row, (x, y) in costs.items() if x > 0}
+
+
+def _summed(costs: Mapping[int, tuple[int, int]]) -> Values:
+    return sum(x for x, _ in costs.values()), sum(y for _, y in costs.values())
+
+
+def value_bucket(value: int) -> int:
+    """The log bucket of the size of a value; the zeros alone are in 0."""
+    return max(bucket_of(abs(value)), 1) if value else 0
