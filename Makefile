@@ -16,7 +16,8 @@ ARGS ?=
 SEEDS ?= 200
 KILLS ?= 20
 
-.PHONY: help setup demo test check fmt gen sim error-rates kill-test lock clean
+.PHONY: help setup demo test check fmt gen sim error-rates kill-test fuzz soak table-changes \
+	bad-challengers shares lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,21 @@ error-rates: $(READY) ## Measure the error rates of the whole rule (RUNS=3000 re
 
 kill-test: $(READY) ## Kill every process of a run, KILLS=… times each, and check what is left (an hour)
 	@$(BIN)/python -m tests.embedded.kill_test --kills $(KILLS) $(ARGS)
+
+fuzz: $(READY) ## Damaged messages: 10 million at the router's parser, 100,000 over sockets (ARGS=--help)
+	@$(BIN)/python -m tests.router.fuzz $(ARGS)
+
+soak: $(READY) ## A router under load, faults and changing tables (SECONDS=… how long, an hour)
+	@$(BIN)/python -m tests.router.soak --seconds $(or $(SECONDS),3600) $(ARGS)
+
+table-changes: $(READY) ## 1,000 changes of weight under load; prints how long a confirmation takes
+	@$(BIN)/python -m tests.router.table_changes $(ARGS)
+
+bad-challengers: $(READY) ## 20,000 requests each with a challenger that is killed, hangs, lies, drips …
+	@$(BIN)/python -m tests.router.bad_challengers $(ARGS)
+
+shares: $(READY) ## Who meets the challenger, for 100,000 users at 1, 5 and 25 %
+	@$(BIN)/python -m tests.router.shares $(ARGS)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \

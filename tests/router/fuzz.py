@@ -5,6 +5,8 @@ same fields, same body, and no request more or less.
 """
 
 import argparse
+import concurrent.futures
+import os
 import random
 import sys
 import tempfile
@@ -153,6 +155,22 @@ def fuzz_parser(number: int, seed: int, seconds: float = 1e9) -> dict[str, int]:
     return counts
 
 
+def fuzz_parser_in_parallel(number: int, seed: int, seconds: float, processes: int) -> dict[str, int]:
+    """The same shared by processes, each with seeds of its own; one that fails names its seed."""
+    shares = [number // processes + (part < number % processes) for part in range(processes)]
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+        parts = [pool.submit(fuzz_parser, share, seed * 1_000 + n, seconds) for n, share in enumerate(shares)]
+        counts: dict[str, int] = {}
+        for n, part in enumerate(parts):
+            try:
+                found = part.result()
+            except BaseException:
+                print(f"failed with seed {seed * 1_000 + n}", file=sys.stderr)
+                raise
+            counts = {name: counts.get(name, 0) + value for name, value in found.items()}
+    return counts
+
+
 def fuzz_sockets(directory: Path, number: int, seed: int) -> dict[str, int]:
     """So many damaged messages to real workers, a fresh one after every few thousand."""
     chance = random.Random(seed)
@@ -204,8 +222,11 @@ if __name__ == "__main__":
     parser.add_argument("--sockets", type=int, default=100_000, help="inputs over sockets")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9, help="end the part at the parser after so long")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for the part at the parser")
     given = parser.parse_args()
-    print("parser", fuzz_parser(given.parser, given.seed, given.seconds))
+    began = time.monotonic()
+    found = fuzz_parser_in_parallel(given.parser, given.seed, given.seconds, given.processes)
+    print("parser", found, f"{time.monotonic() - began:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         print("sockets", fuzz_sockets(Path(folder), given.sockets, given.seed))
     sys.exit(0)

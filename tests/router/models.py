@@ -74,6 +74,15 @@ class Model:
         """Let every request that hangs be answered, and the later ones too."""
         self._loop.call_soon_threadsafe(self._release.set)
 
+    def release_once(self) -> None:
+        """Let those requests be answered that hang now; later ones hang again."""
+
+        def swap() -> None:
+            self._release.set()
+            self._release = asyncio.Event()
+
+        self._loop.call_soon_threadsafe(swap)
+
     async def _run(self) -> None:
         server = await asyncio.start_server(self._serve, self._host, 0, limit=1 << 20, backlog=1_024)
         self.port = server.sockets[0].getsockname()[1]

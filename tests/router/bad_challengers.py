@@ -1,0 +1,70 @@
+"""Challengers that die or misbehave under load at 50 % weight: ``python -m tests.router.bad_challengers``.
+
+For each way to misbehave so many requests through a real worker: none may fail, and each has its exposure. Prints what
+became of them as JSON, one line a way; the exit code is 1 where a request failed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.router.load import Load
+from tests.router.models import Model, ModelProcess
+from tests.router.planes import Plane, running, table
+from tests.router.raw import await_until, post
+
+WAYS = ("killed", "hang", "garbage", "nan", "slow", "cut", "twice", "reset", "500")
+TIMEOUT_MS = 200
+
+
+def misbehave(directory: Path, way: str, number: int) -> dict[str, Any]:
+    """So many requests, of which the challenger answers the first quarter well; what became of them."""
+    with ModelProcess("champion") as champion:
+        if way == "killed":
+            with ModelProcess("challenger") as victim:
+                return _under_load(directory, way, number, champion.address, victim.address, victim.kill)
+        with Model("challenger") as challenger:
+
+            def worsen() -> None:
+                challenger.mode = way
+
+            return _under_load(directory, way, number, champion.address, challenger.address, worsen)
+
+
+def _under_load(directory: Path, way: str, number: int, champion: str, challenger: str, worsen: Any) -> dict[str, Any]:
+    first = table(1, champion, challenger, weight_bp=5_000, limits={"challenger_timeout_ms": TIMEOUT_MS})
+    with running(directory, first, journal_capacity=100_000) as plane:
+        load = Load(plane.port, lambda n: post(f"u{n}"), 16, number)
+        load.start()
+        await_until(lambda: len(load.got) > number / 4, 120, "a quarter of the load")
+        worsen()
+        load.join(300)
+        return _figures(plane, load, way, number)
+
+
+def _figures(plane: Plane, load: Load, way: str, number: int) -> dict[str, Any]:
+    dropped = int(plane.poll()["journal_dropped_total"])
+    found = plane.exposures(number - dropped, 30)
+    failed = len(load.failed) + sum(got.status != 200 for got in load.got) + number - len(load.got)
+    return {
+        "challenger": way, "requests": number, "failed": failed,
+        "exposures": len(found), "dropped": dropped,
+        "fallbacks": dict(sorted(Counter(str(e.fallback_reason) for e in found if e.fallback_reason).items())),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000)
+    given = parser.parse_args()
+    worst = 0
+    for each in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            result = misbehave(Path(folder), each, given.requests)
+        print(json.dumps(result), flush=True)
+        worst += result["failed"] + (result["exposures"] + result["dropped"] != given.requests)
+    sys.exit(bool(worst))

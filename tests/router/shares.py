@@ -1,0 +1,116 @@
+"""Who meets the challenger, for many users: ``python -m tests.router.shares --users 100000``.
+
+Every user sends one request through real workers at 1, 5 and 25 %. What has to hold: the shares are what chance allows
+(six standard errors), each user is where ``router.assignment`` puts them, whoever was in stays in when the weight
+grows, another salt draws independently, and a restarted worker and a second router say the same. Prints the figures as
+JSON; the exit code is 1 where a claim does not hold.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from router.assignment import assign
+from tests.router.planes import running, table
+from tests.router.quick_model import QuickModel
+from tests.router.raw import post
+
+WEIGHTS = (100, 500, 2_500)
+CONTROL_FROM = 2_500
+_AHEAD = 50
+_CONNECTIONS = 4
+
+
+async def _ask(port: int, units: list[str]) -> list[bool]:
+    """Whether the challenger answered, by unit; requests are sent ahead of the answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found: list[bool] = []
+    for at in range(0, len(units), _AHEAD):
+        part = units[at : at + _AHEAD]
+        writer.write(b"".join(post(unit, b"{}") for unit in part))
+        for _ in part:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            lower = head.lower()
+            length = int(lower[lower.index(b"content-length:") + 15 :].split(b"\r\n", 1)[0])
+            found.append(b"challenger" in await reader.readexactly(length))
+    writer.close()
+    return found
+
+
+def challenged(port: int, users: int) -> set[int]:
+    """The numbers of those users whom the challenger answered."""
+
+    async def all_of_them() -> list[list[bool]]:
+        parts = [[f"user-{n}" for n in range(first, users, _CONNECTIONS)] for first in range(_CONNECTIONS)]
+        return await asyncio.gather(*(_ask(port, part) for part in parts))
+
+    found = asyncio.run(all_of_them())
+    return {first + _CONNECTIONS * k for first, part in enumerate(found) for k, yes in enumerate(part) if yes}
+
+
+def shares(directory: Path, users: int) -> dict[str, Any]:
+    """Run it; the figures, with ``failures``: what did not hold."""
+    limits = {"challenger_timeout_ms": 30_000}
+    with QuickModel("champion") as champion, QuickModel("challenger") as challenger:
+
+        def made(generation: int, weight: int, salt: str) -> dict[str, Any]:
+            return table(
+                generation, champion.address, challenger.address,
+                weight_bp=weight, control_from_bp=CONTROL_FROM, salt=salt, limits=limits,
+            )  # fmt: skip
+
+        with running(directory / "a", made(1, WEIGHTS[0], "s/1")) as plane:
+            met = {WEIGHTS[0]: challenged(plane.port, users)}
+            for generation, weight in enumerate(WEIGHTS[1:], 2):
+                plane.put(made(generation, weight, "s/1"))
+                met[weight] = challenged(plane.port, users)
+            plane.put(made(9, WEIGHTS[-1], "s/2"))
+            other = challenged(plane.port, users)
+        last = made(10, WEIGHTS[-1], "s/1")
+        with running(directory / "a", last) as restarted, running(directory / "b", last) as second:
+            again = [challenged(each.port, users) for each in (restarted, second)]
+    return figures(users, met, other, again)
+
+
+def _z(number: int, users: int, share: float) -> float:
+    return (number - users * share) / math.sqrt(users * share * (1 - share))
+
+
+def figures(users: int, met: dict[int, set[int]], other: set[int], again: list[set[int]]) -> dict[str, Any]:
+    z = {weight: round(_z(len(found), users, weight / 10_000), 2) for weight, found in met.items()}
+    largest = met[WEIGHTS[-1]]
+    both = _z(len(largest & other), users, (WEIGHTS[-1] / 10_000) ** 2)
+    wrong = sum(
+        (n in found) != (assign("s/1", f"user-{n}", weight, CONTROL_FROM).arm == "challenger")
+        for weight, found in met.items()
+        for n in range(users)
+    )
+    failures = []
+    if wrong:
+        failures.append(f"{wrong} users are not where router.assignment puts them")
+    if any(abs(value) > 6 for value in (*z.values(), both)):
+        failures.append(f"shares that chance does not allow: {z}, both salts {both:.2f}")
+    if not met[WEIGHTS[0]] <= met[WEIGHTS[1]] <= met[WEIGHTS[2]]:
+        failures.append("a wider weight lost users it had")
+    if any(found != largest for found in again):
+        failures.append("after a restart, or on a second router, other users meet the challenger")
+    return {
+        "users": users, "challenger": {f"{w / 100:g} %": len(found) for w, found in met.items()}, "z": z,
+        "both_salts": len(largest & other), "both_salts_z": round(both, 2), "failures": failures,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=100_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = shares(Path(folder), given.users)
+    print(json.dumps(result, indent=1))
+    sys.exit(bool(result["failures"]))
