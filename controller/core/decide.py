@@ -25,7 +25,8 @@ row    condition                                       decision                 
 17     not the last step, it needs approval            Hold                         AwaitingApproval
 18     not the last step                               Advance                      GateMet
 19     a Guardrail or Success not proven NotWorse      Hold                         NotProven
-20     its last epoch beyond the margin                Hold                         LastEpochWorse
+20     the last epoch alone beyond the margin          Hold                         LastEpochWorse
+       no data of the last epoch yet                   Hold                         NoData
 21     Superior: no Success proven better              Hold                         NotProven
 22     younger than minAge                             Hold                         MinAge
 23     promotion needs approval                        Hold                         AwaitingApproval
@@ -200,7 +201,9 @@ def _promotion(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) ->
         text = f"{len(open_ones)} metrics are not proven yet; {describe(worst, needed, worst.log_e_non_inferior)}"
         return Decision(Verb.HOLD, Reason.NOT_PROVEN, text, worst.metric)
     for e in judging(evidence):
-        if e.last is False:
+        if e.last is None:
+            return Decision(Verb.HOLD, Reason.NO_DATA, f"{e.metric} has no data of the last step yet", e.metric)
+        if not e.last:
             return Decision(Verb.HOLD, Reason.LAST_EPOCH_WORSE, f"{e.metric} is worse in the last epoch", e.metric)
     success = [e for e in judging(evidence) if e.role is Role.SUCCESS]
     if spec.decision.mode is Mode.SUPERIOR:

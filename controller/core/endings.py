@@ -72,13 +72,16 @@ def _moved(spec: RolloutSpec, status: RolloutStatus) -> bool:
 
 
 def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
-    """The old champion's last share goes when its time is over; its server may go when nobody is sent there."""
+    """The old champion's last share goes when its time is over; its server may go when nobody is sent there.
+
+    A pause keeps the weight here as anywhere.
+    """
     since = status.holdback_since if status.holdback_since is not None else status.clock
     over = spec.after_promotion is None or status.clock - since >= spec.after_promotion.hold
     if not over or (status.epoch == -1 and not confirmed(status)):
         return status
     if status.epoch != -1:
-        return status.model_copy(update={"epoch": -1})
+        return status if status.paused else status.model_copy(update={"epoch": -1})
     return _promoted(status)
 
 

@@ -37,8 +37,8 @@ class Evidence(NamedTuple):
 
     ``estimate``, ``se``, ``lower``, ``upper``, ``margin``, ``champion`` (the champion's value) in the metric's unit;
     infinite ``se`` where nothing is known. ``log_e_harm`` is the largest ever. ``units`` counts unit values
-    (champion, challenger). ``gate``: estimate + 2 se is not beyond the margin on the bad side. ``last``: the own
-    estimate of the last epoch with data of both arms lies above −margin in the good direction (None without any).
+    (champion, challenger). ``gate``: estimate + 2 se is not beyond the margin on the bad side. ``last``: the current
+    epoch's own estimate lies above −margin in the good direction (None as long as one of its arms is without data).
     ``due``: the current epoch is old enough for this metric to have data. ``note``: what is missing, or more to say.
     """
 
@@ -110,7 +110,7 @@ def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: 
         for (_, plan), blank in zip(metrics, blanks, strict=True):
             state = source.get((plan.name, segment))
             if always or state is not None:
-                found.append(_one(plan, state, blank._replace(segment=segment)))
+                found.append(_one(plan, state, blank._replace(segment=segment), status.epoch))
     return _tested(found, spec.decision.promote_alpha)
 
 
@@ -125,13 +125,13 @@ def _blank(
     )  # fmt: skip
 
 
-def _one(plan: MetricPlan, state: Fold | None, blank: Evidence) -> _Reading:
+def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _Reading:
     if isinstance(state, PairFold):
         return _paired(plan, state, blank)
     if isinstance(state, ScoreFold):
-        return _scored(plan, state, blank)
+        return _scored(plan, state, blank, epoch)
     if isinstance(state, CountFold):
-        return _counted(plan, state, blank)
+        return _counted(plan, state, blank, epoch)
     return _Reading(blank)
 
 
@@ -193,12 +193,12 @@ def _gate(good: float, se: float, margin: float) -> bool:
     return not math.isfinite(se) or good + 2 * se >= -margin
 
 
-def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence) -> _Reading:
+def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> _Reading:
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     effect = score_effect(plan, state)
     last = None
     for e in state.epochs:
-        if e.champion.x and e.challenger.x:
+        if e.epoch == epoch and e.champion.x and e.challenger.x:
             change = e.challenger.y / e.challenger.x - e.champion.y / e.champion.x
             last = (-change if plan.decreasing else change) > -effect.margin
     return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
@@ -222,7 +222,7 @@ def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) ->
     return _Reading(found, good / k, tau / k if effect.guarded else 0.0, tau / k)
 
 
-def _counted(plan: MetricPlan, state: CountFold, blank: Evidence) -> _Reading:
+def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
     rates = _rates(state.epochs)
     theta, se, rate = rates[:3]
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
@@ -230,7 +230,7 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence) -> _Reading:
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
     last = None
     for e in state.epochs:
-        if e.champion.units and e.challenger.units:
+        if e.epoch == epoch and e.champion.units and e.challenger.units:
             last = _rates((e,)).theta < margin
     found = blank._replace(
         estimate=theta, se=se, margin=margin, champion=rate, log_e_harm=state.ever_harm, units=units,

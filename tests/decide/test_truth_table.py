@@ -174,6 +174,11 @@ def test_row_20_a_last_epoch_beyond_the_margin_holds() -> None:
     assert outcome(GOOD, (seen(last=False), seen("errors"))).reason is Reason.LAST_EPOCH_WORSE
 
 
+def test_row_20_a_last_epoch_without_data_holds() -> None:
+    said = outcome(GOOD, (seen(last=None), seen("errors")))
+    assert (said.verb, said.reason) == (Verb.HOLD, Reason.NO_DATA)
+
+
 def test_row_21_mode_superior_needs_a_success_metric_proven_better() -> None:
     superior = {"mode": "Superior"}
     assert outcome(GOOD, decision=superior).reason is Reason.NOT_PROVEN

@@ -1,6 +1,6 @@
 """Whatever the world shows and people ask: what ``evolve`` never does, and what each of its steps leaves behind."""
 
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,13 +74,13 @@ ticks = st.tuples(
 def _block(of: MetricPlan, epoch: int, bad: bool) -> Block:
     n, k = 2_000_000, 1000 if bad else 100_000
     if of.family == "failures":
-        return Block(of.name, "", epoch, 1, CountCell(n, 10), CountCell(n, 300_000 if bad else 10))
+        return Block(of.name, "", epoch, epoch, CountCell(n, 10), CountCell(n, 300_000 if bad else 10))
     y, mean = 1_000_000, 50_000
     cells = []
     for share, hits in ((-167_000, 100_000), (833_000, k)):
         clustered = share * share * (hits * (y - mean) ** 2 + (n - hits) * mean**2)
         cells.append(ScoreCell(n, n, hits * y, hits * y * y, hits * y, n, hits, clustered))
-    return Block(of.name, "", epoch, 1, *cells)
+    return Block(of.name, "", epoch, epoch, *cells)
 
 
 def statistics(spec: RolloutSpec, status: RolloutStatus, mood: str, now: int) -> Statistics:
@@ -98,9 +98,10 @@ def statistics(spec: RolloutSpec, status: RolloutStatus, mood: str, now: int) ->
         asked = query("late", spec, status)
         for of in asked.metrics:
             if of.frozen:
-                folds[(of.name, "")] = fold(
-                    of, asked.epochs[weighted[0] - 1], None, _block(of, weighted[0], mood == "harmful")
-                )
+                state = None
+                for number in weighted:
+                    state = fold(of, asked.epochs[number - 1], state, _block(of, number, mood == "harmful"))
+                folds[(of.name, "")] = cast(Fold, state)
     mirrored: dict[tuple[str, str], PairFold] = {}
     if mood in ("proven", "harmful") and len(weighted) < len(status.epochs):
         mirrored[("errors", "")] = PairFold(epoch=1, units=1000, better=3, worse=2, last_block=1, last_epoch=1)

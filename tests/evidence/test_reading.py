@@ -135,13 +135,16 @@ def test_the_gate_lets_through_what_two_standard_errors_could_explain() -> None:
 
 
 def test_the_last_epoch_is_judged_by_itself_and_where_both_arms_have_data() -> None:
-    spec, status = world("weight", "weight", "weight")
+    spec, first = world("weight")
+    _, second = world("weight", "weight")
+    _, third = world("weight", "weight", "weight")
     good = Block("ctr", "", 1, 7, *arms((50_000, 2500), (50_000, 2500)))
     bad = Block("ctr", "", 2, 8, *arms((5000, 250), (500, 20)))
     alone = Block("ctr", "", 3, 9, *arms((5000, 250), (0, 0)))
-    assert read(spec, status, good)["ctr"].last is True
-    assert read(spec, status, good, bad)["ctr"].last is False
-    assert read(spec, status, good, bad, alone)["ctr"].last is False
+    assert read(spec, first, good)["ctr"].last is True
+    assert read(spec, second, good)["ctr"].last is None
+    assert read(spec, second, good, bad)["ctr"].last is False
+    assert read(spec, third, good, bad, alone)["ctr"].last is None
 
 
 def test_figures_are_in_the_metrics_unit_and_direction() -> None:
