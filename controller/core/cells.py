@@ -19,9 +19,16 @@ How the engine counts (family of the kind):
   number where the score should be, counts as wrong (an error: as the cap); one that was not kept whole, or has no
   such row, does not count.
   A unit's terms of one block are summed before they are squared.
-* ``failures``: one per unit and service block: did any of its requests go without a usable answer of its arm.
+* ``failures``: a unit with requests in a service block is *at risk* there until the block of its first failure, that of
+  a request without a usable answer of its arm; after that it is in no cell any more.
 * ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds: the least
-  b with 1.02**b >= latency.
+  b with 1.02**b >= latency. At each edge a unit is at risk until the first block with a slowest request above it.
+
+Earlier is what lies in an earlier block, in the order (block, epoch), of the attempt's weighted epochs after the
+baseline, in the same segment. There every hash-assigned request counts, also those that are no
+evidence: a unit between the arms is served by the champion, and when a larger weight makes it the challenger's it
+must have had the same chances to fail before as the units of the reserved control. In a mirror a unit counts for
+``failures`` until the first block in which one arm alone failed it.
 
 Segments: a unit of a ``unit`` kind has those of the exposure it entered with; other kinds count, in each segment,
 only the requests that carry it. A single value, and a unit's sum of outcomes, lies within ±1e12 integer units.
@@ -121,17 +128,37 @@ class ScoreCell(NamedTuple):
 
 
 class CountCell(NamedTuple):
-    """One arm's units of a service block, and those among them with a failure."""
+    """One arm's units at risk in a service block, and those among them with a failure, hence their first."""
 
     units: int = 0
     events: int = 0
 
 
+def _above(histogram: tuple[tuple[int, int], ...], edge: int) -> int:
+    total = 0
+    for bucket, units in reversed(histogram):
+        if bucket <= edge:
+            break
+        total += units
+    return total
+
+
 class LatencyCell(NamedTuple):
-    """One arm's units of a service block by the log bucket of the slowest request: ((bucket, units), …) ascending."""
+    """One arm's units of a service block, as histograms by log bucket: ((bucket, units), …) ascending.
+
+    ``buckets``: the slowest request in this block, of all units. Of those seen in an earlier block, ``before`` has the
+    slowest request until then, and ``again`` the lesser of that and the slowest in this block.
+    """
 
     units: int = 0
     buckets: tuple[tuple[int, int], ...] = ()
+    before: tuple[tuple[int, int], ...] = ()
+    again: tuple[tuple[int, int], ...] = ()
+
+    def at(self, edge: int) -> CountCell:
+        """Units never seen above the bucket ``edge`` in an earlier block, and those among them that now are."""
+        slow, risen, repeated = (_above(histogram, edge) for histogram in (self.buckets, self.before, self.again))
+        return CountCell(self.units - risen, slow - repeated)
 
 
 class PairScoreCell(NamedTuple):
@@ -146,7 +173,8 @@ class PairScoreCell(NamedTuple):
 
 
 class PairCountCell(NamedTuple):
-    """Mirror, failures: units of the block; those where only the challenger failed, and only the champion."""
+    """Mirror, failures: units of the block for which no earlier one told the arms apart; those where now only the
+    challenger failed, and only the champion."""
 
     units: int = 0
     worse: int = 0

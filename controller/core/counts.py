@@ -1,4 +1,4 @@
-"""The counting tests: failures and slow answers, one unit once a block.
+"""The counting tests: failures and slow answers, one unit once a block, until its first.
 
 Harm: the 2×2 block e-test (Turner, Ly and Grünwald) with a mixture over risk ratios, for latency averaged over the
 edges of the champion's frozen quantiles. Non-inferiority: betting on counts, exact, without any guard: two arms
@@ -52,11 +52,6 @@ class CountFold(NamedTuple):
     last_epoch: int = -1
 
 
-def _events(cell: LatencyCell, edge: int) -> int:
-    """Units whose slowest request lies above the bucket ``edge``."""
-    return sum(count for bucket, count in cell.buckets if bucket > edge)
-
-
 def count_tables(plan: MetricPlan, block: Block) -> list[tuple[CountCell, CountCell]]:
     """(champion, challenger) counts of a block, one per edge; failures have one edge.
 
@@ -69,7 +64,7 @@ def count_tables(plan: MetricPlan, block: Block) -> list[tuple[CountCell, CountC
     la = block.champion if isinstance(block.champion, LatencyCell) else LatencyCell()
     lb = block.challenger if isinstance(block.challenger, LatencyCell) else LatencyCell()
     pairs = [(edge, slower_bucket(edge, plan.harm_margin, plan.harm_relative)) for edge in plan.edges]
-    return [(CountCell(la.units, _events(la, a)), CountCell(lb.units, _events(lb, b))) for a, b in pairs]
+    return [(la.at(a), lb.at(b)) for a, b in pairs]
 
 
 def slower_bucket(bucket: int, margin: float, relative: bool) -> int:
@@ -91,11 +86,7 @@ def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float
     la = block.champion if isinstance(block.champion, LatencyCell) else LatencyCell()
     lb = block.challenger if isinstance(block.challenger, LatencyCell) else LatencyCell()
     usual, slower = plan.judged
-    return (
-        CountCell(la.units, _events(la, usual)),
-        CountCell(lb.units, _events(lb, slower)),
-        SLOW_SHARE * (1 - plan.quantile),
-    )
+    return la.at(usual), lb.at(slower), SLOW_SHARE * (1 - plan.quantile)
 
 
 def absolute(plan: MetricPlan, margin: float, relative: bool) -> float:

@@ -200,11 +200,11 @@ def test_failures_and_latency_count_a_unit_once_a_block_by_its_worst_request() -
     ]
     assert counted(plan(Kind.ERROR_RATE), exposures, []) == [
         Block("ErrorRate", "", 1, 0, CountCell(2, 1)),
-        Block("ErrorRate", "", 1, 1, CountCell(1, 0)),
+        Block("ErrorRate", "", 1, 1, CountCell(0, 0)),
     ]
     assert counted(plan(Kind.LATENCY), exposures, []) == [
         Block("Latency", "", 1, 0, LatencyCell(2, ((bucket(1_000), 1), (bucket(90_000), 1)))),
-        Block("Latency", "", 1, 1, LatencyCell(1, ((0, 1),))),
+        Block("Latency", "", 1, 1, LatencyCell(1, ((0, 1),), ((bucket(90_000), 1),), ((0, 1),))),
     ]
 
 

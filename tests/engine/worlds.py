@@ -108,6 +108,22 @@ def world(seed: int, units: int = 40, requests: int = 1_500, span_s: int = 300, 
     return World(exposures, outcomes, (late_s + 10 * span_s) * SECOND)
 
 
+def sticky(made: World, share: float) -> World:
+    """The same log, in which some units fail and others are slow whenever they come, and the rest hardly ever fail."""
+    rng = random.Random(9)
+    units = sorted({row.unit for row in made.exposures if row.unit is not None})
+    failing, slow = (set(rng.sample(units, max(1, round(share * len(units))))) for _ in range(2))
+    fine = {row.request_id: rng.random() > 0.01 for row in made.exposures}
+    exposures = [
+        row._replace(
+            usable=row.unit not in failing and fine[row.request_id],
+            latency_us=row.latency_us * (20 if row.unit in slow else 1),
+        )
+        for row in made.exposures
+    ]
+    return made._replace(exposures=exposures)
+
+
 def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, int]) -> list[ExposureRow]:
     unit: str | None = rng.choice(list(places))
     weight, control = SHARES[epoch]

@@ -9,73 +9,34 @@ from typing import Any
 
 import duckdb
 
-from controller.core.cells import (
-    PPM,
-    ArmCell,
-    Block,
-    CountCell,
-    LatencyCell,
-    MetricPlan,
-    PairCell,
-    PairCountCell,
-    PairScoreCell,
-    ScoreCell,
-)
+from controller.core.cells import PPM, ArmCell, Block, PairCell, PairScoreCell, ScoreCell
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
-from controller.edges.engine.span import Span, champions, evidence, pairs
+from controller.edges.engine.service import Found, Service, quoted, service_rows
+from controller.edges.engine.span import Span, champions, evidence
 from controller.edges.engine.values import label_terms, pair_score_rows, score_rows
 from controller.errors import EdgeError
 from controller.kinds import ERRORS, PAIRED
 
 
-def service_rows(span: Span, rows: str) -> str:
-    """SQL: one row per unit and service block: any failure, the bucket of the slowest request."""
-    return f"""
-        SELECT segment, epoch, t // {span.plan.block} AS block, challenger, unit,
-            bool_or(NOT usable) AS failed, max(bucket) AS slowest
-        FROM requests JOIN combos USING (combo)
-        WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows} GROUP BY ALL
-    """
-
-
-def pair_count_rows(span: Span) -> str:
-    """SQL: one row per unit and service block of a mirror: did any answer of either arm fail."""
-    return f"""
-        SELECT segment, epoch, t // {span.plan.block} AS block, unit,
-            bool_or(NOT champion_usable) AS champion_failed, bool_or(NOT challenger_usable) AS challenger_failed
-        FROM ({pairs(span)}) JOIN combos USING (combo) GROUP BY ALL
-    """
-
-
 class Cells:
-    """Cells of one span, found in ``con``; running scores of units are read and added to on the way."""
+    """Cells of one span, found in ``con``; what units scored or reached before is read and added to."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, names: Mapping[int, str]) -> None:
         self._con = con
         self._names = names
+        self._service = Service(con)
 
     def weighted(self, span: Span) -> list[Block]:
         """All blocks of weighted epochs that have a row, in the order (segment, block, epoch)."""
         if not span.epochs(False):
             return []
+        found: Iterable[Found]
         if span.plan.family in ("unit", "label"):
-            found = self._scores(span)
-        elif span.plan.family == "failures":
-            found = self._query(
-                span,
-                f"SELECT segment, epoch, block, challenger, count(*), count_if(failed) "
-                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL",
-            )
+            found = [(*row[:4], ScoreCell(*map(int, row[4:]))) for row in self._scores(span)]
         else:
-            found = self._query(
-                span,
-                f"SELECT segment, epoch, block, challenger, CAST(sum(units) AS BIGINT), "
-                f"list((slowest, units) ORDER BY slowest) "
-                f"FROM (SELECT segment, epoch, block, challenger, slowest, count(*) AS units "
-                f"FROM ({service_rows(span, evidence(span))}) GROUP BY ALL) GROUP BY ALL",
-            )
+            found = self._service.weighted(span)
         arms: dict[tuple[int, int, int], dict[bool, ArmCell]] = {}
-        for segment, block, epoch, challenger, cell in (_arm_cell(span.plan, row) for row in found):
+        for segment, block, epoch, challenger, cell in found:
             arms.setdefault((segment, block, epoch), {})[challenger] = cell
         return [
             Block(span.plan.name, self._names[segment], epoch, block, cells.get(False), cells.get(True))
@@ -88,12 +49,7 @@ class Cells:
             return []
         cells: Iterable[tuple[int, int, int, PairCell]]
         if span.plan.family == "failures":
-            found = self._query(
-                span,
-                "SELECT segment, block, epoch, count(*), count_if(challenger_failed AND NOT champion_failed), "
-                f"count_if(champion_failed AND NOT challenger_failed) FROM ({pair_count_rows(span)}) GROUP BY ALL",
-            )
-            cells = [(*row[:3], PairCountCell(*map(int, row[3:]))) for row in found]
+            cells = self._service.paired(span)
         elif span.plan.family == "label" and span.plan.kind in PAIRED:
             cells = [(*row[:3], PairScoreCell(*map(int, row[3:]))) for row in self._pair_scores(span)]
         else:
@@ -128,7 +84,7 @@ class Cells:
             span,
             self._running(span, "block, epoch, challenger", False)
             + """
-            SELECT segment, epoch, block, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
+            SELECT segment, block, epoch, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
                 count_if(y <> 0), sum(2 * old * s + s * s) FROM running GROUP BY ALL
             """,
         )
@@ -155,7 +111,7 @@ class Cells:
         return f"""
             WITH base AS (
                 SELECT segment, unit, sum(s) AS s FROM scores
-                WHERE metric = '{_quoted(span.plan.name)}' AND pair = {pair} AND unit IN (SELECT unit FROM scored)
+                WHERE metric = '{quoted(span.plan.name)}' AND pair = {pair} AND unit IN (SELECT unit FROM scored)
                 GROUP BY ALL
             ),
             running AS (
@@ -169,7 +125,7 @@ class Cells:
     def _add(self, span: Span, pair: bool) -> None:
         self._query(
             span,
-            f"INSERT INTO scores SELECT '{_quoted(span.plan.name)}', {pair}, segment, unit, sum(s) FROM scored "
+            f"INSERT INTO scores SELECT '{quoted(span.plan.name)}', {pair}, segment, unit, sum(s) FROM scored "
             "GROUP BY segment, unit HAVING sum(s) <> 0",
         )
 
@@ -205,19 +161,3 @@ class Cells:
         sql, values = label_terms(span, rows, capped=False)
         counted = "SELECT block, epoch, y, count(*)"
         return self._query(span, f"{counted} FROM ({sql}) WHERE segment = 0 GROUP BY ALL", values)
-
-
-def _arm_cell(plan: MetricPlan, row: tuple[Any, ...]) -> tuple[int, int, int, bool, ArmCell]:
-    segment, epoch, block, challenger, *sums = row
-    cell: ArmCell
-    if plan.family == "latency":
-        cell = LatencyCell(int(sums[0]), tuple((int(b), int(n)) for b, n in sums[1]))
-    elif plan.family == "failures":
-        cell = CountCell(*map(int, sums))
-    else:
-        cell = ScoreCell(*map(int, sums))
-    return segment, block, epoch, challenger, cell
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")

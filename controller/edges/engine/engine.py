@@ -22,7 +22,7 @@ DAY = 86_400_000_000
 HOUR = 3_600_000_000
 MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour after their time instead of a day
 _PRUNE_EVERY = 600_000_000
-_SUM_SCORES_FROM = 200_000
+_SUM_UP_FROM = 200_000
 
 Key = tuple[str, str, bool]  # metric, segment, whether of a mirror
 
@@ -265,8 +265,8 @@ class Engine:
     def _prune(self, query: StatisticsQuery) -> None:
         """Forget what no cell can ask for any more: rows older than the longest window, the grace and a day.
 
-        Entries of units and their running scores stay for the attempt. Where there are too many requests, an hour
-        takes the place of the day: outcomes that come later than that are unknown then, rather than late.
+        Entries of units, their running scores and what they reached stay for the attempt. Where there are too many
+        requests, an hour takes the place of the day: outcomes that come later are unknown then, rather than late.
         """
         state = self._state
         if state.settled - state.pruned < _PRUNE_EVERY:
@@ -285,18 +285,21 @@ class Engine:
         )
         con.execute(f"DELETE FROM pending WHERE ingest_t < {before}")
         self._state = state.counted(unknown=expired)._replace(pruned=state.settled)
-        self._sum_scores()
+        self._sum_up()
 
-    def _sum_scores(self) -> None:
-        rows = one(self.con, "SELECT count(*) FROM scores")
-        if rows > 2 * self._state.summed + _SUM_SCORES_FROM:
+    def _sum_up(self) -> None:
+        """One row per unit again where additions have piled up."""
+        count = "SELECT (SELECT count(*) FROM scores) + (SELECT count(*) FROM worst)"
+        if one(self.con, count) <= 2 * self._state.summed + _SUM_UP_FROM:
+            return
+        for table, total, kept in (("scores", "sum(s) AS s", "sum(s) <> 0"), ("worst", "max(level) AS level", "TRUE")):
             self.con.execute(
-                "CREATE OR REPLACE TEMP TABLE summed AS SELECT metric, pair, segment, unit, sum(s) AS s "
-                "FROM scores GROUP BY ALL HAVING sum(s) <> 0"
+                f"CREATE OR REPLACE TEMP TABLE summed AS SELECT metric, pair, segment, unit, {total} FROM {table} "
+                f"GROUP BY ALL HAVING {kept}"
             )
-            self.con.execute("DELETE FROM scores")
-            self.con.execute("INSERT INTO scores SELECT * FROM summed")
-            self._state = self._state._replace(summed=one(self.con, "SELECT count(*) FROM scores"))
+            self.con.execute(f"DELETE FROM {table}")
+            self.con.execute(f"INSERT INTO {table} SELECT * FROM summed")
+        self._state = self._state._replace(summed=one(self.con, count))
 
     def blocks(self) -> list[Block]:
         """Every final block of evidence that is still kept (the longest window and a day), by (metric, segment, …)."""

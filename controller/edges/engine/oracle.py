@@ -6,6 +6,7 @@ matched, units are summed and squared by SQL over the whole log at once. Only wh
 worth (``terms``) is shared with the engine.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from controller.core.cells import (
     ScoreCell,
     StatisticsQuery,
 )
+from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.terms import bucket_edges, label_term, outcome_sum
 from controller.kinds import ERRORS, PAIRED, Kind
@@ -37,56 +39,6 @@ EXPOSURES = """
 OUTCOMES = """
     outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
     row INTEGER"""
-
-# The log up to the watermark, each event once; every outcome with the unit, request and time that it counts for; the
-# first exposure of each unit in each epoch, with the time when the unit entered its next one.
-LOG = """
-    epochs(epoch, in_mirror, pi, mean) AS (VALUES {epochs}),
-    seen AS (
-        SELECT * FROM exposures WHERE attempt = {attempt} AND t < {watermark}
-        QUALIFY row_number() OVER (
-            PARTITION BY request_id, mirror ORDER BY t, epoch, challenger, usable, latency_us
-        ) = 1
-    ),
-    requests AS (SELECT s.*, e.in_mirror, e.pi, e.mean FROM seen s JOIN epochs e USING (epoch) WHERE NOT mirror),
-    shadows AS (SELECT * FROM seen WHERE mirror),
-    said AS (
-        SELECT * FROM outcomes WHERE ingest_t < {watermark}
-        QUALIFY row_number() OVER (PARTITION BY outcome_id ORDER BY ingest_t, t, name, value, row) = 1
-    ),
-    latest AS (
-        SELECT o.outcome_id, arg_max(r.request_id, {{'t': r.t, 'id': r.request_id}}) AS request_id
-        FROM said o JOIN requests r ON r.unit = o.unit AND r.t <= o.t
-        WHERE o.request_id IS NULL AND o.t < {watermark} GROUP BY o.outcome_id
-    ),
-    credited AS (
-        SELECT o.* EXCLUDE (unit, request_id), r.unit, r.request_id, r.t AS request_t, greatest(o.t, r.t) AS credit_t
-        FROM said o JOIN requests r ON r.request_id = o.request_id
-        UNION ALL
-        SELECT o.* EXCLUDE (unit, request_id), o.unit, l.request_id, r.t, o.t
-        FROM said o LEFT JOIN latest l USING (outcome_id) LEFT JOIN requests r ON r.request_id = l.request_id
-        WHERE o.request_id IS NULL
-    ),
-    firsts AS (
-        SELECT * FROM requests WHERE hashed
-        QUALIFY row_number() OVER (PARTITION BY epoch, unit ORDER BY t, request_id) = 1
-    ),
-    stays AS (SELECT *, lead(t) OVER (PARTITION BY unit ORDER BY t, request_id) AS left_t FROM firsts)
-"""
-SEGMENTS = "unnest(list_prepend('', list_distinct(segments))) AS segment"
-# The log bucket of a value y; zeros alone are in 0.
-PLACE = f"""CASE WHEN y = 0 THEN 0 ELSE greatest(1, (
-    SELECT count(*) FROM (SELECT unnest({list(bucket_edges())}) AS edge) WHERE edge < abs(y))) END"""
-# Running scores of units: what a unit had before each of its cells, over all blocks and epochs.
-RUNNING = """
-    running AS (
-        SELECT *, COALESCE(sum(s) OVER (
-            PARTITION BY segment, unit ORDER BY block, epoch, challenger
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ), CAST(0 AS HUGEINT)) AS old
-        FROM scored
-    )
-"""
 
 
 def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outcomes: Sequence[OutcomeRow]) -> None:
@@ -199,24 +151,44 @@ class _Metric:
             ) e ON e.edge >= greatest(u.slowest, 1))
         """
 
+    def faced(self, level: str) -> str:
+        """One row per unit and service block with its level as evidence, that of all its requests, and before."""
+        return f"""
+            {self.log},
+            edges AS (SELECT unnest({list(bucket_edges())}) AS edge, unnest(range({len(bucket_edges())})) AS bucket),
+            served AS (
+                SELECT r.*, t // {self.plan.block} AS block, e.bucket FROM requests r ASOF JOIN (
+                    SELECT edge, min(bucket) AS bucket FROM edges GROUP BY edge
+                ) e ON e.edge >= greatest(r.latency_us, 1)
+                WHERE hashed AND NOT in_mirror
+            ),
+            exploded AS (SELECT *, {SEGMENTS} FROM served WHERE {self.judged}),
+            levels AS (
+                SELECT segment, epoch, block, challenger, unit, max(CASE WHEN evidence THEN {level} END) AS level,
+                    max({level}) AS reached
+                FROM exploded GROUP BY ALL
+            ),
+            faced AS (SELECT * FROM (SELECT *, {BEFORE} FROM levels) WHERE level IS NOT NULL)
+        """
+
     def failures(self) -> list[tuple[Any, ...]]:
         return self.rows(
             f"""
-            WITH {self.service("evidence AND NOT in_mirror")}
-            SELECT segment, epoch, block, challenger, count(*), sum(failed) FROM units WHERE {self.judged} GROUP BY ALL
+            WITH {self.faced("CASE WHEN usable THEN 0 ELSE 1 END")}
+            SELECT segment, epoch, block, challenger, count_if(before IS NULL OR before = 0),
+                count_if((before IS NULL OR before = 0) AND level = 1)
+            FROM faced GROUP BY ALL
             """
         )
 
     def latencies(self) -> list[tuple[Any, ...]]:
+        """The three histograms of each cell as lists of all buckets; ``blocks`` counts them."""
         return self.rows(
             f"""
-            WITH {self.service("evidence AND NOT in_mirror")},
-            histogram AS (
-                SELECT segment, epoch, block, challenger, bucket, count(*) AS units
-                FROM placed WHERE {self.judged} GROUP BY ALL
-            )
-            SELECT segment, epoch, block, challenger, CAST(sum(units) AS BIGINT), list((bucket, units) ORDER BY bucket)
-            FROM histogram GROUP BY ALL
+            WITH {self.faced("bucket")}
+            SELECT segment, epoch, block, challenger, count(*), list(level),
+                list(before) FILTER (before IS NOT NULL), list(least(level, before)) FILTER (before IS NOT NULL)
+            FROM faced GROUP BY ALL
             """
         )
 
@@ -238,10 +210,14 @@ class _Metric:
             WITH {self.pairs()},
             exploded AS (SELECT *, {SEGMENTS} FROM pairs WHERE {self.judged}),
             units AS (
-                SELECT segment, epoch, block, unit, bool_or(NOT usable) AS a, bool_or(NOT shadow_usable) AS b
-                FROM exploded GROUP BY ALL
-            )
-            SELECT segment, epoch, block, count(*), count_if(b AND NOT a), count_if(a AND NOT b) FROM units GROUP BY ALL
+                SELECT segment, epoch, block, unit, bool_or(NOT usable) AS a, bool_or(NOT shadow_usable) AS b,
+                    a <> b AS reached
+                FROM exploded GROUP BY segment, epoch, block, unit
+            ),
+            faced AS (SELECT *, {BEFORE} FROM units)
+            SELECT segment, epoch, block, count_if(before IS NOT TRUE), count_if(before IS NOT TRUE AND b AND NOT a),
+                count_if(before IS NOT TRUE AND a AND NOT b)
+            FROM faced GROUP BY ALL
             """
         )
 
@@ -320,7 +296,7 @@ class _Metric:
         for segment, epoch, block, challenger, *sums in found:
             cell: ArmCell
             if family == "latency":
-                cell = LatencyCell(sums[0], tuple(sums[1]))
+                cell = LatencyCell(sums[0], *(tuple(sorted(Counter(buckets or ()).items())) for buckets in sums[1:]))
             else:
                 cell = (CountCell if family == "failures" else ScoreCell)(*map(int, sums))
             arms.setdefault((segment, block, epoch), {})[challenger] = cell

@@ -6,7 +6,7 @@ import duckdb
 
 from controller.errors import EdgeError
 
-VERSION = 1
+VERSION = 2
 MEMORY = "512MB"
 
 # Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs.
@@ -39,13 +39,15 @@ TABLES = {
     "combos": "combo INTEGER, segment INTEGER",
     # Running scores of units, as additions (summed up now and then).
     "scores": "metric VARCHAR, pair BOOLEAN, segment INTEGER, unit UBIGINT, s HUGEINT",
+    # The largest level that units have reached, as additions likewise (see ``service``).
+    "worst": "metric VARCHAR, pair BOOLEAN, segment INTEGER, unit UBIGINT, level SMALLINT",
     "cells": "metric VARCHAR, segment VARCHAR, epoch INTEGER, block BIGINT, pair BOOLEAN, until BIGINT, body VARCHAR",
     "folds": "metric VARCHAR, segment VARCHAR, pair BOOLEAN, body VARCHAR, PRIMARY KEY (metric, segment, pair)",
     "progress": "metric VARCHAR PRIMARY KEY, body VARCHAR",
     "positions": "journal VARCHAR PRIMARY KEY, body VARCHAR",
     "meta": "key VARCHAR PRIMARY KEY, body VARCHAR",
 }
-OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "cells", "folds", "progress")
+OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "worst", "cells", "folds", "progress")
 
 
 def connect(path: Path | None, threads: int = 1, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:

@@ -72,4 +72,5 @@ def observation(event: Mapping[str, Any]) -> Observation:
     return Observation(event["name"], label, event.get("unit"), event.get("request_id"), event.get("row") or 0)
 
 
-ArmKey = tuple[Arm | Literal["pair"], str]  # arm and unit
+# Arm and unit; for failures and latency also ("unseen", unit): what the unit met without being evidence.
+ArmKey = tuple[Arm | Literal["pair", "unseen"], str]

@@ -5,7 +5,7 @@ made again from the first group on.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from controller.core.cells import (
     OVERALL,
@@ -30,7 +30,9 @@ from controller.kinds import ERRORS, Kind
 from router.assignment import Arm
 
 Sums = Mapping[ArmKey, Values]
-Scores = dict[str, int]  # a unit's summed score in all earlier blocks
+# What a unit brings along from all earlier blocks: its summed score, or the largest level it has reached, which is its
+# slowest bucket, or 1 where it failed (of a pair: where one arm alone did).
+Scores = dict[str, int]
 
 
 class Folding:
@@ -128,24 +130,40 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
 def _weighted(
     plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores
 ) -> Block | None:
+    if plan.family in ("failures", "latency"):
+        champion, challenger = (_service_cell(plan, _of(sums, arm), scores) for arm in ("champion", "challenger"))
+        for (_, unit), (level,) in sums.items():
+            scores[unit] = max(level, scores.get(unit, level))
+        if champion is None and challenger is None:
+            return None
+        return Block(plan.name, segment, group.epoch, group.block, champion, challenger)
     changes: Scores = {}
     arms: dict[Arm, ArmCell | None] = {}
     both: tuple[Arm, Arm] = ("champion", "challenger")
     for arm in both:
         units = _of(sums, arm)
-        if not units:
-            arms[arm] = None
-        elif plan.family == "failures":
-            arms[arm] = CountCell(len(units), sum(v[0] for v in units.values()))
-        elif plan.family == "latency":
-            arms[arm] = LatencyCell(len(units), tuple(sorted(Counter(v[0] for v in units.values()).items())))
-        else:
-            arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes)
+        arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes) if units else None
     for unit, score in changes.items():
         scores[unit] = scores.get(unit, 0) + score
     if arms["champion"] is None and arms["challenger"] is None:
         return None
     return Block(plan.name, segment, group.epoch, group.block, arms["champion"], arms["challenger"])
+
+
+def _service_cell(plan: MetricPlan, units: Mapping[str, Values], reached: Scores) -> ArmCell | None:
+    """The units' cell, by what each had reached in earlier blocks."""
+    if not units:
+        return None
+    before = {unit: reached[unit] for unit in units if unit in reached}
+    if plan.family == "failures":
+        fresh = [level for unit, (level,) in units.items() if not before.get(unit)]
+        return CountCell(len(fresh), sum(fresh))
+    again = [min(units[unit][0], level) for unit, level in before.items()]
+    return LatencyCell(len(units), *map(_histogram, ([level for (level,) in units.values()], before.values(), again)))
+
+
+def _histogram(buckets: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(Counter(buckets).items()))
 
 
 def _score_cell(
@@ -171,9 +189,11 @@ def _paired(plan: MetricPlan, group: Group, segment: str, sums: Sums, scores: Sc
         return None
     cell: PairCell
     if plan.family == "failures":
-        worse = sum(b and not a for a, b in units.values())
-        better = sum(a and not b for a, b in units.values())
-        cell = PairCountCell(len(units), worse, better)
+        fresh = {unit: pair for unit, pair in units.items() if unit not in scores}
+        worse = sum(b and not a for a, b in fresh.values())
+        better = sum(a and not b for a, b in fresh.values())
+        scores.update((unit, 1) for unit, (a, b) in fresh.items() if a != b)
+        cell = PairCountCell(len(fresh), worse, better)
     else:
         x = d_sum = dd = clustered = champion_y = 0
         for unit, (rows, y_a, y_b) in units.items():

@@ -22,9 +22,10 @@ Sums = dict[str, dict[ArmKey, Values]]
 class Group(NamedTuple):
     """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
 
-    ``unit`` and ``label``: (x, y). ``failures``: (1 if any). ``latency``: (largest bucket,). A pair of ``label``:
-    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed). Errors have
-    (x, y) twice, uncut and cut at the cap, and ``errors``: the champion's rows by log bucket, uncut.
+    ``unit`` and ``label``: (x, y). ``failures``: (1 if any). ``latency``: (largest bucket,); of these two also what
+    units met without being evidence. A pair of ``label``: (x, y of the champion, y of the challenger); of
+    ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at the cap, and
+    ``errors``: the champion's rows by log bucket, uncut.
     """
 
     block: int
@@ -95,14 +96,15 @@ class Tally:
         errors: Counter[int] = Counter()
         mirror = epoch.kind == "mirror"
         for e in self._open.pop((block, epoch.number), ()):
-            if e.unit is None or not (e.arm == "champion" if mirror else e.evidence):
+            key = self._key(e, mirror)
+            if key is None:
                 continue
-            values = self._values(e, e.unit)
+            values = self._values(e, key[1])
             if self._plan.kind in ERRORS and e.arm == "champion":
                 errors.update(value_bucket(y) for _, y in self._costs(e, self._labelled(e, e.t), capped=False).values())
             if values is not None:
                 for segment in ("",) if mirror else e.segments(self._query.segments):
-                    self._merge(sums.setdefault(segment, {}), (e.arm, e.unit), values)
+                    self._merge(sums.setdefault(segment, {}), key, values)
         for e in self._pairs.pop((block, epoch.number), ()):
             if mirror and e.partner is not None and e.unit is not None:
                 values = self._both(e, e.partner)
@@ -111,6 +113,14 @@ class Tally:
                         self._merge(sums.setdefault(segment, {}), ("pair", e.unit), values)
         if sums:
             self.groups.append(Group(block, epoch.number, sums, errors))
+
+    def _key(self, e: Exposed, mirror: bool) -> ArmKey | None:
+        """As whose the exposure counts; None where it counts nowhere."""
+        if e.unit is None or (mirror and e.arm != "champion"):
+            return None
+        if mirror or e.evidence:
+            return (e.arm, e.unit)
+        return ("unseen", e.unit) if self._service else None
 
     def _merge(self, into: dict[ArmKey, Values], key: ArmKey, values: Values) -> None:
         old = into.get(key)
