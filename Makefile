@@ -17,7 +17,7 @@ SEEDS ?= 200
 KILLS ?= 20
 
 .PHONY: help setup demo test check fmt gen sim error-rates kill-test fuzz soak table-changes \
-	bad-challengers shares lock clean
+	bad-challengers shares bench-router lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bad-challengers: $(READY) ## 20,000 requests each with a challenger that is kill
 
 shares: $(READY) ## Who meets the challenger, for 100,000 users at 1, 5 and 25 %
 	@$(BIN)/python -m tests.router.shares $(ARGS)
+
+bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and FastAPI (a quarter of an hour; ARGS=--help)
+	@$(BIN)/python -m tests.bench_router $(ARGS)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \

@@ -1,0 +1,180 @@
+"""What a request costs behind each proxy: ``python -m tests.bench_router``, see ``--help``.
+
+The proxy has one core of its own; the load (wrk) and the servers behind it share the others. All peers run at the same
+time and are measured in turn, round by round, so that a slow minute of the machine meets them all; figures are medians
+over the rounds. Peers that are missing are installed (Debian packages by root only, wheels into ``build/``), or
+reported as null. Writes ``build/bench-router.json``, the rows in ``build/bench-router-rows.json``, a table and a plot.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.bench_router import report, upstreams
+from tests.bench_router.load import Load, Measured
+from tests.bench_router.peers import Place, aiohttp_proxy, envoy, fastapi_proxy, haproxy, nginx, understudy
+from tests.bench_router.processes import ROOT, Missing, Running
+
+Start = Callable[[Place], Running]
+PEERS: dict[str, Start | None] = {
+    "direct": None,
+    "nginx": nginx.start,
+    "haproxy": haproxy.start,
+    "envoy": envoy.start,
+    "envoy+capture": envoy.start_capturing,
+    "aiohttp": aiohttp_proxy.start,
+    "fastapi+httpx": fastapi_proxy.start,
+    "understudy": understudy.start,
+    "understudy+capture": understudy.start_capturing,
+}
+BEFORE_MODELS = ("direct", "nginx", "envoy+capture", "understudy", "understudy+capture")
+BODY = json.dumps(
+    {"dataframe_split": {"columns": ["carrier", "origin", "dest", "dep_delay", "distance"],
+                         "data": [["UA", "EWR", "IAH", 12.0, 1400.0], ["AA", "JFK", "MIA", -3.0, 1089.0]]}}
+).encode()  # fmt: skip
+
+
+class Cores(NamedTuple):
+    """Which cores the proxy has, and which the rest."""
+
+    proxy: str
+    rest: str
+    all: str
+
+
+class Bench:
+    """The measurements of one run."""
+
+    def __init__(self, directory: Path, cores: Cores, rounds: int, seconds: int) -> None:
+        self.directory = directory
+        self.cores = cores
+        self.rounds = rounds
+        self.seconds = seconds
+        self.rows: list[dict[str, Any]] = []
+
+    def compare(
+        self, upstream: str, running: dict[str, tuple[int, Running | None]], load: Load, counts: tuple[int, ...]
+    ) -> None:
+        """Measure all of them at each number of connections, in as many rounds."""
+        for port, _ in running.values():
+            load.run(port, 2, 1)
+        for turn in range(self.rounds):
+            names = list(running)
+            # Nobody is always the one that follows the slowest.
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                port, server = running[name]
+                for connections in counts:
+                    row = {"upstream": upstream, "peer": name, "round": turn, "connections": connections}
+                    self.rows.append(row | self._measure(load, port, server, connections))
+            print(f"{upstream}: round {turn + 1} of {self.rounds}", file=sys.stderr, flush=True)
+
+    def _measure(self, load: Load, port: int, server: Running | None, connections: int) -> dict[str, Any]:
+        before = server.cpu_s() if server else 0.0
+        found: Measured = load.run(port, connections, self.seconds)
+        spent = server.cpu_s() - before if server else 0.0
+        return {
+            **found._asdict(),
+            "cpu_us": spent * 1e6 / found.requests if server and found.requests else None,
+            "rss_mb": round(server.rss_mb(), 1) if server else None,
+        }
+
+    def median(self, upstream: str, peer: str, connections: int, field: str) -> float | None:
+        """Over the rounds; None where it was not measured."""
+        found = [
+            row[field]
+            for row in self.rows
+            if (row["upstream"], row["peer"], row["connections"]) == (upstream, peer, connections)
+            and row[field] is not None
+        ]
+        return statistics.median(found) if found else None
+
+
+@contextlib.contextmanager
+def started(names: tuple[str, ...], place: Place, direct: int) -> Iterator[dict[str, tuple[int, Running | None]]]:
+    """Those peers that can be had, before one upstream."""
+    with contextlib.ExitStack() as stack:
+        running: dict[str, tuple[int, Running | None]] = {}
+        for name in names:
+            start = PEERS[name]
+            if start is None:
+                running[name] = direct, None
+                continue
+            try:
+                server = start(place)
+            except Missing as missing:
+                print(f"{name} is left out: {missing}", file=sys.stderr)
+                continue
+            stack.callback(server.stop)
+            running[name] = server.port, server
+        yield running
+
+
+def before_a_fixed_answer(bench: Bench) -> None:
+    """How many requests a second, and at what cost, where the model takes no time."""
+    cores, directory = bench.cores, bench.directory / "fixed"
+    directory.mkdir()
+    upstream = nginx.fixed(directory / "upstream", cores.rest)
+    try:
+        place = Place(directory, cores.proxy, upstream.address, upstream.address)
+        load = Load(directory, cores.rest, BODY)
+        with started(tuple(PEERS), place, upstream.port) as running:
+            bench.compare("fixed", running, load, (1, 16, 64))
+        # One worker and two, on the cores that are there; each alone would have the better of idle cores.
+        running = {}
+        for workers in (1, 2):
+            server = understudy.start_capturing(place._replace(cores=cores.all, workers=workers))
+            running[f"{workers} workers"] = server.port, server
+        try:
+            bench.compare("workers", running, Load(directory, cores.all, BODY), (64,))
+        finally:
+            for _, each in running.values():
+                assert each is not None
+                each.stop()
+    finally:
+        upstream.stop()
+
+
+def before_models(bench: Bench) -> None:
+    """What a proxy adds to the time that a model takes."""
+    for name, serve in (("mlflow", upstreams.mlflow_server), ("understudy serve", upstreams.understudy_serve)):
+        directory = bench.directory / name.replace(" ", "-")
+        directory.mkdir()
+        upstream = serve(directory, bench.cores.rest)
+        try:
+            place = Place(directory, bench.cores.proxy, upstream.address, upstream.address)
+            with started(BEFORE_MODELS, place, upstream.port) as running:
+                bench.compare(name, running, Load(directory, bench.cores.rest, upstreams.BODY), (1, 4))
+        finally:
+            upstream.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=2, help="of one measurement")
+    parser.add_argument("--no-models", action="store_true", help="leave out MLflow's server and understudy serve")
+    parser.add_argument("--output", type=Path, default=ROOT / "build")
+    given = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        print("two cores are needed: one for the proxy, one for load and servers", file=sys.stderr)
+        return 1
+    chosen = Cores(str(cores[0]), ",".join(map(str, cores[1:])), ",".join(map(str, cores)))
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), chosen, given.rounds, given.seconds)
+        before_a_fixed_answer(bench)
+        if not given.no_models:
+            before_models(bench)
+    report.write(bench, list(PEERS), given.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The benchmark's figures are medians of what was measured, and null where nothing was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.bench_router.__main__ import PEERS, Bench, Cores
+from tests.bench_router.report import write
+
+RATES = {"direct": 40_000, "nginx": 20_000, "haproxy": 19_000, "understudy": 9_000, "understudy+capture": 8_000}
+P50 = {"direct": 2.0, "nginx": 2.2, "understudy+capture": 2.5}
+
+
+def row(upstream: str, peer: str, connections: int, turn: int, **fields: Any) -> dict[str, Any]:
+    plain = {"requests": 1, "per_s": None, "p50_ms": None, "p99_ms": None, "errors": 0, "cpu_us": None, "rss_mb": None}
+    return {"upstream": upstream, "peer": peer, "connections": connections, "round": turn, **plain, **fields}
+
+
+def test_ratios_are_of_medians_and_a_missing_peer_is_null(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Cores("0", "1", "0,1"), 3, 1)
+    for turn, slow in enumerate((1.0, 1.0, 0.01)):
+        bench.rows += [row("fixed", name, 16, turn, per_s=rate * slow) for name, rate in RATES.items()]
+        bench.rows += [row("mlflow", name, 1, turn, p50_ms=p50 / slow) for name, p50 in P50.items()]
+        bench.rows.append(row("workers", "1 workers", 64, turn, per_s=10_000 * slow, cpu_us=50.0))
+        bench.rows.append(row("workers", "2 workers", 64, turn, per_s=15_000 * slow, cpu_us=55.0))
+    write(bench, list(PEERS), tmp_path)
+    assert json.loads((tmp_path / "bench-router.json").read_text()) == {
+        "ratio_to_nginx": {
+            "direct": 2.0, "haproxy": 0.95, "envoy": None, "envoy+capture": None, "aiohttp": None,
+            "fastapi+httpx": None, "understudy": 0.45, "understudy+capture": 0.4,
+        },
+        "added_p50_ratio_to_nginx": 2.5,
+        "two_workers_throughput_ratio": 1.5,
+        "two_workers_cpu_ratio": 1.1,
+    }  # fmt: skip
+    assert "| fixed | understudy+capture | 16 | 8,000 | 0.40 |" in (tmp_path / "bench-router.md").read_text()
+    assert (tmp_path / "bench-router.png").stat().st_size > 1_000
+    assert len(json.loads((tmp_path / "bench-router-rows.json").read_text())) == len(bench.rows)
