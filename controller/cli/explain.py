@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ import click
 
 from controller.cli.options import chosen, open_store, output, print_json, state_dir
 from controller.core.decide import harm_thresholds
-from controller.core.evidence import Evidence
+from controller.core.evidence import Evidence, Verdict, until_data
 from controller.core.evolve import Transition
+from controller.core.outlook import discoveries, until_proof
+from controller.core.plans import metric_plan
 from controller.core.record import Record
 from controller.core.replay import derive, inputs
 from controller.errors import EdgeError, SpecError
+from controller.quantities import format_duration
 from controller.spec import RolloutSpec
+from controller.status import RolloutStatus
 
 
-def row(spec: RolloutSpec, e: Evidence, harm_needed: float | None) -> dict[str, Any]:
-    """One metric in one segment, finite numbers only (None for what is not known)."""
+def row(spec: RolloutSpec, status: RolloutStatus, e: Evidence, harm_needed: float | None) -> dict[str, Any]:
+    """One metric in one segment, finite numbers only (None for what is not known). ``expected_in_s``: until it is
+    proven not worse, or until there is data, if things go on as they do."""
     needed = -math.log(spec.decision.promote_alpha)
     missing = None
     if harm_needed is not None and e.log_e_non_inferior < needed:
@@ -46,7 +52,20 @@ def row(spec: RolloutSpec, e: Evidence, harm_needed: float | None) -> dict[str, 
         "due": e.due,
         "note": e.note or None,
         "missing": missing,
+        "expected_in_s": _expected(spec, status, e),
     }
+
+
+def _expected(spec: RolloutSpec, status: RolloutStatus, e: Evidence) -> float | None:
+    metric = next(m for m in spec.metrics if m.name == e.metric)
+    wait = until_data(spec, metric_plan(spec, metric, status.baselines.get(metric.name)))
+    epoch = status.current_epoch
+    if epoch is not None and e.verdict is Verdict.NO_DATA and not e.due and not e.paired:
+        return max(0.0, (epoch.opened_at + wait - status.clock) / 1e6)
+    opened = [x.opened_at for x in status.epochs if x.kind != "mirror"]
+    elapsed = status.clock - opened[0] - wait if opened else 0
+    left = until_proof(e, metric.decreasing, elapsed, spec.decision.promote_alpha)
+    return None if left is None else left / 1e6
 
 
 def deciding(records: Sequence[Record]) -> tuple[Record, Transition]:
@@ -84,21 +103,28 @@ def explain(rollout: str | None, state_dir: Path, output: str) -> None:
     record, moved = deciding(found)
     spec = inputs(record).spec
     needed = {(e.metric, e.segment): t for e, t in harm_thresholds(spec, moved.evidence)}
-    rows = [row(spec, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
+    rows = [row(spec, moved.status, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
+    worse = [{"metric": e.metric, "segment": e.segment} for e in discoveries(moved.evidence)]
     said = {
         "rollout": key,
         "sequence": record.sequence,
         "decision": record.decision,
         "reason": record.reason,
         "message": record.message,
+        "at": datetime.fromtimestamp(record.now / 1e6, UTC).isoformat(timespec="seconds"),
         "evidence": rows,
+        "worse_segments": worse,
     }
     if output == "json":
         print_json(said)
         return
     click.echo(f"{key}: {record.decision}, {record.reason}. {record.message}")
+    click.echo(f"as of {said['at']}")
     for one in rows:
         _text(one)
+    if worse:
+        named = ", ".join(f"{w['metric']} in {w['segment']}" for w in worse)
+        click.echo(f"\nworse in segments, at most 5 % of them by chance: {named}")
 
 
 def _text(one: dict[str, Any]) -> None:
@@ -118,3 +144,7 @@ def _text(one: dict[str, Any]) -> None:
     for name in ("note", "missing"):
         if one[name]:
             click.echo(f"  {name:<11} {one[name]}")
+    if one["expected_in_s"]:
+        what = "data" if one["verdict"] == Verdict.NO_DATA else "the proof"
+        wait = format_duration(round(one["expected_in_s"]) * 1_000_000)
+        click.echo(f"  expected    {what} in about {wait}, if things go on like this")

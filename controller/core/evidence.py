@@ -136,13 +136,17 @@ def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _
 
 
 def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: bool, now: int) -> bool:
-    """Old enough to have data: the window, the grace and two blocks have passed since the first evidence could be."""
+    """Old enough to have data of this kind, if it is one that this epoch can have."""
     epoch = status.current_epoch
     if epoch is None or (paired and plan.family != "failures" and plan.kind not in PAIRED):
         return False
+    return now - epoch.opened_at >= until_data(spec, plan)
+
+
+def until_data(spec: RolloutSpec, plan: MetricPlan) -> int:
+    """From the opening of an epoch to its first evidence of a metric, at the latest (µs)."""
     service = plan.family in ("failures", "latency")
-    wait = 2 * plan.block + (0 if service else plan.window + spec.decision.grace)
-    return now - epoch.opened_at >= wait
+    return 2 * plan.block + (0 if service else plan.window + spec.decision.grace)
 
 
 def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:

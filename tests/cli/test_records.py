@@ -40,6 +40,14 @@ def test_explain_says_what_is_missing_to_prove_a_metric_not_worse(tmp_path: Path
     assert errors["missing"].endswith("of the 3.00 that prove it not worse than 0.005")
 
 
+def test_explain_says_until_when_it_speaks_and_when_the_data_are_due(tmp_path: Path) -> None:
+    begun(tmp_path).close()
+    said = explained(tmp_path)
+    assert said["at"].endswith("+00:00")
+    assert all(row["expected_in_s"] > 0 for row in said["evidence"])
+    assert "expected    data in about" in understudy("explain", "--state-dir", str(tmp_path)).stdout
+
+
 def test_explain_before_any_evidence_has_no_number_that_is_not_finite(tmp_path: Path) -> None:
     begun(tmp_path).close()
     said = explained(tmp_path)

@@ -1,0 +1,50 @@
+"""When what is missing may be expected: from what came so far, if it goes on like that."""
+
+import math
+
+from controller.core import sequential
+from controller.core.evidence import Evidence
+from controller.core.sequential import e_bh
+
+FURTHEST = 1000.0  # times the data so far; beyond that nobody should wait
+FALSE_DISCOVERIES = 0.05
+_HALVINGS = 40
+
+
+def until_proof(e: Evidence, decreasing: bool, elapsed: int, alpha: float) -> int | None:
+    """µs until ``e`` is proven not worse than its margin at ``alpha``, after ``elapsed`` µs of evidence; 0 where it is.
+
+    At the rate of information so far, and if the estimate stays. None where it would never be, or nothing is known.
+    """
+    needed = -math.log(alpha)
+    if e.log_e_non_inferior >= needed:
+        return 0
+    if e.paired or elapsed <= 0 or not all(e.units) or not math.isfinite(e.se) or e.se <= 0:
+        return None
+    if e.service:
+        # The bets' logarithm grows in proportion to the data.
+        more = needed / e.log_e_non_inferior if e.log_e_non_inferior > 0 else math.inf
+        return round(elapsed * (more - 1)) if more <= FURTHEST else None
+    room = (-e.estimate if decreasing else e.estimate) + e.margin
+    if room <= 0 or e.margin <= 0 or _proof(e, room, FURTHEST) < needed:
+        return None
+    low, high = 1.0, FURTHEST
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if _proof(e, room, middle) >= needed else (middle, high)
+    return round(elapsed * (high - 1))
+
+
+def _proof(e: Evidence, room: float, more: float) -> float:
+    return float(sequential.log_e_one_sided(room, e.se**2 / more, e.margin))
+
+
+def discoveries(evidence: tuple[Evidence, ...]) -> list[Evidence]:
+    """Segments in which the challenger is worse, with a false discovery rate of at most 5 % among those named.
+
+    For reading: over all metrics and values of segments together (e-BH, Wang and Ramdas 2022), whatever their
+    dependence. What may roll back is in ``decide``.
+    """
+    parts = [e for e in evidence if e.segment]
+    found = e_bh([e.log_e_harm for e in parts], FALSE_DISCOVERIES)
+    return [parts[i] for i in found.indices]

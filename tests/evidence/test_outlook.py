@@ -1,0 +1,76 @@
+"""When a proof may be expected, and which segments are named as worse."""
+
+import math
+
+import pytest
+
+from controller.core.evidence import Evidence, Verdict
+from controller.core.outlook import discoveries, until_proof
+from controller.core.sequential import log_e_one_sided
+from controller.metric import Role
+
+HOUR = 3_600_000_000
+ALPHA = 0.05
+
+
+def piece(**more: object) -> Evidence:
+    usual = {
+        "metric": "ctr", "segment": "", "role": Role.GUARDRAIL, "service": False, "paired": False, "estimate": 0.0,
+        "se": 0.002, "lower": -0.01, "upper": 0.01, "margin": 0.0025, "champion": 0.05, "log_e_harm": 0.0,
+        "log_e_non_inferior": 0.5, "log_e_superior": 0.0, "units": (5000, 500), "gate": True, "last": True,
+        "due": True, "verdict": Verdict.INCONCLUSIVE,
+    }  # fmt: skip
+    return Evidence(**{**usual, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("estimate", [-0.0005, 0.0, 0.002])
+def test_a_proof_is_expected_when_as_much_more_data_would_give_it(estimate: float) -> None:
+    e = piece(estimate=estimate)
+    left = until_proof(e, False, HOUR, ALPHA)
+    assert left is not None
+    more = (HOUR + left) / HOUR
+    assert log_e_one_sided(estimate + e.margin, e.se**2 / more, e.margin) == pytest.approx(math.log(20), rel=1e-3)
+
+
+def test_a_loss_that_decreases_is_expected_sooner_than_one_that_grows() -> None:
+    better = until_proof(piece(estimate=-0.001), True, HOUR, ALPHA)
+    worse = until_proof(piece(estimate=0.001), True, HOUR, ALPHA)
+    assert better is not None
+    assert worse is not None
+    assert better < worse
+
+
+def test_bets_grow_with_the_data() -> None:
+    e = piece(service=True, log_e_non_inferior=1.0)
+    assert until_proof(e, True, HOUR, ALPHA) == pytest.approx((math.log(20) - 1) * HOUR)
+
+
+@pytest.mark.parametrize(
+    "hopeless",
+    [
+        {"estimate": -0.003},
+        {"estimate": -0.00249},
+        {"se": math.inf},
+        {"units": (100, 0)},
+        {"paired": True},
+        {"service": True, "log_e_non_inferior": -0.2},
+        {"service": True, "log_e_non_inferior": 0.001},
+    ],
+)
+def test_what_is_not_to_be_expected_is_not_promised(hopeless: dict[str, object]) -> None:
+    assert until_proof(piece(**hopeless), False, HOUR, ALPHA) is None
+
+
+def test_what_is_proven_is_not_waited_for() -> None:
+    assert until_proof(piece(log_e_non_inferior=3.0), False, HOUR, ALPHA) == 0
+
+
+def test_segments_are_named_by_what_all_of_them_together_allow() -> None:
+    parts = [piece(segment=f"country={i}", log_e_harm=0.5) for i in range(18)]
+    bad = [piece(segment=f"country={name}", log_e_harm=5.5) for name in ("x", "y")]
+    alone = piece(segment="country=x", log_e_harm=5.5)
+    overall = piece(log_e_harm=99.0)
+    # One of twenty needs e >= 20/.05 = 400, two need 200 each; 5.5 is 245.
+    assert discoveries((overall, *parts, *bad)) == bad
+    assert discoveries((overall, *parts, piece(segment="country=y"), alone)) == []
+    assert discoveries(()) == []
