@@ -1,7 +1,12 @@
 """The kinds of metric: which fields each takes, its good direction, how it is counted, whether its engine exists."""
 
+import math
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
+
+from pydantic.alias_generators import to_camel
+
+from controller.declared import Fault, refuse
 
 Family = Literal["unit", "label", "failures", "latency", "pair", "other"]
 
@@ -46,36 +51,86 @@ class KindRule(NamedTuple):
     supported: bool
 
     def check(self, metric: Any) -> None:
-        """Raise ValueError where ``metric`` lacks a field its kind needs, or has one its kind does not take."""
-        optional = (
-            "goal",
-            "outcome",
-            "numerator",
-            "denominator",
-            "window",
-            "cap",
-            "quantile",
-            "covariate",
-            "query",
-            "limit",
-        )
-        given = {f for f in optional if getattr(metric, f) is not None}
-        missing = sorted(self.needs - given - _ALWAYS - ({"margin"} if metric.margin is not None else set()))
-        if missing:
-            raise ValueError(f"{metric.name}: kind {metric.kind} needs {', '.join(missing)}")
-        strange = sorted(given - self.needs - self.takes)
-        if strange:
-            takes = ", ".join(sorted(self.needs | self.takes))
-            raise ValueError(f"{metric.name}: kind {metric.kind} does not take {', '.join(strange)}; it takes {takes}")
+        """Raise Faults where ``metric`` lacks a field its kind needs, has one its kind does not take, or has a value
+        that this kind cannot have."""
+        refuse([*self._of_kind(metric), *_margins(metric), *_baseline(metric)])
+
+    def _of_kind(self, metric: Any) -> list[Fault]:
+        kind, given = metric.kind, {f for f in OPTIONAL if getattr(metric, f) is not None}
+        said = [
+            Fault(to_camel(f), f"is missing; kind {kind} needs {_listed(self.needs)}")
+            for f in _sorted(self.needs - given)
+        ]
+        takes = _listed(ALWAYS | self.needs | self.takes)
+        for strange in _sorted(given - self.needs - self.takes):
+            fixed = f", whose good direction is always {self.goal}" if strange == "goal" and self.goal else ""
+            said.append(Fault(to_camel(strange), f"kind {kind} does not take it{fixed}; it takes {takes}"))
         if metric.role in ("Success", "Guardrail") and metric.margin is None and metric.limit is None:
-            raise ValueError(f"{metric.name}: a {metric.role} needs a margin, such as 0.05pp, 2% or 0.01")
-        if metric.margin is not None and metric.margin.value <= 0:
-            raise ValueError(f"{metric.name}: margin {metric.margin.text} must be above 0")
-        if metric.harm_margin is not None and metric.harm_margin.value < 0:
-            raise ValueError(f"{metric.name}: harmMargin {metric.harm_margin.text} must not be below 0")
+            said.append(Fault("margin", f"is missing; a {metric.role} needs one, such as 0.05pp, 2% or 0.01"))
+        return said
 
 
-_ALWAYS = frozenset({"name", "kind", "role", "margin", "harm_margin", "baseline"})
+OPTIONAL = (
+    "goal", "outcome", "numerator", "denominator", "window", "cap", "quantile", "covariate", "query", "limit",
+)  # fmt: skip
+ALWAYS = frozenset({"name", "kind", "role", "margin", "harm_margin", "baseline"})
+_ORDER = ("name", "kind", "role", "margin", "harm_margin", *OPTIONAL, "baseline")
+
+
+def _sorted(fields: frozenset[str] | set[str]) -> list[str]:
+    return sorted(fields, key=_ORDER.index)
+
+
+def _listed(fields: frozenset[str]) -> str:
+    return ", ".join(to_camel(f) for f in _sorted(fields)) or "no other field"
+
+
+def _margins(metric: Any) -> list[Fault]:
+    said = []
+    for field, margin in (("margin", metric.margin), ("harmMargin", metric.harm_margin)):
+        if margin is None:
+            continue
+        if field == "margin" and margin.value <= 0:
+            said.append(Fault(field, f"{margin.text} must be above 0"))
+        elif margin.value < 0:
+            said.append(Fault(field, f"{margin.text} must not be below 0"))
+        elif margin.relative and margin.value >= 1:
+            said.append(Fault(field, f"{margin.text} would allow anything; a relative margin is below 100%"))
+        elif margin.text.endswith("pp") and metric.kind not in SHARES:
+            text = (
+                f"{margin.text} is in percentage points, which only a share has; write {margin.text[:-2]}% (relative)"
+            )
+            said.append(Fault(field, f"{text} or a number in the metric's unit"))
+        elif not margin.relative and margin.value >= LARGEST.get(metric.kind, float("inf")):
+            most = LARGEST[metric.kind]
+            allowed = f"below {most:g}" + (" (100pp)" if metric.kind in SHARES else "")
+            said.append(Fault(field, f"{margin.text} is as large as {metric.kind} can be; allowed is {allowed}"))
+    return said
+
+
+def _baseline(metric: Any) -> list[Fault]:
+    b, kind, said = metric.baseline, metric.kind, []
+    if b is None:
+        return []
+    if b.mean is not None and kind in SHARES and not 0 <= b.mean <= 1:
+        said.append(Fault("baseline.mean", f"{b.mean:g} is no share; the mean of kind {kind} is from 0 to 1"))
+    elif b.mean is not None and kind in LARGEST and not 0 <= b.mean <= LARGEST[kind]:
+        said.append(Fault("baseline.mean", f"{b.mean:g} cannot be; {kind} is from 0 to {LARGEST[kind]:g}"))
+    rising = all(x <= y for x, y in zip(b.latencies, b.latencies[1:], strict=False))
+    if b.latencies and not (len(b.latencies) == 5 and b.latencies[0] > 0 and rising):
+        text = "five numbers above 0 that never fall are needed: p50 p90 p95 p99 p99.9 in milliseconds"
+        said.append(Fault("baseline.latencies", f"{text}, got {list(b.latencies)}"))
+    return said
+
+
+SHARES = frozenset(
+    {
+        Kind.PROPORTION, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.AUC, Kind.BRIER, Kind.ERROR_RATE,
+        Kind.DISAGREEMENT,
+    }
+)  # fmt: skip
+# The largest value of a kind. Log loss: that of a prediction as sure as any is taken to be, one in a million.
+LARGEST = {**dict.fromkeys(SHARES, 1.0), Kind.LOG_LOSS: -math.log(1e-6)}
 
 
 def _rule(

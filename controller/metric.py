@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from controller.declared import Declared, Name
+from controller.declared import Declared, Name, Text
 from controller.kinds import KINDS, Kind
-from controller.quantities import Duration, LimitField, MarginField
+from controller.quantities import CapField, Duration, LimitField, MarginField
 
 
 class Role(StrEnum):
@@ -43,18 +43,17 @@ class Metric(Declared):
     goal: Goal | None = Field(None, description="good direction; fixed for model and service kinds")
     margin: MarginField | None = Field(None, description="how much worse is still not worse: 0.05pp, 2%, 0.01")
     harm_margin: MarginField | None = Field(None, description="harm is proven when worse than this")
-    outcome: str | None = Field(None, min_length=1, max_length=63, description="name of the outcome")
-    numerator: str | None = Field(None, min_length=1, max_length=63, description="Ratio: outcome summed above")
-    denominator: str | None = Field(None, min_length=1, max_length=63, description="Ratio: outcome, or `requests`")
+    outcome: Text | None = Field(None, max_length=63, description="name of the outcome")
+    numerator: Text | None = Field(None, max_length=63, description="Ratio: outcome summed above")
+    denominator: Text | None = Field(None, max_length=63, description="Ratio: outcome, or `requests`")
     window: Duration | None = Field(None, description="outcomes later than this after the exposure do not count")
-    cap: str | None = Field(
+    cap: CapField | None = Field(
         None,
-        pattern=r"^p[0-9]{1,2}(\.[0-9]+)?$|^[0-9]+(\.[0-9]+)?$",
         description="quantile of the champion's values, or a value, at which a unit's sum is cut",
     )
     quantile: float | None = Field(None, gt=0, lt=1, description="Latency: the quantile judged (0.99)")
-    covariate: str | None = Field(None, max_length=128, description="number that comes with the request (CUPED)")
-    query: str | None = Field(None, max_length=2048, description="Resource: built-in name or PromQL")
+    covariate: Text | None = Field(None, max_length=128, description="number that comes with the request (CUPED)")
+    query: Text | None = Field(None, max_length=2048, description="Resource: built-in name or PromQL")
     limit: LimitField | None = Field(None, description="Resource, Latency: hard limit")
     baseline: Baseline | None = None
 

@@ -48,7 +48,7 @@ def progress() -> Callable[[int, int, str], None]:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--units-per-day", type=float, help="Units that come in a day, each counted once a step.")
 @click.option(
     "--requests-per-unit",

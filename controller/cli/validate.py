@@ -6,26 +6,33 @@ import click
 
 from controller.cli.options import output, print_json
 from controller.errors import SpecError
-from controller.specfile import load, unsupported
+from controller.specfile import Unreadable, load, unsupported
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output
 def validate(files: tuple[Path, ...], output: str) -> None:
-    """Check rollout FILES: unknown fields, wrong units, impossible plans. Exit code 1 where one is wrong."""
+    """Check rollout FILES: unknown fields, wrong units, impossible plans.
+
+    Exit code: 0 all are valid, 1 one is wrong, 2 one cannot be read.
+    """
+    code = 0
     found: dict[str, list[str]] = {}
     for path in files:
         try:
             found[str(path)] = unsupported(load(path).spec)
+            code = max(code, int(bool(found[str(path)])))
         except SpecError as error:
             found[str(path)] = list(error.problems)
+            code = max(code, 2 if isinstance(error, Unreadable) else 1)
     if output == "json":
         print_json({"files": [{"file": f, "valid": not p, "problems": p} for f, p in found.items()]})
     else:
         for name, problems in found.items():
-            click.echo(f"{name}: {'valid' if not problems else f'{len(problems)} problem(s)'}")
+            many = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            click.echo(f"{name}: {many if problems else 'valid'}")
             for problem in problems:
                 click.echo(f"  {problem}")
-    if any(found.values()):
-        raise SystemExit(1)
+    if code:
+        raise SystemExit(code)

@@ -32,6 +32,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Refused where it is in use or cannot be written."""
         self.path = path
+        if path.exists() and not path.is_dir():
+            raise Refused(f"--state-dir {path}: is a file; name a folder", 2)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -8,13 +8,13 @@ from controller.core.batches import LEAST_BLOCKS
 from controller.core.plans import BASELINE_BLOCKS
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
 from controller.kinds import KINDS, Kind
-from controller.metric import Metric, Role
+from controller.metric import Metric
 from controller.planning.boundary import Simulated
 from controller.planning.champion import SHARES, SIMULATED, Champion, how_to_give, judging
 from controller.planning.ramp import Course, weighted_time
 from controller.planning.steps import DAY, POWER, Allocation, informative_share, span, until_evidence
 from controller.quantities import format_duration
-from controller.spec import Mode, RolloutSpec
+from controller.spec import RolloutSpec
 
 LEAST_WEIGHT_OF_HEAVY_TAILS = 5.0  # percent
 HEAVY_VARIATION = 3.0  # standard deviation over mean
@@ -37,8 +37,6 @@ class Code(StrEnum):
     GUARD = "Guard"
     THIN_BLOCKS = "ThinBlocks"
     NOT_PROVEN = "NotProven"
-    NO_SUPERIORITY = "NoSuperiority"
-    MAX_DURATION = "MaxDuration"
 
 
 class Caution(NamedTuple):
@@ -60,24 +58,9 @@ def of_plan(
         if metric.kind not in SIMULATED:
             text = f"{metric.name}: the kind {metric.kind} is not simulated; its units and days are unknown here"
             yield Caution(Code.NOT_SIMULATED, text, metric.name)
-        elif (
-            spec.decision.mode is Mode.SUPERIOR
-            and metric.role is Role.SUCCESS
-            and metric.kind in (Kind.ERROR_RATE, Kind.LATENCY)
-        ):
-            text = (
-                f"{metric.name}: the kind {metric.kind} is only tested for harm and non-inferiority, never for better"
-            )
-            yield Caution(Code.NO_SUPERIORITY, text, metric.name)
     if not traffic:
         yield Caution(Code.NO_TRAFFIC, "days, detectable harm and exposure need the traffic: give --units-per-day")
     holds = sum(s.hold for s in spec.steps)
-    if holds > spec.decision.max_duration:
-        text = (
-            f"the holds take {format_duration(holds)}, longer than maxDuration "
-            f"{format_duration(spec.decision.max_duration)}: this plan can only end by onInconclusive"
-        )
-        yield Caution(Code.MAX_DURATION, text)
     longest = max(holds, spec.decision.min_age, *(m.window or 0 for m in judging(spec)))
     if longest < WEEK and any(m.kind not in (Kind.ERROR_RATE, Kind.LATENCY, Kind.RESOURCE) for m in judging(spec)):
         text = (

@@ -186,7 +186,7 @@ def _faults(spec: RolloutSpec, given: Given) -> list[str]:
                 kind = by_name[name].kind
                 said.append(f"{option} {name}={value:g}: {name} is of kind {kind}; {allowed}")
     for metric in by_name.values():
-        said += _baseline_faults(metric, given)
+        said += _baseline_faults(spec.metrics.index(metric), metric, given)
     return said
 
 
@@ -215,17 +215,18 @@ def _allowed_base(metric: Metric, value: float) -> str | None:
     return None if value > 0 and math.isfinite(value) else "allowed is a number above 0"
 
 
-def _baseline_faults(metric: Metric, given: Given) -> list[str]:
-    b, where = metric.baseline, f"spec.metrics.{metric.name}.baseline"
+def _baseline_faults(i: int, metric: Metric, given: Given) -> list[str]:
+    b, where = metric.baseline, f"spec.metrics[{i}].baseline"
     if b is None:
         return []
     said = []
     if metric.kind is Kind.LATENCY and len(b.latencies) == len(EDGE_QUANTILES):
         rising = all(0 < x < y for x, y in zip(b.latencies, b.latencies[1:], strict=False))
         if not rising:
-            said.append(f"{where}.latencies: must rise from p50 to p99.9 and be above 0, got {list(b.latencies)}")
+            text = f"must rise from p50 to p99.9 and be above 0, got {list(b.latencies)}"
+            said.append(f"{where}.latencies ({metric.name}): {text}")
     elif metric.kind in SIMULATED and b.mean is not None and metric.name not in given.base:
         allowed = _allowed_base(metric, b.mean)
         if allowed is not None and metric.kind is not Kind.LATENCY:
-            said.append(f"{where}.mean: {b.mean:g} cannot be; {allowed}")
+            said.append(f"{where}.mean ({metric.name}): {b.mean:g} cannot be; {allowed}")
     return said

@@ -78,10 +78,7 @@ def _number_or_text(node: Node, parts: list[Node]) -> Node:
         # Nothing but a number, a text or (what a schema without a type cannot refuse) a truth value.
         made |= {_ANY: True, "maxItems": 0, "maxProperties": 0}
         number = next(part for part in parts if part["type"] != "string")
-        if "exclusiveMinimum" in number:
-            made |= {"minimum": number["exclusiveMinimum"], "exclusiveMinimum": True}
-        elif "minimum" in number:
-            made["minimum"] = number["minimum"]
+        made |= {k: number[k] for k in ("minimum", "maximum") if k in number}
     if "description" in node:
         made["description"] = node["description"]
     return _described(made, node)

@@ -83,6 +83,8 @@ def _number_or_text(parts: list[Node]) -> str:
         return "margin: `0.05pp`, `2%`, number"
     if "(k|M|" in pattern:
         return "number or size: `2Gi`"
+    if "(p0?" in pattern:
+        return "quantile: `p99.9`, number"
     return "percent: `1%`" if "%" in pattern else "alias or version number"
 
 

@@ -8,17 +8,15 @@ from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
-from controller.kinds import KINDS, Kind
+from controller.kinds import KINDS, OPTIONAL, SHARES, Kind
 from controller.metric import Role
 
 Node = dict[str, Any]
 
-OPTIONAL = (
-    "goal", "outcome", "numerator", "denominator", "window", "cap", "quantile", "covariate", "query", "limit",
-)  # fmt: skip
 # Fields without a type in the CRD (a number or a text): CEL does not see them.
-UNTYPED = ("margin", "harm_margin", "limit")
+UNTYPED = ("margin", "harm_margin", "limit", "cap")
 JUDGING = [Role.SUCCESS.value, Role.GUARDRAIL.value]
+NEVER_BETTER = [k.value for k, rule in KINDS.items() if rule.family in ("failures", "latency")]
 REPORTING = [Role.SIGNAL.value, Role.OBSERVE.value]
 
 
@@ -79,13 +77,34 @@ def _of_kinds(kinds: list[Kind], needs: frozenset[str], takes: frozenset[str]) -
     ]
 
 
-def _limits() -> Rule:
-    takers = [k.value for k, rule in KINDS.items() if "limit" in rule.needs | rule.takes]
+def _only(field: str) -> Rule:
+    takers = [k.value for k, rule in KINDS.items() if field in rule.needs | rule.takes]
     return Rule(
         "Metric",
-        f"only kind {', '.join(takers)} takes limit",
-        structural={"anyOf": [{"not": {"required": ["limit"]}}, {"properties": {"kind": {"enum": takers}}}]},
+        f"only kind {', '.join(takers)} takes {field}",
+        structural={"anyOf": [{"not": {"required": [field]}}, {"properties": {"kind": {"enum": takers}}}]},
     )
+
+
+def _shares() -> list[Rule]:
+    """A share is below 1, and only a share has percentage points."""
+    names = [k.value for k in SHARES]
+    names.sort()
+    kinds = {"properties": {"kind": {"enum": names}}, "required": ["kind"]}
+    large: Node = {"not": {"type": "number", "minimum": 1}}
+    points: Node = {"not": {"type": "string", "pattern": "pp$"}}
+    mean: Node = {"properties": {"mean": {"anyOf": [{"type": "null"}, {"minimum": 0, "maximum": 1}]}}}
+    return [
+        Rule(
+            "Metric",
+            "a margin of a share is below 1, which is 100pp; only shares take pp",
+            editor={
+                "if": kinds,
+                "then": {"properties": {"margin": large, "harmMargin": large, "baseline": mean}},
+                "else": {"properties": {"margin": points, "harmMargin": points}},
+            },
+        )
+    ]
 
 
 _MARGIN_NEEDED = Rule(
@@ -154,6 +173,30 @@ _PLAN = (
     ),
     Rule(
         "RolloutSpec",
+        f"in mode Superior a Success is of no kind that is never proven better: {', '.join(NEVER_BETTER)}",
+        cel="!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior' || "
+        f"self.metrics.all(m, !has(m.role) || m.role != 'Success' || !(m.kind in {NEVER_BETTER}))",
+        editor={
+            "if": {
+                "required": ["decision"],
+                "properties": {"decision": {"required": ["mode"], "properties": {"mode": {"const": "Superior"}}}},
+            },
+            "then": {
+                "properties": {
+                    "metrics": {
+                        "items": {
+                            "not": {
+                                "required": ["role", "kind"],
+                                "properties": {"role": {"const": "Success"}, "kind": {"enum": NEVER_BETTER}},
+                            }
+                        }
+                    }
+                }
+            },
+        },
+    ),
+    Rule(
+        "RolloutSpec",
         "champion and challenger are the same; allowSameVersion: true makes it an A/A run",
         cel="(has(self.allowSameVersion) && self.allowSameVersion) || "
         "(has(self.model.champion) ? string(self.model.champion) : 'champion') != "
@@ -189,7 +232,9 @@ RULES: tuple[Rule, ...] = (
     ),
     *_STEP,
     *_kinds(),
-    _limits(),
+    _only("limit"),
+    _only("cap"),
+    *_shares(),
     _MARGIN_NEEDED,
     *_PLAN,
 )

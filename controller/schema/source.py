@@ -5,33 +5,37 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from controller.quantities import DURATION_PATTERN, format_duration
+from controller.quantities import DURATION_PATTERN, LARGEST, SMALLEST, WRITTEN, format_duration
+from controller.sections import LARGEST_VERSION, VERSION_PATTERN
+from controller.spec import SERVERS_OWN
 
 Node = dict[str, Any]
 
-_VERSION_PATTERN = r"^[A-Za-z0-9_-]+$"
 _POSITIVE = r"([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)"
 _VERSION: Node = {
-    "anyOf": [{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _VERSION_PATTERN}]
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": LARGEST_VERSION},
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": VERSION_PATTERN},
+    ]
 }
 _MARGIN: Node = {
     "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": f"^{_POSITIVE}(pp|%)?$", "maxLength": 32},
+        {"type": "number", "minimum": SMALLEST, "maximum": LARGEST},
+        {"type": "string", "pattern": f"^{_POSITIVE}(pp|%)?$", "maxLength": WRITTEN},
         {"type": "null"},
     ]
 }
 _HARM_MARGIN: Node = {
     "anyOf": [
-        {"type": "number", "minimum": 0},
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(pp|%)?$", "maxLength": 32},
+        {"type": "number", "minimum": 0, "maximum": LARGEST},
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(pp|%)?$", "maxLength": WRITTEN},
         {"type": "null"},
     ]
 }
 _LIMIT: Node = {
     "anyOf": [
-        {"type": "number", "minimum": 0},
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "maxLength": 32},
+        {"type": "number", "minimum": 0, "maximum": LARGEST},
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "maxLength": WRITTEN},
         {"type": "null"},
     ]
 }
@@ -54,6 +58,9 @@ def json_schema(model: type[BaseModel]) -> Node:
         if properties is not None:
             kept = {k: v for k, v in properties[field].items() if k in _KEPT}
             properties[field] = {**copy.deepcopy(value), **kept}
+    metadata = schema.get("$defs", {}).get("Metadata")
+    if metadata is not None:
+        metadata["properties"] |= {name: {} for name in SERVERS_OWN}
     tidied: Node = _tidied(schema)
     return tidied
 

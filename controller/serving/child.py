@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from controller.serving.scratch import Scratch
 from controller.serving.settings import ModelSource, ServeSettings, WorkerOrder
 
 # The importable root goes last and the current folder after it: files there must not shadow the standard library,
@@ -43,10 +44,10 @@ class Child:
 
     @classmethod
     async def start(
-        cls, settings: ServeSettings, listener: socket.socket, folder: str, source: ModelSource | None
+        cls, settings: ServeSettings, listener: socket.socket, scratch: Scratch, source: ModelSource | None
     ) -> Child:
         read_fd, write_fd = os.pipe()
-        order = WorkerOrder(settings, listener.fileno(), write_fd, folder, source)
+        order = WorkerOrder(settings, listener.fileno(), write_fd, scratch.path, source)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -56,7 +57,7 @@ class Child:
                 _ROOT,
                 order.to_json(),
                 stdin=asyncio.subprocess.PIPE,
-                pass_fds=(listener.fileno(), write_fd),
+                pass_fds=(listener.fileno(), write_fd, scratch.lock_fd),
                 env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
             )
         except BaseException:

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from controller.serving.faults import InputFault, ModelRefused
 from controller.serving.native import native_predict
@@ -52,6 +53,7 @@ def find_model(settings: ServeSettings, folder: str) -> ModelSource:
     from mlflow.tracking import MlflowClient
 
     uri = settings.model_uri
+    _refuse_without_mlflow(uri)
     local = pathlib.Path(uri.removeprefix("file://"))
     if (local / "MLmodel").is_file():
         return ModelSource(str(local.resolve()), settings.model_name, settings.model_version)
@@ -70,6 +72,21 @@ def find_model(settings: ServeSettings, folder: str) -> ModelSource:
     if not (pathlib.Path(path) / "MLmodel").is_file():
         raise ModelRefused(f"{settings.model_uri!r} is not an MLflow model: there is no MLmodel file in it")
     return ModelSource(path, name, version)
+
+
+def _refuse_without_mlflow(uri: str) -> None:
+    """ModelRefused where MLflow has been told of no server: its client would make an empty database right here."""
+    if not uri.startswith(("models:", "runs:")):
+        return
+    import mlflow
+
+    place = mlflow.get_registry_uri() if uri.startswith("models:") else mlflow.get_tracking_uri()
+    database = pathlib.Path(unquote(place.removeprefix("sqlite:///")))
+    if place.startswith("sqlite:///") and not database.exists():
+        raise ModelRefused(
+            f"cannot find the model {uri!r}: MLflow's database {database} does not exist; set MLFLOW_TRACKING_URI to"
+            " the address of the MLflow server that has the model"
+        )
 
 
 def load_model(settings: ServeSettings, source: ModelSource) -> LoadedModel:

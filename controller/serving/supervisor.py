@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 
 from controller.serving.child import Child
+from controller.serving.scratch import Scratch
 from controller.serving.settings import ModelSource, ServeSettings
 
 FIRST_BACKOFF_SECONDS = 0.2
@@ -35,7 +34,7 @@ class Supervisor:
     def __init__(self, settings: ServeSettings, listener: socket.socket) -> None:
         self._settings = settings
         self._listener = listener
-        self._folder = tempfile.mkdtemp(prefix="understudy-serve-")
+        self._scratch = Scratch()
         self._source: ModelSource | None = None
         self._children: set[Child] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -55,7 +54,7 @@ class Supervisor:
                 task.cancel()
             await asyncio.gather(work, stop, *self._retiring, return_exceptions=True)
             await self._end_all()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._scratch.remove()
         return code
 
     def _asked_to_end(self) -> None:
@@ -106,7 +105,7 @@ class Supervisor:
 
     async def _start(self) -> Child | None:
         """A worker that has loaded its model, or None. The first one also settles which files are served."""
-        child = await Child.start(self._settings, self._listener, self._folder, self._source)
+        child = await Child.start(self._settings, self._listener, self._scratch, self._source)
         self._children.add(child)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(child.ready.wait(), self._settings.load_timeout)

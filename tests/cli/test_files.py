@@ -37,13 +37,25 @@ def test_init_into_a_folder_that_is_not_there_is_an_error_and_no_trace(tmp_path:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("minUnits: 2000", "minUnit: 2000", "spec.decision.minUnit: unknown field"),
-        ("window: 30m", "window: 30", "spec.metrics.1.window: 30 is not a duration"),
-        ("weight: 50,", "weight: 99,", "spec.steps.4.weight: Input should be less than or equal to 95"),
-        ("weight: 5,", "weight: 30,", "spec: steps: weights must not decrease, got [1.0, 30.0, 25.0, 50.0]"),
-        ("margin: 2%", "margin: two", "spec.metrics.1.margin: 'two' is not a margin"),
-        ("kind: Accuracy", "kind: Auc", "spec.metrics.accuracy.kind: Auc is not supported yet; supported: Proportion"),
-        ("challenger: challenger", "challenger: champion", "spec: model.challenger: is 'champion' like the champion"),
+        (
+            "minUnits: 2000",
+            "minUnit: 2000",
+            "spec.decision.minUnit: unknown field; did you mean minUnits? known here: mode, ",
+        ),
+        ("window: 30m", "window: 30", "spec.metrics[1].window (clicks): 30 is not a duration"),
+        (
+            "weight: 50,",
+            "weight: 99,",
+            "spec.steps[4].weight: 99 is out of range; allowed is a number above 0 and at most 95",
+        ),
+        ("weight: 5,", "weight: 30,", "spec.steps: weights must not decrease, got [1.0, 30.0, 25.0, 50.0]"),
+        ("margin: 2%", "margin: two", "spec.metrics[1].margin (clicks): 'two' is not a margin"),
+        (
+            "kind: Accuracy",
+            "kind: Auc",
+            "spec.metrics[2].kind (accuracy): Auc is not supported yet; supported: Proportion",
+        ),
+        ("challenger: challenger", "challenger: champion", "spec.model.challenger: is 'champion' like the champion"),
     ],
 )
 def test_validate_names_the_path_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -52,7 +64,7 @@ def test_validate_names_the_path_and_what_is_allowed(tmp_path: Path, old: str, n
     path.write_text(EXAMPLE.replace(old, new))
     outcome = understudy("validate", str(path))
     assert outcome.returncode == 1
-    assert outcome.stdout.splitlines()[0] == f"{path}: 1 problem(s)"
+    assert outcome.stdout.splitlines()[0] == f"{path}: 1 problem"
     assert outcome.stdout.splitlines()[1].startswith(f"  {said}")
 
 
@@ -60,8 +72,9 @@ def test_validate_names_the_faults_of_every_file(tmp_path: Path) -> None:
     good, bad, gone = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "gone.yaml"
     good.write_text(EXAMPLE)
     bad.write_text(EXAMPLE.replace("minUnits: 2000", "minUnits: none, tick: soon"))
+    assert understudy("validate", str(good), str(bad)).returncode == 1
     outcome = understudy("validate", str(good), str(bad), str(gone), "--output", "json")
-    assert outcome.returncode == 1
+    assert outcome.returncode == 2
     files = answer(outcome)["files"]
     assert [(f["file"], f["valid"]) for f in files] == [(str(good), True), (str(bad), False), (str(gone), False)]
     assert len(files[1]["problems"]) == 2

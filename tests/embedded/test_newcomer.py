@@ -64,7 +64,7 @@ def test_a_port_in_use_is_named_with_its_flag(machine: Start, tracking: str) -> 
 
 def test_bad_weights_are_told_line_by_line(machine: Start) -> None:
     steps = [{"weight": 0.001, "hold": "1s"}, {"weight": 50, "hold": "soon"}]
-    refused(machine(rollouts.plan(steps=steps)), 2, "spec.steps.0", "finer than 0.01", "spec.steps.1.hold", "'soon'")
+    refused(machine(rollouts.plan(steps=steps)), 2, "spec.steps[0]", "finer than 0.01", "spec.steps[1].hold", "'soon'")
 
 
 def test_decreasing_weights_are_refused(machine: Start) -> None:

@@ -37,11 +37,6 @@ CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
         [ERRORS], {"decision": "{minUnits: 100, minAge: 7d}"}, {"units_per_day": 1e4}, "a longer decision.tick"
     ),
     Code.NOT_PROVEN: ([CTR], {}, {"units_per_day": 2e4}, "is proven not worse in"),
-    Code.NO_SUPERIORITY: (
-        [ERRORS.replace("margin:", "role: Success, margin:")],
-        {"decision": "{mode: Superior, minAge: 7d, tick: 60s}"}, {}, "never for better",
-    ),
-    Code.MAX_DURATION: ([CTR], {"decision": "{minAge: 7d, maxDuration: 3d}"}, {}, "the holds take 4d"),
 }  # fmt: skip
 
 

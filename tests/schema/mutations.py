@@ -50,7 +50,9 @@ SMALL: Tree = {
 VALUES: list[Any] = [
     None, True, False, 0, 1, 5, -1, 0.5, 0.123, 96, 101, 70_000, "", "x", "x/y", "5", "2%", "0.05pp", "0%", "p99",
     "10m", "1h30m", "2Gi", "http://a:1", "Superior", "Success", "Signal", "Proportion", "Latency", "Increase",
-    "RollBack", "challenger", [], {}, [1], {"a": 1}, "a" * 64,
+    "RollBack", "challenger", "03", "v3", "1500pp", "100%", "-1%", "p0", "p100", "p0.5", "a\r\nb", "a\x00", "a b",
+    "/a~2", "predictions/0", "http://a:99999", "http://", 500, 1e30, 1e-20, 0.00001, "3651d", 2**40, [], {}, [1],
+    {"a": 1}, "a" * 64,
 ]  # fmt: skip
 FIELDS: list[tuple[str, Any]] = [
     ("unknown", 1), ("header", "h"), ("cookie", "c"), ("json", "/a"), ("feature", "f"), ("service", "s"),
@@ -59,7 +61,10 @@ FIELDS: list[tuple[str, Any]] = [
     ("margin", "0.0%"), ("margin", 1), ("harmMargin", "0%"), ("harmMargin", -0.5), ("role", "Observe"),
     ("numerator", "a"), ("denominator", "b"), ("window", "1d"), ("outcome", "o"), ("gatewayAPI", {"httpRoute": "r"}),
     ("router", {}), ("allowSameVersion", True), ("holdback", 80), ("approvePromotion", True), ("grace", "5s"),
-    ("tick", "1ms"), ("block", "10ms"), ("baseline", {"mean": 0.1, "latencies": [1, 2, 3, 4, 5]}), ("hold", None),
+    ("tick", "1ms"), ("block", "10ms"), ("baseline", {"mean": 0.1, "latencies": [1, 2, 3, 4, 5]}),
+    ("hold", None), ("hold", "20d"), ("minAge", "20d"), ("window", "20d"), ("tableTtl", "0s"), ("timeout", "0s"),
+    ("overrideHeader", "X-Unit-Id"), ("service", "b"), ("cap", 500), ("mode", "Superior"), ("role", "Success"),
+    ("margin", "1pp"), ("margin", "150%"), ("uid", "u"), ("namespace", "n"), ("model", "m"), ("minUnits", 10**10),
 ]  # fmt: skip
 
 

@@ -52,11 +52,18 @@ def children(pid: int) -> list[int]:
 class Server:
     """One `python -m controller.serving` process and what it wrote to stderr."""
 
-    def __init__(self, uri: str, *flags: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *flags: str,
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+        cwd: pathlib.Path = ROOT,
+    ) -> None:
         command = [sys.executable, "-m", "controller.serving", uri, "--port", "0", *flags]
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             env=os.environ | (env or {}),
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

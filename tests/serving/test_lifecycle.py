@@ -136,6 +136,27 @@ def test_a_killed_parent_takes_its_worker_and_its_folder_with_it(
     until(lambda: not list(tmp_path.glob("understudy-serve-*")), seconds=5.0, what="the folder's end")
 
 
+def test_the_folder_of_a_server_that_was_killed_whole_goes_at_the_next_start_and_no_other(
+    store: Store, serve: Callable[..., Server], tmp_path: pathlib.Path
+) -> None:
+    where = {"TMPDIR": str(tmp_path)}
+    lives, killed = (serve(store.path("acting"), env=where) for _ in range(2))
+    before = set(tmp_path.glob("understudy-serve-*"))
+    assert len(before) == 2
+    (worker,) = killed.workers()
+    os.kill(worker, signal.SIGSTOP)  # or it would remove the folder itself
+    killed.process.kill()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not alive(worker), seconds=10.0, what="the worker's end")
+    until(lambda: not alive(killed.process.pid), seconds=10.0, what="the supervisor's end")
+    assert set(tmp_path.glob("understudy-serve-*")) == before
+    third = serve(store.path("acting"), env=where)
+    after = set(tmp_path.glob("understudy-serve-*"))
+    assert (len(after), len(after & before)) == (2, 1)
+    assert lives.post({"inputs": {"act": "ok", "x": 1.0}}).status_code == 200
+    assert third.get("/health").status_code == 200
+
+
 def test_a_worker_told_to_end_is_replaced(store: Store, serve: Callable[..., Server]) -> None:
     server = serve(store.path("acting"))
     (worker,) = server.workers()

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.serving.conftest import ROOT, Server, Store
 
 
-def refusal(serve: Callable[..., Server], uri: str, *flags: str, env: dict[str, str] | None = None) -> str:
-    server = serve(uri, *flags, env=env, wait=False)
+def refusal(serve: Callable[..., Server], uri: str, *flags: str, **options: Any) -> str:
+    server = serve(uri, *flags, wait=False, **options)
     assert server.exit_code(90.0) == 2, server.log
     assert "Traceback" not in server.log
     return server.log
@@ -45,6 +46,16 @@ def test_an_unknown_model_and_a_missing_alias_are_refused(store: Store, serve: C
     assert "cannot find the model 'models:/unknown@champion'" in refusal(serve, "models:/unknown@champion", env=env)
     assert "cannot find the model 'models:/known@nobody'" in refusal(serve, "models:/known@nobody", env=env)
     assert "cannot find the model 'models:/known/99'" in refusal(serve, "models:/known/99", env=env)
+
+
+def test_a_model_of_no_mlflow_is_refused_and_leaves_no_database_behind(
+    serve: Callable[..., Server], tmp_path: pathlib.Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    log = refusal(serve, "models:/nope/1", env={"MLFLOW_TRACKING_URI": "", "MLFLOW_REGISTRY_URI": ""}, cwd=here)
+    assert "set MLFLOW_TRACKING_URI" in log
+    assert list(here.iterdir()) == []
 
 
 def test_a_port_in_use_is_refused_before_anything_is_loaded(store: Store, serve: Callable[..., Server]) -> None:
