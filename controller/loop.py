@@ -16,7 +16,7 @@ from controller.core.cells import EpochCounts
 from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve
 from controller.core.fold import EMPTY, Statistics
-from controller.errors import EdgeError
+from controller.errors import EdgeError, NotFound
 from controller.ports import (
     Notifier,
     Registry,
@@ -105,9 +105,12 @@ def attempt_quietly(what: str, act: Callable[[], object]) -> bool:
 def observe(loop: Loop, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
-    seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "traffic_error": None}
+    seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
+    seen["traffic_error"] = None
     try:
         seen.update(_versions(loop, spec))
+    except NotFound as error:
+        seen.update(registry_error=str(error), model_missing=True)
     except EdgeError as error:
         seen["registry_error"] = str(error)
     try:

@@ -51,6 +51,7 @@ class Reason(StrEnum):
 
     # Hold
     REGISTRY_UNAVAILABLE = "RegistryUnavailable"
+    MODEL_MISSING = "ModelMissing"
     VERSION_MISSING = "VersionMissing"
     SAME_VERSION = "SameVersion"
     NO_SIGNATURE = "NoSignature"
@@ -141,14 +142,16 @@ class Observed(Kept):
     """The world as the last tick read it; the loop fills this in before the core decides.
 
     ``champion_alias`` / ``challenger_alias``: the versions the references resolve to now, None where they resolve to
-    nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``confirmed``: newest
-    table generation that every router worker serves, -1 unknown. ``breaker_open_ms``: the worst worker's total.
+    nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``model_missing``: it
+    did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
+    worker serves, -1 unknown. ``breaker_open_ms``: the worst worker's total.
     """
 
     champion_alias: str | None = None
     challenger_alias: str | None = None
     challenger_signed: bool = True
     registry_error: str | None = None
+    model_missing: bool = False
     champion_upstreams: tuple[str, ...] = ()
     challenger_upstreams: tuple[str, ...] = ()
     challenger_ready: bool = False
@@ -240,6 +243,12 @@ class RolloutStatus(Kept):
     notices: tuple[Notice, ...] = ()
     conditions: tuple[Condition, ...] = ()
     past: tuple[str, ...] = Field((), description="challenger versions of ended attempts, newest last")
+
+    @property
+    def measuring(self) -> str:
+        """For people, where NoData only means that a baseline is still being measured; else empty."""
+        waits = self.reason is Reason.NO_DATA and self.metric not in self.baselines
+        return f"measuring the baseline of {self.metric}" if waits else ""
 
     @property
     def current_epoch(self) -> Epoch | None:

@@ -83,7 +83,7 @@ class Telemetry:
         self._weight.labels(name).set(epoch.weight_bp / 100 if epoch else 100.0 if promoted else 0.0)
         for progress in Progress:
             self._progress.labels(name, progress.value).set(progress is status.progress)
-        self._registry_up.labels(name).set(seen.registry_error is None)
+        self._registry_up.labels(name).set(seen.registry_error is None or seen.model_missing)
         self._traffic_up.labels(name).set(seen.traffic_error is None)
         self._confirmed.labels(name).set(seen.confirmed)
         for key, value in metrics.items():

@@ -36,7 +36,7 @@ def summary(stored: "Stored") -> dict[str, Any]:
         "paused": status.paused,
         "decision": status.decision.value,
         "reason": status.reason.value,
-        "message": status.message,
+        "message": status.measuring or status.message,
         "since": datetime.fromtimestamp(status.decided_at / 1e6, UTC).isoformat() if status.decided_at else None,
         "mlflow_run": status.run_id,
     }
@@ -67,15 +67,14 @@ def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> No
 
 
 def _all(store: "SqliteStore", output: str) -> None:
-    found = []
-    for key in sorted(store.keys()):
-        stored = store.load(key)
-        found.append(summary(stored))
+    found = [store.load(key) for key in sorted(store.keys())]
+    said = [summary(stored) for stored in found]
     if output == "json":
-        print_json({"rollouts": found})
+        print_json({"rollouts": said})
         return
-    for said in found:
-        click.echo(f"{said['rollout']}: {said['progress']}, weight {said['weight']:g} %, {said['reason']}")
+    for stored, one in zip(found, said, strict=True):
+        why = stored.status.measuring or one["reason"]
+        click.echo(f"{one['rollout']}: {one['progress']}, weight {one['weight']:g} %, {why}")
     if not found:
         click.echo("no rollouts")
 
@@ -87,5 +86,5 @@ def _show(said: dict[str, Any], status: RolloutStatus, output: str, *, again: bo
     if again:
         click.echo("")
     for name, value in said.items():
-        if value not in (None, ""):
+        if value not in (None, "") and not (name == "reason" and status.measuring):
             click.echo(f"{name.replace('_', ' '):>12}  {value}")

@@ -216,7 +216,8 @@ def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -
 def _missing(spec: RolloutSpec, status: RolloutStatus) -> Decision | None:
     o, model = status.observed, spec.model
     if o.registry_error is not None:
-        return Decision(Verb.HOLD, Reason.REGISTRY_UNAVAILABLE, o.registry_error)
+        reason = Reason.MODEL_MISSING if o.model_missing else Reason.REGISTRY_UNAVAILABLE
+        return Decision(Verb.HOLD, reason, o.registry_error)
     for role, reference, version in (
         ("champion", model.champion, o.champion_alias),
         ("challenger", model.challenger, o.challenger_alias),

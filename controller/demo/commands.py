@@ -3,11 +3,22 @@
 import asyncio
 import json
 import logging
+import shlex
 import sys
 import time
 from pathlib import Path
 
 import click
+
+
+def how_to_read(folder: Path) -> str:
+    """The command that shows what MLflow keeps in ``folder``, with the program of this very environment."""
+    program = Path(sys.executable).with_name("mlflow")
+    near = Path.cwd() in program.parents
+    words = [str(program.relative_to(Path.cwd()) if near else program), "ui"]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    words += ["--artifacts-destination", str(folder / "artifacts")]
+    return shlex.join(words)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +50,8 @@ def demo(state_dir: Path | None, only: tuple[int, ...], rate: float, output: str
     except (asyncio.CancelledError, KeyboardInterrupt):
         click.echo("ended by hand; nothing is left running", err=True)
         sys.exit(130)
-    say(f"\n{len(results)} acts in {time.monotonic() - started:.0f} s. The evidence stays in {folder}; to read it:")
-    say(f"  mlflow ui --backend-store-uri sqlite:///{folder / 'mlflow' / 'mlflow.db'}")
+    acts_said = "1 act" if len(results) == 1 else f"{len(results)} acts"
+    say(f"\n{acts_said} in {time.monotonic() - started:.0f} s. The evidence stays in {folder}; to read it:")
+    say(f"  {how_to_read(folder / 'mlflow')}")
     if output == "json":
         sys.stdout.write(json.dumps({"rollouts": results}) + "\n")

@@ -47,8 +47,10 @@ def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, flo
     units = " / ".join(f"{metrics.get(f'units/{arm}', 0.0):,.0f}" for arm in ("champion", "challenger"))
     found = Top(metrics, status.metric)
     top = "" if f"{found.name} " in status.message else str(found)
-    parts = [f"{where:<12} {share:<13} units {units:<16} {status.decision} {status.reason}"]
-    return " · ".join([*parts, *([status.message] if status.message else []), *([top] if top else [])])
+    why = "" if status.measuring else f" {status.reason}"
+    said = f"{where:<12} {share:<13} units {units:<16} {status.decision}{why}"
+    parts = [said, status.measuring or status.message, top]
+    return " · ".join(part for part in parts if part)
 
 
 class View:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from controller.edges.store import SqliteStore
+from controller.embedded.view import line
+from controller.status import Reason
 from tests.cli.states import MINUTE, ROOT, answer, begun, declared, go_on, harmed, rolled_back, understudy
 
 
@@ -45,6 +47,24 @@ def test_without_a_name_several_rollouts_get_a_line_each(tmp_path: Path) -> None
     ]
     listed = answer(understudy("status", "--state-dir", str(tmp_path), "-o", "json"))
     assert [r["rollout"] for r in listed["rollouts"]] == ["early", "late"]
+
+
+def test_while_a_baseline_is_measured_people_read_that_and_programs_the_reason(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    stored = store.load("late")
+    waiting = {"reason": Reason.NO_DATA, "metric": "ctr", "message": "ctr has no data yet", "baselines": {}}
+    store.commit("late", stored.status.model_copy(update=waiting), stored.version, None)
+    store.close()
+    text = understudy("status", "--state-dir", str(tmp_path)).stdout
+    assert "message  measuring the baseline of ctr" in text
+    assert "NoData" not in text
+    assert answer(understudy("status", "--state-dir", str(tmp_path), "-o", "json"))["reason"] == "NoData"
+    said = line(declared("late"), stored.status.model_copy(update=waiting), {})
+    assert said.endswith("Hold · measuring the baseline of ctr")
+    known = line(
+        declared("late"), stored.status.model_copy(update={**waiting, "baselines": stored.status.baselines}), {}
+    )
+    assert known.endswith("Hold NoData · ctr has no data yet")
 
 
 def test_a_rollout_nobody_has_ticked_yet_has_a_status(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_the_first_tick_pins_the_versions_and_opens_the_first_weight() -> None:
     ("observed", "reason"),
     [
         ({"registry_error": "down"}, Reason.REGISTRY_UNAVAILABLE),
+        ({"registry_error": "no model 'm'", "model_missing": True}, Reason.MODEL_MISSING),
         ({"champion_alias": None}, Reason.VERSION_MISSING),
         ({"challenger_alias": None}, Reason.VERSION_MISSING),
         ({"challenger_alias": "1"}, Reason.SAME_VERSION),

@@ -75,6 +75,7 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
     for step in steps:
         if careful or rng.random() < 0.15:
             step["approve"] = True
+    longest = max(int(step["hold"].removesuffix("s")) for step in steps)
     spec: dict[str, Any] = {
         "model": {"name": MODEL},
         "unit": {"header": "x-unit"},
@@ -83,7 +84,7 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
         "decision": {
             "mode": "NonInferior",
             "tick": f"{tick}s",
-            "block": f"{tick * rng.choice((1, 2))}s",
+            "block": f"{min(tick * rng.choice((1, 2)), longest)}s",
             "grace": f"{rng.choice((0, 2))}s",
             "minUnits": rng.choice((5, 20, 60)),
             "minAge": f"{rng.choice((0, 0, 40))}s",
