@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from controller.core import allocation, plans
 from controller.core.cells import BaselineSums
@@ -155,7 +156,8 @@ def test_declared_latencies_are_in_milliseconds_and_all_five_are_needed() -> Non
     frozen = plans.declared(metric(**SLOW, baseline=given))
     assert frozen is not None
     assert frozen.edges == tuple(bucket_of(1000 * x) for x in (10, 30, 40, 60, 90))
-    assert plans.declared(metric(**SLOW, baseline={"latencies": [10, 30]})) is None
+    with pytest.raises(ValidationError, match="five numbers above 0 that never fall are needed"):
+        metric(**SLOW, baseline={"latencies": [10, 30]})
 
 
 def test_leaving_the_mirror_freezes_again_from_all_of_it_but_not_what_was_declared() -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from controller.kinds import KINDS
 from controller.specfile import parse, unsupported
 from tests.schema.mutations import mutated
 from tests.spec.documents import TEXT, changed, refusals
 
 LIBRARY = ("Input should", "valid ", "function-", "Value error", "pydantic", "is not allowed here")
-KINDS = "Proportion, Mean, Accuracy, LogLoss, Brier, ErrorRate, Latency"
+SUPPORTED = ", ".join(kind for kind, rule in KINDS.items() if rule.supported)
 
 
 @pytest.mark.parametrize(
