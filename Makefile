@@ -20,7 +20,8 @@ KILLS ?= 20
 	bad-challengers shares bench-router lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {name[++n] = $$1; said[n] = $$2; if (length($$1) > w) w = length($$1)} \
+		END {for (i = 1; i <= n; i++) printf "  make %-*s  %s\n", w, name[i], said[i]}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Build .venv with everything that the other targets need
 
