@@ -85,7 +85,7 @@ def slack_address(notify: Notify, variables: Mapping[str, str]) -> str | None:
         return None
     name = secret_variable(notify.slack.secret_ref)
     if not variables.get(name):
-        raise SpecError(f"notify.slack.secretRef: set the variable {name} to the webhook's address")
+        raise SpecError(f"spec.notify.slack.secretRef: set the variable {name} to the webhook's address")
     return variables[name]
 
 
