@@ -53,7 +53,7 @@ class KindRule(NamedTuple):
     def check(self, metric: Any) -> None:
         """Raise Faults where ``metric`` lacks a field its kind needs, has one its kind does not take, or has a value
         that this kind cannot have."""
-        refuse([*self._of_kind(metric), *_margins(metric), *_baseline(metric)])
+        refuse([*self._of_kind(metric), *_pairs(metric), *_margins(metric), *_baseline(metric)])
 
     def _of_kind(self, metric: Any) -> list[Fault]:
         kind, given = metric.kind, {f for f in OPTIONAL if getattr(metric, f) is not None}
@@ -83,6 +83,21 @@ def _sorted(fields: frozenset[str] | set[str]) -> list[str]:
 
 def _listed(fields: frozenset[str]) -> str:
     return ", ".join(to_camel(f) for f in _sorted(fields)) or "no other field"
+
+
+def _pairs(metric: Any) -> list[Fault]:
+    """What compares two things needs two; a mirror proves nothing better, and has no champion's value to relate to."""
+    said, kind = [], metric.kind
+    if metric.numerator is not None and metric.numerator == metric.denominator:
+        said.append(Fault("denominator", f"{metric.denominator} is the numerator too"))
+    if KINDS[kind].family != "pair":
+        return said
+    if metric.role == "Success":
+        said.append(Fault("role", f"{kind} is only seen in a mirror and cannot be a Success; allowed is Guardrail"))
+    for field, margin in (("margin", metric.margin), ("harmMargin", metric.harm_margin)):
+        if margin is not None and margin.relative:
+            said.append(Fault(field, f"{margin.text} of {kind} must be absolute, such as 2pp"))
+    return said
 
 
 def _margins(metric: Any) -> list[Fault]:
@@ -125,8 +140,8 @@ def _baseline(metric: Any) -> list[Fault]:
 
 SHARES = frozenset(
     {
-        Kind.PROPORTION, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.AUC, Kind.BRIER, Kind.ERROR_RATE,
-        Kind.DISAGREEMENT,
+        Kind.PROPORTION, Kind.ACTIVE_UNITS, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.AUC, Kind.BRIER,
+        Kind.ERROR_RATE, Kind.DISAGREEMENT,
     }
 )  # fmt: skip
 # The largest value of a kind. Log loss: that of a prediction as sure as any is taken to be, one in a million.
@@ -148,8 +163,8 @@ _LABEL = "outcome window"
 KINDS: dict[Kind, KindRule] = {
     Kind.PROPORTION: _rule("unit", None, "outcome window", "goal covariate", 1_000_000, True),
     Kind.MEAN: _rule("unit", None, "outcome window", "goal cap covariate", 1_000, True),
-    Kind.RATIO: _rule("unit", None, "numerator denominator window", "goal", 1_000, False),
-    Kind.ACTIVE_UNITS: _rule("other", "Increase", "", "window", 1, False),
+    Kind.RATIO: _rule("unit", None, "numerator denominator window", "goal cap", 1_000, True),
+    Kind.ACTIVE_UNITS: _rule("unit", "Increase", "window", "", 1_000_000, True),
     Kind.ACCURACY: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
     Kind.PRECISION: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
     Kind.RECALL: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
@@ -164,7 +179,7 @@ KINDS: dict[Kind, KindRule] = {
     Kind.RESOURCE: _rule("other", "Decrease", "query", "limit", 1, False),
     Kind.THROUGHPUT: _rule("other", "Increase", "", "", 1, False),
     Kind.DRIFT: _rule("other", "Decrease", "", "", 1, False),
-    Kind.DISAGREEMENT: _rule("pair", "Decrease", "", "", 1_000_000, False),
+    Kind.DISAGREEMENT: _rule("pair", "Decrease", "", "", 1_000_000, True),
 }
 
 # The value is a ratio of two sums, whose lower one the challenger's answers may change.
@@ -173,3 +188,5 @@ RATIOS = frozenset({Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.RATIO})
 ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
 # Label kinds with the same rows in both arms of a mirror, so that two answers have a difference.
 PAIRED = frozenset({Kind.ACCURACY, Kind.RECALL, Kind.LOG_LOSS, Kind.BRIER}) | ERRORS
+# The denominator of a Ratio that needs no outcome.
+REQUESTS = "requests"

@@ -203,8 +203,13 @@ def _judges(spec: RolloutSpec) -> Iterator[Fault]:
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             yield Fault(field, f"names must differ, {', '.join(twice)} stands twice")
-    if not any(m.role in JUDGING for m in spec.metrics):
-        yield Fault("metrics", "at least one Guardrail or Success is needed, else nothing could be proven")
+    shown = [m for m in spec.metrics if KINDS[m.kind].family != "pair"]
+    if not any(m.role in JUDGING for m in shown):
+        seen = " that is not only seen in a mirror" if len(shown) < len(spec.metrics) else ""
+        yield Fault("metrics", f"at least one Guardrail or Success{seen} is needed, else nothing could be proven")
+    for i, metric in enumerate(spec.metrics):
+        if KINDS[metric.kind].family == "pair" and all(s.mirror is None for s in spec.steps):
+            yield Fault(f"metrics.{i}.kind", f"{metric.kind} is only seen in a mirror, and steps has none")
     if spec.decision.mode is not Mode.SUPERIOR:
         return
     if not any(m.role is Role.SUCCESS for m in spec.metrics):

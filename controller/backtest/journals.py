@@ -18,7 +18,7 @@ class _Read:
 
     def __init__(self, rollout: ModelRollout, attempt: int) -> None:
         spec = rollout.spec
-        labels = any(KINDS[m.kind].family == "label" for m in spec.metrics)
+        labels = any(KINDS[m.kind].family in ("label", "pair") for m in spec.metrics)
         self._pointer = Pointer(spec.prediction.json_pointer) if labels else None
         self._segments = [s.name for s in spec.segments]
         self._attempt = attempt

@@ -12,7 +12,7 @@ from controller.backtest.player import Feed, Past, Player, Progressed
 from controller.backtest.result import Result
 from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.errors import SpecError
-from controller.kinds import KINDS
+from controller.kinds import KINDS, REQUESTS
 from controller.metric import Metric, Role
 from controller.quantities import SECOND
 from controller.spec import ModelRollout, RolloutSpec, RouterTraffic
@@ -68,11 +68,14 @@ class _Log:
             self.shown.need((column,), f"metric {metric.name} is of kind {metric.kind}")
         if column == "latency_ms":
             tables.need_latency(self.shown)
-        if metric.outcome is not None and metric.outcome not in names:
-            raise SpecError(
-                f"--outcomes: {self.seen.path} has no outcome {metric.outcome!r}, which metric {metric.name} counts; "
-                f"it has {', '.join(sorted(names)[:20])}"
-            )
+        if KINDS[metric.kind].family == "pair":
+            raise SpecError(f"metric {metric.name}: {metric.kind} compares answers of a mirror, which a log has not")
+        for name in (metric.outcome, metric.numerator, metric.denominator):
+            if name not in names | {None, REQUESTS}:
+                raise SpecError(
+                    f"--outcomes: {self.seen.path} has no outcome {name!r}, which metric {metric.name} counts; "
+                    f"it has {', '.join(sorted(names)[:20])}"
+                )
 
     def _allocations(self) -> Allocations:
         changes = self.con.execute(

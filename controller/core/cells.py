@@ -12,7 +12,10 @@ How the engine counts (family of the kind):
 * ``unit``: one value per unit and epoch. The unit enters an epoch at its first hash-assigned exposure there (time
   t0, ties by request id); that exposure gives arm, segment and block ``t0 // block``. An outcome is credited to the
   epoch the unit entered last at or before the outcome's time, and counts within ``window`` of t0 (ends included).
-  Proportion: any outcome other than 0; Mean: the sum, each outcome rounded, cut to ±cap. x = 1.
+  Proportion: any outcome other than 0; Mean: the sum, each outcome rounded, cut to ±cap; x = 1. Ratio: y the sum of
+  its numerators like a Mean's, x of its denominators in whole numbers not below 0, or of the unit's hash-assigned
+  requests from t0 on. ActiveUnits: whether such a request came in a later block than t0 and within ``window``; the one
+  that enters the next epoch still counts.
 * ``label``: one term per labelled request row, in the block of the request (``t // block``); x = 1 per row, y its
   loss (Precision, Recall, F1: x and y are numerator and denominator, rows with x = 0 are left out). The label is the
   earliest outcome (time, then id) up to ``window`` after the request. An answer that was not usable, or that has no
@@ -21,6 +24,9 @@ How the engine counts (family of the kind):
   A unit's terms of one block are summed before they are squared.
 * ``failures``: a unit with requests in a service block is *at risk* there until the block of its first failure, that of
   a request without a usable answer of its arm; after that it is in no cell any more.
+* ``pair``: one per mirrored request, in the block of the later answer: 1 where the answers differ, which is where only
+  one of them is usable, or where their rows do not lie on the same sides of the threshold. Requests without a usable
+  answer, or of which one was not kept whole, do not count. No baseline.
 * ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds: the least
   b with 1.02**b >= latency. At each edge a unit is at risk until the first block with a slowest request above it.
 
@@ -49,7 +55,7 @@ A request id counts once (its first exposure), an outcome id once (the first tha
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from controller.kinds import Family, Kind
+from controller.kinds import REQUESTS, Family, Kind
 
 EpochKind = Literal["mirror", "weight", "holdback"]
 OVERALL = ""  # the segment of everything
@@ -97,6 +103,12 @@ class MetricPlan(NamedTuple):
     judged: tuple[int, int] = (0, 0)
     quantile: float = 0.99
     p_hist: float = 0.0
+    denominator: str | None = None
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the outcomes that it looks at."""
+        return tuple(name for name in (self.outcome, self.denominator) if name not in (None, REQUESTS))
 
 
 class StatisticsQuery(NamedTuple):
@@ -162,7 +174,8 @@ class LatencyCell(NamedTuple):
 
 
 class PairScoreCell(NamedTuple):
-    """Mirror, label kinds: d = y_challenger − y_champion over ``x`` rows; ``dd`` = Σ d² per unit and block."""
+    """Mirror: d = y_challenger − y_champion over ``x`` rows of a label kind, or the requests of ``x`` whose answers
+    differ; ``dd`` = Σ d² per unit and block."""
 
     units: int = 0
     x: int = 0

@@ -119,8 +119,11 @@ def _blank(
 ) -> Evidence:
     service = plan.family in ("failures", "latency")
     note = ONE_ARM if plan.frozen else "no baseline yet"
+    role = metric.role
+    if plan.family == "pair" and not paired:
+        role, note = Role.OBSERVE, "only seen in a mirror"
     return Evidence(
-        metric.name, OVERALL, metric.role, service, paired, 0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0,
+        metric.name, OVERALL, role, service, paired, 0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0,
         0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA, note,
     )  # fmt: skip
 
@@ -138,15 +141,17 @@ def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _
 def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: bool, now: int) -> bool:
     """Old enough to have data of this kind, if it is one that this epoch can have."""
     epoch = status.current_epoch
-    if epoch is None or (paired and plan.family != "failures" and plan.kind not in PAIRED):
+    if epoch is None or (plan.family == "pair" and not paired):
+        return False
+    if paired and plan.family not in ("failures", "pair") and plan.kind not in PAIRED:
         return False
     return now - epoch.opened_at >= until_data(spec, plan)
 
 
 def until_data(spec: RolloutSpec, plan: MetricPlan) -> int:
     """From the opening of an epoch to its first evidence of a metric, at the latest (µs)."""
-    service = plan.family in ("failures", "latency")
-    return 2 * plan.block + (0 if service else plan.window + spec.decision.grace)
+    at_once = plan.family in ("failures", "latency", "pair")
+    return 2 * plan.block + (0 if at_once else plan.window + spec.decision.grace)
 
 
 def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:

@@ -61,9 +61,10 @@ def metric_plan(spec: RolloutSpec, metric: Metric, frozen: Frozen | None) -> Met
         family=rule.family,
         decreasing=metric.decreasing,
         scale=rule.scale,
-        outcome=metric.outcome,
+        outcome=metric.outcome or metric.numerator,
+        denominator=metric.denominator,
         window=metric.window or 0,
-        block=spec.decision.tick if service else spec.block,
+        block=spec.decision.tick if service or rule.family == "pair" else spec.block,
         margin=_counted(metric, margin),
         margin_relative=margin.relative,
         harm_margin=_counted(metric, harm),
@@ -102,6 +103,8 @@ def query(name: str, spec: RolloutSpec, status: RolloutStatus) -> StatisticsQuer
 def declared(metric: Metric) -> Frozen | None:
     """The baseline the user wrote down, if it is all that the kind needs."""
     b, rule = metric.baseline, KINDS[metric.kind]
+    if rule.family == "pair":
+        return Frozen(source="Declared", tau=_tau(metric, 0.0))
     if b is None:
         return None
     if metric.kind is Kind.LATENCY:
@@ -113,7 +116,7 @@ def declared(metric: Metric) -> Frozen | None:
     if b.mean is None:
         return None
     cap: int | None = None
-    if metric.kind in CAPPED:
+    if _capped(metric):
         number = b.cap if b.cap is not None else _number(metric.cap)
         if number is None:
             return None
@@ -122,6 +125,10 @@ def declared(metric: Metric) -> Frozen | None:
     if mean == 0 and margin_of(metric).relative and rule.family in ("unit", "label"):
         return None
     return Frozen(source="Declared", mean=mean, tau=_tau(metric, mean), p_hist=max(b.mean, LEAST_RATE), cap=cap)
+
+
+def _capped(metric: Metric) -> bool:
+    return metric.kind in CAPPED or (metric.kind is Kind.RATIO and metric.cap is not None)
 
 
 def _number(cap: str | None) -> float | None:
@@ -149,7 +156,7 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
     if sums.x == 0 or (margin_of(metric).relative and sums.y == 0):
         return None
     mean, cap = sums.y / sums.x, None
-    if metric.kind in CAPPED:
+    if _capped(metric):
         cap = _cap(metric, sums)
         if cap is None:
             return None

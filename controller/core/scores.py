@@ -29,9 +29,10 @@ TAU_FACTORS = (1.0, 4.0, 16.0)
 EXPECTED_EVENTS = 30
 EXPECTED_NONZERO = 100
 LEAST_UNITS = 30
-SHARES = frozenset({Kind.PROPORTION, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1})
+HITS = frozenset({Kind.PROPORTION, Kind.ACTIVE_UNITS, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1})
 ONE_ARM = "no units of both arms yet"
 NO_SPREAD = "the values do not vary, which proves nothing"
+SAME_ANSWERS = "no answer differed"
 TOO_FEW = "too few expected events yet"
 TOO_FEW_BLOCKS = "too few blocks of the mirror yet"
 
@@ -231,7 +232,7 @@ def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
     x_a, x_b = sum(c.x for c in a), sum(c.x for c in b)
     if units_a < LEAST_UNITS or units_b < LEAST_UNITS or x_a == 0:
         return False
-    if plan.kind in SHARES:
+    if plan.kind in HITS:
         hits, needed = sum(c.y for c in a), EXPECTED_EVENTS * x_a * plan.scale
         # F1 counts a hit above twice.
         once = 2 if plan.kind is Kind.F1 else 1
@@ -281,7 +282,8 @@ def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
     beyond = plan.harm_margin * abs(mean) if plan.harm_relative else plan.harm_margin
     variance = max(state.clustered, state.dd)
     if variance <= 0:
-        return Effect(theta, math.inf, mean, margin, beyond, False, NO_SPREAD)
+        note = SAME_ANSWERS if plan.family == "pair" else NO_SPREAD
+        return Effect(theta, math.inf, mean, margin, beyond, False, note)
     se2 = max(variance, scatter(state.batches, theta)) / state.x**2
     if state.units < LEAST_UNITS:
         return Effect(theta, se2, mean, margin, beyond, False, TOO_FEW)

@@ -21,7 +21,7 @@ from controller.metric import Baseline, Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import Frozen, RolloutStatus
 
-SHARES = frozenset({Kind.PROPORTION, Kind.ACCURACY, Kind.ERROR_RATE})
+SHARES = frozenset({Kind.PROPORTION, Kind.ACTIVE_UNITS, Kind.ACCURACY, Kind.ERROR_RATE})
 SPREAD = frozenset({Kind.MEAN, Kind.LOG_LOSS, Kind.BRIER, Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
 SIMULATED = SHARES | SPREAD | {Kind.LATENCY}
 USUAL_NONZERO = 0.03  # of the units of a Mean: three in a hundred buy

@@ -1,10 +1,12 @@
 """Every kind that a log can hold decides a backtest, and says what it found."""
 
+import random
 from pathlib import Path
 
 import pytest
 
-from tests.backtest.logs import World, drawn
+from controller.errors import SpecError
+from tests.backtest.logs import Log, World, drawn
 from tests.backtest.test_results import LABELS, ran, said
 
 LABELLED = {
@@ -37,3 +39,39 @@ def test_a_challenger_that_is_right_half_as_often_is_rolled_back_on_it(tmp_path:
     [evidence] = result.evidence
     assert (evidence.estimate < 0) is (name in ("precision", "recall", "f1"))
     assert name in result.message
+
+
+BY_UNIT = {
+    "spent": "kind: Ratio, numerator: click, denominator: requests, window: 20s, margin: 10%",
+    "active": "kind: ActiveUnits, window: 30s, margin: 5pp",
+}
+
+
+def returning(log: Log, champion: float, challenger: float) -> Log:
+    """The same log, whose units ask a second time a quarter of a minute later, each arm's at a rate."""
+    rng = random.Random(5)
+    again = [
+        {**row, "ts": row["ts"] + 15, "request_id": f"{row['request_id']}b"}
+        for row in log.exposures
+        if rng.random() < (challenger if row["arm"] == "challenger" else champion)
+    ]
+    return Log(log.exposures + again, log.outcomes)
+
+
+@pytest.mark.parametrize("name", BY_UNIT)
+@pytest.mark.parametrize(("rate", "ending"), [(0.5, "Promoted"), (0.3, "RolledBack")])
+def test_units_decide_by_what_they_do_per_request_and_by_coming_back(
+    tmp_path: Path, name: str, rate: float, ending: str
+) -> None:
+    metric = "{name: accuracy, kind: Accuracy, outcome: late, window: 20s, margin: 5pp}"
+    plan = LABELS.replace(metric, f"{{name: {name}, {BY_UNIT[name]}}}")
+    log = drawn(World(challenger=rate, stretches=((50, 4, 3000),)))
+    result = ran(tmp_path, returning(log, 0.5, rate) if name == "active" else log, plan)
+    assert said(result)[::2] == (ending, name)
+
+
+def test_a_log_cannot_show_answers_that_differ(tmp_path: Path) -> None:
+    plan = LABELS.replace("metrics: [", "metrics: [{name: same, kind: Disagreement, margin: 2pp}, ")
+    plan = plan.replace("steps: [", "steps: [{mirror: 100, hold: 1m}, ")
+    with pytest.raises(SpecError, match="compares answers of a mirror"):
+        ran(tmp_path, drawn(World(labels=True, stretches=((50, 1, 100),))), plan)

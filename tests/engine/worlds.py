@@ -59,6 +59,10 @@ METRICS = (
     plan(Kind.SQUARED_ERROR),
     plan(Kind.ERROR_RATE),
     plan(Kind.LATENCY),
+    plan(Kind.RATIO, outcome="purchase", denominator="click", cap=40_000, window=40 * SECOND, block=7 * SECOND),
+    plan(Kind.RATIO, "PerRequest", outcome="click", denominator="requests", window=30 * SECOND, block=10 * SECOND),
+    plan(Kind.ACTIVE_UNITS, window=60 * SECOND, block=10 * SECOND),
+    plan(Kind.DISAGREEMENT),
 )
 
 

@@ -32,7 +32,7 @@ def baseline_bucket(plan: MetricPlan, value: int) -> int | None:
     """Where a unit's value lies in the histogram of its kind; None where the kind has none of units."""
     if plan.family == "latency":
         return value
-    return value_bucket(value) if plan.kind is Kind.MEAN else None
+    return value_bucket(value) if plan.kind in (Kind.MEAN, Kind.RATIO) else None
 
 
 def value_bucket(value: int) -> int:

@@ -13,7 +13,7 @@ from controller.core.cells import PPM, ArmCell, Block, PairCell, PairScoreCell, 
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
 from controller.edges.engine.service import Found, Service, quoted, service_rows
 from controller.edges.engine.span import Span, champions, evidence
-from controller.edges.engine.values import label_terms, pair_score_rows, score_rows
+from controller.edges.engine.values import difference_rows, label_terms, pair_score_rows, score_rows
 from controller.errors import EdgeError
 from controller.kinds import ERRORS, PAIRED
 
@@ -29,6 +29,8 @@ class Cells:
     def weighted(self, span: Span) -> list[Block]:
         """All blocks of weighted epochs that have a row, in the order (segment, block, epoch)."""
         if not span.epochs(False):
+            return []
+        if span.plan.family == "pair":
             return []
         found: Iterable[Found]
         if span.plan.family in ("unit", "label"):
@@ -50,7 +52,7 @@ class Cells:
         cells: Iterable[tuple[int, int, int, PairCell]]
         if span.plan.family == "failures":
             cells = self._service.paired(span)
-        elif span.plan.family == "label" and span.plan.kind in PAIRED:
+        elif span.plan.family == "pair" or span.plan.kind in PAIRED:
             cells = [(*row[:3], PairScoreCell(*map(int, row[3:]))) for row in self._pair_scores(span)]
         else:
             return []
@@ -92,7 +94,7 @@ class Cells:
         return found
 
     def _pair_scores(self, span: Span) -> list[tuple[Any, ...]]:
-        rows, values = pair_score_rows(span)
+        rows, values = (difference_rows(span), []) if span.plan.family == "pair" else pair_score_rows(span)
         self._query(
             span, f"CREATE OR REPLACE TEMP TABLE scored AS SELECT *, CAST(d AS HUGEINT) AS s FROM ({rows})", values
         )
@@ -131,6 +133,8 @@ class Cells:
 
     def baseline(self, span: Span) -> list[tuple[int, int, BaselineCell]]:
         """(block, epoch, sums) of the champion in everything, ascending; see ``BaselineSums``."""
+        if span.plan.family == "pair":
+            return []
         rows = champions(span)
         if span.plan.family in ("unit", "label"):
             sql, values = score_rows(span, rows, capped=False)

@@ -17,7 +17,7 @@ from controller.edges.engine.settle import Settling, one, outcome_names, settle_
 from controller.edges.engine.span import Span
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
 
-FAMILIES = ("unit", "label", "failures", "latency")
+FAMILIES = ("unit", "label", "failures", "latency", "pair")
 DAY = 86_400_000_000
 HOUR = 3_600_000_000
 MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour after their time instead of a day

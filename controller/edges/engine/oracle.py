@@ -7,7 +7,6 @@ worth (``terms``) is shared with the engine.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -27,29 +26,11 @@ from controller.core.cells import (
     ScoreCell,
     StatisticsQuery,
 )
-from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS
-from controller.edges.engine.rows import ExposureRow, OutcomeRow
-from controller.edges.engine.terms import bucket_edges, label_term, outcome_sum
-from controller.kinds import ERRORS, PAIRED, Kind
+from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS, load
+from controller.edges.engine.terms import bucket_edges, denominator_sum, label_term, outcome_sum
+from controller.kinds import ERRORS, PAIRED, REQUESTS, Kind
 
-EXPOSURES = """
-    attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
-    evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, fell_back BOOLEAN, latency_us BIGINT, segments VARCHAR[],
-    scores DOUBLE[]"""
-OUTCOMES = """
-    outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
-    row INTEGER"""
-
-
-def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outcomes: Sequence[OutcomeRow]) -> None:
-    """Make the two tables of the raw log from rows (slowly; DuckDB can as well read them from files)."""
-    con.execute(f"CREATE OR REPLACE TABLE exposures ({EXPOSURES})")
-    con.execute(f"CREATE OR REPLACE TABLE outcomes ({OUTCOMES})")
-    for table, rows in (("exposures", exposures), ("outcomes", outcomes)):
-        for start in range(0, len(rows), 500):
-            part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
-            marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
-            con.execute(f"INSERT INTO {table} VALUES {marks}", [value for row in part for value in row])
+__all__ = ["baselines", "blocks", "counts", "load"]
 
 
 class _Metric:
@@ -71,8 +52,8 @@ class _Metric:
         self.champions = "NOT challenger AND hashed AND (in_mirror OR evidence)"
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        names = {"name": self.plan.outcome} if "$name" in sql else {}
-        return self.con.execute(sql, names).fetchall()
+        names = {"name": self.plan.outcome, "below": self.plan.denominator}
+        return self.con.execute(sql, {k: v for k, v in names.items() if f"${k}" in sql}).fetchall()
 
     def units(self, rows: str, capped: bool) -> str:
         """One row per unit and cell: x and y."""
@@ -81,17 +62,12 @@ class _Metric:
             return f"""
                 {self.log},
                 ent AS (SELECT *, t // {plan.block} AS block FROM stays WHERE {rows}),
-                hits AS (
-                    SELECT e.epoch, e.unit, {outcome_sum(plan, "c.value", capped)} AS y
-                    FROM ent e JOIN credited c ON c.unit = e.unit AND c.name = $name
-                    WHERE c.credit_t >= e.t AND c.credit_t <= e.t + {plan.window}
-                        AND (e.left_t IS NULL OR c.credit_t < e.left_t) AND c.ingest_t < {self.end}
-                    GROUP BY e.epoch, e.unit
-                ),
+                hits AS ({self._above(capped)}),
+                below AS ({self._below()}),
                 units AS (
                     SELECT {SEGMENTS}, epoch, block, challenger, in_mirror, pi, mean, unit,
-                        CAST(1 AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
-                    FROM ent LEFT JOIN hits USING (epoch, unit)
+                        CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
+                    FROM ent LEFT JOIN hits USING (epoch, unit) LEFT JOIN below USING (epoch, unit)
                 )
             """
         term = self.term("r.usable", "r.scores[l.row + 1]", capped)
@@ -112,6 +88,38 @@ class _Metric:
                 SELECT segment, epoch, block, challenger, in_mirror, pi, mean, unit, sum(x) AS x, sum(y) AS y
                 FROM terms WHERE x > 0 GROUP BY ALL
             )
+        """
+
+    def _above(self, capped: bool) -> str:
+        """(epoch, unit, y) of a ``unit`` kind."""
+        plan = self.plan
+        if plan.kind is Kind.ACTIVE_UNITS:
+            return f"""
+                SELECT e.epoch, e.unit, max({plan.scale}) AS y FROM ent e JOIN requests r ON r.unit = e.unit
+                WHERE r.hashed AND r.t // {plan.block} > e.block AND r.t - e.t <= {plan.window}
+                    AND r.t <= COALESCE(e.left_t, r.t)
+                GROUP BY ALL
+            """
+        return self._credited("$name", f"{outcome_sum(plan, 'c.value', capped)} AS y")
+
+    def _below(self) -> str:
+        """(epoch, unit, x) of a ``unit`` kind."""
+        plan = self.plan
+        if plan.denominator is None:
+            return "SELECT epoch, unit, 1 AS x FROM ent"
+        if plan.denominator != REQUESTS:
+            return self._credited("$below", f"{denominator_sum('c.value')} AS x")
+        return f"""
+            SELECT e.epoch, e.unit, count(r.t) AS x FROM ent e JOIN requests r ON r.unit = e.unit AND r.hashed
+            WHERE r.t >= e.t AND r.t - e.t <= {plan.window} AND (e.left_t IS NULL OR r.t < e.left_t) GROUP BY ALL
+        """
+
+    def _credited(self, name: str, value: str) -> str:
+        return f"""
+            SELECT e.epoch, e.unit, {value} FROM ent e JOIN credited c ON c.unit = e.unit AND c.name = {name}
+            WHERE c.credit_t >= e.t AND c.credit_t <= e.t + {self.plan.window}
+                AND (e.left_t IS NULL OR c.credit_t < e.left_t) AND c.ingest_t < {self.end}
+            GROUP BY e.epoch, e.unit
         """
 
     def term(self, usable: str, score: str, capped: bool = True) -> tuple[str, str]:
@@ -249,12 +257,39 @@ class _Metric:
             """
         )
 
+    def differences(self) -> list[tuple[Any, ...]]:
+        """Pairs whose answers differ, counted by request and summed by unit."""
+        side = "list_transform({}, lambda s: s >= " + repr(self.query.threshold) + ")"
+        return self.rows(
+            f"""
+            WITH {self.pairs()},
+            known AS (
+                SELECT *, usable <> shadow_usable OR (
+                    usable AND {side.format("scores")} IS DISTINCT FROM {side.format("shadow_scores")}) AS differ
+                FROM pairs WHERE (usable OR shadow_usable)
+                    AND NOT (usable AND shadow_usable AND (scores IS NULL OR shadow_scores IS NULL))
+            ),
+            exploded AS (SELECT *, {SEGMENTS} FROM known WHERE {self.judged}),
+            scored AS (
+                SELECT segment, epoch, block, FALSE AS challenger, unit, CAST(count(*) AS HUGEINT) AS x,
+                    CAST({self.plan.scale} * count_if(differ) AS HUGEINT) AS s
+                FROM exploded GROUP BY ALL
+            ),
+            {RUNNING}
+            SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old),
+                0
+            FROM running GROUP BY ALL
+            """
+        )
+
     def baseline(self) -> BaselineSums:
         """The champion before evidence; while the plan is frozen, its mirrors only."""
+        if self.plan.family == "pair":
+            return BaselineSums()
         wanted = self.champions + (" AND in_mirror" if self.plan.frozen else "")
         if self.plan.family in ("unit", "label"):
             source, place = self.units(wanted, False), "0"
-            if self.plan.kind is Kind.MEAN:
+            if self.plan.kind in (Kind.MEAN, Kind.RATIO):
                 place = PLACE
             sums, table = "sum(x), sum(y), count_if(y <> 0)", "units"
         else:
@@ -276,7 +311,7 @@ class _Metric:
             histogram[bucket] = histogram.get(bucket, 0) + count
         last_block, last_epoch = max(((row[0], row[1]) for row in found), default=(-1, -1))
         units, x, y, nonzero = (sum(int(row[i]) for row in found) for i in (3, 4, 5, 6))
-        kept = self.plan.family == "latency" or self.plan.kind in ERRORS | {Kind.MEAN}
+        kept = self.plan.family == "latency" or self.plan.kind in ERRORS | {Kind.MEAN, Kind.RATIO}
         return BaselineSums(
             len({(row[0], row[1]) for row in found}),
             last_block,
@@ -292,7 +327,8 @@ class _Metric:
         """All final blocks of evidence, by (segment, block, epoch), pairs last."""
         family, name = self.plan.family, self.plan.name
         arms: dict[tuple[str, int, int], dict[bool, ArmCell]] = {}
-        found = {"failures": self.failures, "latency": self.latencies}.get(family, self.scores)()
+        of_family = {"failures": self.failures, "latency": self.latencies, "pair": list}
+        found = of_family.get(family, self.scores)()
         for segment, epoch, block, challenger, *sums in found:
             cell: ArmCell
             if family == "latency":
@@ -307,7 +343,9 @@ class _Metric:
         pairs: list[tuple[str, int, int, PairCell]] = []
         if family == "failures":
             pairs = [(r[0], r[2], r[1], PairCountCell(*map(int, r[3:]))) for r in self.pair_failures()]
-        elif family == "label" and self.plan.kind in PAIRED:
+        elif family == "pair":
+            pairs = [(r[0], r[2], r[1], PairScoreCell(*map(int, r[3:]))) for r in self.differences()]
+        elif self.plan.kind in PAIRED:
             pairs = [(r[0], r[2], r[1], PairScoreCell(*map(int, r[3:]))) for r in self.pair_scores()]
         return said + [Block(name, s, epoch, block, pair=cell) for s, block, epoch, cell in sorted(pairs)]
 

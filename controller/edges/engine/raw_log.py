@@ -1,7 +1,19 @@
-"""Relations over the raw log that the oracle's queries begin with."""
+"""The raw log as the oracle sees it: two tables, and the relations that its queries begin with."""
 
+from collections.abc import Sequence
+
+import duckdb
+
+from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.terms import bucket_edges
 
+EXPOSURES = """
+    attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
+    evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, fell_back BOOLEAN, latency_us BIGINT, segments VARCHAR[],
+    scores DOUBLE[]"""
+OUTCOMES = """
+    outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
+    row INTEGER"""
 # The log up to the watermark, each event once; every outcome with the unit, request and time that it counts for; the
 # first exposure of each unit in each epoch, with the time when the unit entered its next one.
 LOG = """
@@ -57,3 +69,14 @@ BEFORE = """
         PARTITION BY segment, unit ORDER BY block, epoch GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS before
 """
+
+
+def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outcomes: Sequence[OutcomeRow]) -> None:
+    """Make the two tables of the raw log from rows (slowly; DuckDB can as well read them from files)."""
+    con.execute(f"CREATE OR REPLACE TABLE exposures ({EXPOSURES})")
+    con.execute(f"CREATE OR REPLACE TABLE outcomes ({OUTCOMES})")
+    for table, rows in (("exposures", exposures), ("outcomes", outcomes)):
+        for start in range(0, len(rows), 500):
+            part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
+            marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
+            con.execute(f"INSERT INTO {table} VALUES {marks}", [value for row in part for value in row])

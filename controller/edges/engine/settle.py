@@ -199,7 +199,7 @@ def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Ite
 
 def outcome_names(metrics: Iterable[MetricPlan]) -> list[str]:
     """The outcomes that some metric looks at; of others nobody needs to know whether they are unknown."""
-    return sorted({m.outcome for m in metrics if m.outcome})
+    return sorted({name for m in metrics for name in m.outcomes})
 
 
 def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], wanted: list[str]) -> int:
@@ -261,8 +261,8 @@ def _late(con: duckdb.DuckDBPyConnection, step: Settling, metrics: list[MetricPl
     if one(con, f"SELECT count(*) FROM matched WHERE ingest_t > credit_t + {step.grace}") == 0:
         return 0
     parts, names = [], []
-    for m in metrics:
-        names.append(m.outcome)
+    for m, name in [(plan, name) for plan in metrics for name in plan.outcomes]:
+        names.append(name)
         if m.family == "label":
             parts.append(
                 f"""

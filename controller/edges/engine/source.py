@@ -79,7 +79,7 @@ class JournalSource:
         judged already (another rollout, a changed baseline) or its prediction is no JSON pointer. Nothing is lost
         then: the next call goes on from what was committed.
         """
-        labels = any(m.family == "label" for m in query.metrics)
+        labels = any(m.family in ("label", "pair") for m in query.metrics)
         pointer = Pointer(query.prediction) if labels else None
         try:
             with self._engine.batch():

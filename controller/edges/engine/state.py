@@ -103,10 +103,11 @@ class Progress(NamedTuple):
         change once more: a baseline found in the first blocks of a mirror gives way to that of the whole mirror.
         """
         new = plain(plan._asdict())
-        if new == self.plan:
+        # A plan kept by an earlier version lacks the fields that were added since.
+        old = {**plain(MetricPlan._field_defaults), **self.plan} if self.plan is not None else {}
+        if new == old:
             return self
         if self.weighted:
-            old = self.plan or {}
             changed = ", ".join(sorted(name for name in new if new[name] != old.get(name)))
             raise ValueError(f"{plan.name}: {changed} changed within the attempt, after evidence was judged by it")
         return self._replace(plan=new)

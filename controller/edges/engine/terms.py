@@ -65,14 +65,28 @@ def label_term(plan: MetricPlan, positive: float, threshold: float, usable: str,
     raise ValueError(f"{plan.name}: kind {plan.kind} has no term for a labelled row")
 
 
+def differs(plan: MetricPlan, threshold: float) -> str:
+    """SQL on a pair: its value where the two answers differ, 0 where not, NULL where that is not known."""
+    sides = [f"list_transform({arm}_scores, lambda s: s >= {threshold!r})" for arm in ("champion", "challenger")]
+    return f"""CASE WHEN champion_usable AND challenger_usable THEN
+        CASE WHEN champion_scores IS NULL OR challenger_scores IS NULL THEN NULL
+        WHEN {sides[0]} IS DISTINCT FROM {sides[1]} THEN {plan.scale} ELSE 0 END
+    WHEN champion_usable OR challenger_usable THEN {plan.scale} END"""
+
+
 def outcome_sum(plan: MetricPlan, value: str, capped: bool) -> str:
     """SQL aggregate: what a unit's outcomes are worth to a ``unit`` kind. Raises ValueError for other kinds."""
     if plan.kind is Kind.PROPORTION:
         return f"CAST(max(CASE WHEN {value} <> 0 THEN {plan.scale} ELSE 0 END) AS HUGEINT)"
-    if plan.kind is Kind.MEAN:
+    if plan.kind in (Kind.MEAN, Kind.RATIO):
         cap = plan.cap if capped and plan.cap is not None else LARGEST
         return f"least(greatest(sum({_units(value, plan.scale)}), -{cap}), {cap})"
     raise ValueError(f"{plan.name}: kind {plan.kind} is no sum of outcomes")
+
+
+def denominator_sum(value: str) -> str:
+    """SQL aggregate: what a unit's outcomes are worth below the line of a Ratio."""
+    return f"least(sum(CAST(round(least(greatest({value}, 0), {LARGEST})) AS BIGINT)), {LARGEST})"
 
 
 @cache

@@ -1,11 +1,25 @@
 """What every unit brings to a cell of a ``unit`` or ``label`` kind, and its two answers in a mirror, as SQL."""
 
+from controller.core.cells import MetricPlan
 from controller.edges.engine.span import Span, pairs
-from controller.edges.engine.terms import label_term, outcome_sum
+from controller.edges.engine.terms import denominator_sum, differs, label_term, outcome_sum
+from controller.kinds import REQUESTS, Kind
 
 
 def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
     plan = span.plan
+    values: list[object] = []
+    above, below = "SELECT n, 0 AS y FROM held WHERE FALSE", "SELECT n, 1 AS x FROM held"
+    if plan.kind is Kind.ACTIVE_UNITS:
+        above = _came_back(plan)
+    else:
+        above = _of_outcomes(span, f"{outcome_sum(plan, 'o.value', capped)} AS y")
+        values.append(plan.outcome)
+    if plan.denominator == REQUESTS:
+        below = _of_requests(plan)
+    elif plan.denominator is not None:
+        below = _of_outcomes(span, f"{denominator_sum('o.value')} AS x")
+        values.append(plan.denominator)
     # Entries are hash-assigned by definition, so a condition on exposures can be put to them.
     sql = f"""
         WITH ent AS (
@@ -16,18 +30,43 @@ def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
             SELECT n, lead(t) OVER (PARTITION BY unit ORDER BY n) AS left_t FROM entries
             WHERE NOT mirror AND unit IN (SELECT unit FROM ent)
         ),
-        hits AS (
-            SELECT ent.n, {outcome_sum(plan, "o.value", capped)} AS y
-            FROM ent JOIN stays USING (n) JOIN outcomes o ON o.unit = ent.unit
-            WHERE o.name = ? AND o.credit_t BETWEEN ent.t AND ent.t + {plan.window}
-                AND (left_t IS NULL OR o.credit_t < left_t) AND o.ingest_t < {span.final("ent.t")}
-            GROUP BY ent.n
-        )
+        held AS (SELECT ent.*, left_t FROM ent JOIN stays USING (n)),
+        above AS ({above}),
+        below AS ({below})
         SELECT segment, epoch, t // {plan.block} AS block, challenger, unit,
-            CAST(1 AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
-        FROM ent LEFT JOIN hits USING (n) JOIN combos USING (combo)
+            CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
+        FROM ent LEFT JOIN above USING (n) LEFT JOIN below USING (n) JOIN combos USING (combo)
     """
-    return sql, [plan.outcome]
+    return sql, values
+
+
+def _of_outcomes(span: Span, value: str) -> str:
+    """SQL: what a unit's outcomes of one name are worth, while it stayed in the epoch and its window was open."""
+    return f"""
+        SELECT held.n, {value} FROM held JOIN outcomes o ON o.unit = held.unit
+        WHERE o.name = ? AND o.credit_t BETWEEN held.t AND held.t + {span.plan.window}
+            AND (left_t IS NULL OR o.credit_t < left_t) AND o.ingest_t < {span.final("held.t")}
+        GROUP BY held.n
+    """
+
+
+def _of_requests(plan: MetricPlan) -> str:
+    """SQL: how many requests a unit made, itself the first, while it stayed and its window was open."""
+    return f"""
+        SELECT held.n, count(*) AS x FROM held JOIN requests r ON r.unit = held.unit
+        WHERE r.hashed AND NOT r.mirror AND r.t BETWEEN held.t AND held.t + {plan.window}
+            AND (left_t IS NULL OR r.t < left_t)
+        GROUP BY held.n
+    """
+
+
+def _came_back(plan: MetricPlan) -> str:
+    """SQL: the units that made a request in a later block, within the window."""
+    return f"""
+        SELECT DISTINCT held.n, {plan.scale} AS y FROM held JOIN requests r ON r.unit = held.unit
+        WHERE r.hashed AND NOT r.mirror AND r.t <= held.t + {plan.window}
+            AND r.t // {plan.block} > held.t // {plan.block} AND (left_t IS NULL OR r.t <= left_t)
+    """
 
 
 def label_terms(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
@@ -63,6 +102,17 @@ def _label_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]
 def score_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
     """SQL and its values: one row per unit and cell, with its x and y, of a ``unit`` or ``label`` kind."""
     return _unit_rows(span, rows, capped) if span.plan.family == "unit" else _label_rows(span, rows, capped)
+
+
+def difference_rows(span: Span) -> str:
+    """SQL: one row per unit and block of a mirror: requests x, and those whose answers differ, d."""
+    plan = span.plan
+    return f"""
+        SELECT segment, epoch, t // {plan.block} AS block, unit, CAST(count(*) AS HUGEINT) AS x,
+            CAST(sum(differs) AS HUGEINT) AS d, CAST(0 AS HUGEINT) AS champion_y
+        FROM (SELECT *, {differs(plan, span.query.threshold)} AS differs FROM ({pairs(span)})) JOIN combos USING (combo)
+        WHERE differs IS NOT NULL GROUP BY ALL
+    """
 
 
 def pair_score_rows(span: Span) -> tuple[str, list[object]]:

@@ -112,7 +112,7 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
     else:
         x, y = sum(v[0] for v in values), sum(v[1] for v in values)
         nonzero = sum(v[1] != 0 for v in values)
-        if plan.kind is Kind.MEAN:
+        if plan.kind in (Kind.MEAN, Kind.RATIO):
             buckets.update(value_bucket(v[1]) for v in values)
         buckets.update(group.errors)
     return BaselineSums(

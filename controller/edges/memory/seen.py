@@ -19,7 +19,8 @@ _TIME = attrgetter("t")
 class AttemptSeen:
     """The settled exposures of one attempt, in order, and the counts of its epochs. ``mirrors``: its mirror epochs.
 
-    ``entries``: by unit the exposures with which it entered its epochs, in order.
+    ``entries``: by unit the exposures with which it entered its epochs, in order; ``requests``: all its hash-assigned
+    ones.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class AttemptSeen:
         self.settled_to = 0
         self.exposures: list[Exposed] = []
         self.entries: dict[str, list[Exposed]] = {}
+        self.requests: dict[str, list[Exposed]] = {}
         self.late = self.received = 0
         self._entered: dict[tuple[int, str, bool], Exposed] = {}
         self._first: set[str] = set()
@@ -38,6 +40,8 @@ class AttemptSeen:
         self.exposures.append(e)
         if not e.hashed or e.unit is None:
             return
+        if not e.mirror:
+            self.requests.setdefault(e.unit, []).append(e)
         mirror = e.epoch in mirrors
         challenger = e.mirror if mirror else e.arm == "challenger" and not e.mirror
         self._count(

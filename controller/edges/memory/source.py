@@ -58,7 +58,7 @@ class MemorySource:
         baselines = {}
         late: set[str] = set()
         for plan in query.metrics:
-            if plan.family in ("pair", "other"):
+            if plan.family == "other":
                 continue
             tally, folding = self._of(query, plan)
             tally.advance(until, epochs)
@@ -70,7 +70,7 @@ class MemorySource:
         total = self._losses()
         since = Losses(*(a - b for a, b in zip(total, begun, strict=True)))
         seen = self._seen.attempt(query.attempt)
-        names = {m.outcome for m in query.metrics if m.outcome is not None}
+        names = {name for m in query.metrics for name in m.outcomes}
         losses = since._replace(
             received=since.received + seen.received,
             late=len(late) + seen.late,
@@ -104,7 +104,7 @@ class MemorySource:
     def _of(self, query: StatisticsQuery, plan: MetricPlan) -> tuple[Tally, Folding]:
         """The state of one metric; a new one where it is counted otherwise than before."""
         counted: object = (
-            plan.kind, plan.outcome, plan.window, plan.block, plan.scale,
+            plan.kind, plan.outcome, plan.denominator, plan.window, plan.block, plan.scale,
             query.segments, query.grace, query.prediction, query.positive, query.threshold,
             plan.cap if plan.kind in ERRORS else None,
         )  # fmt: skip

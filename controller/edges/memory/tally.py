@@ -13,7 +13,7 @@ from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
 from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
 from controller.edges.memory.seen import AttemptSeen, Seen
-from controller.kinds import ERRORS, PAIRED, Kind
+from controller.kinds import ERRORS, PAIRED, REQUESTS, Kind
 
 Values = tuple[int, ...]
 Sums = dict[str, dict[ArmKey, Values]]
@@ -41,7 +41,7 @@ class Tally:
     def __init__(self, query: StatisticsQuery, plan: MetricPlan, seen: Seen, attempt: AttemptSeen) -> None:
         self._query, self._plan, self._seen, self._attempt = query, plan, seen, attempt
         self._service = plan.family in ("failures", "latency")
-        self._wait = 0 if self._service else plan.window + query.grace
+        self._wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
         self._open: dict[tuple[int, int], list[Exposed]] = {}
         self._pairs: dict[tuple[int, int], list[Exposed]] = {}
         self._exposures = self._outcomes = 0
@@ -57,7 +57,7 @@ class Tally:
             if e.hashed and e.epoch > 0:
                 self._expose(e)
         for o, about in self._seen.outcomes[self._outcomes :]:
-            if o.name == self._plan.outcome and self._comes_late(o, about):
+            if o.name in self._plan.outcomes and self._comes_late(o, about):
                 self.late.add(o.label.outcome_id)
         self._exposures, self._outcomes = len(self._attempt.exposures), len(self._seen.outcomes)
         limit = (watermark - self._wait) // self._plan.block
@@ -67,7 +67,7 @@ class Tally:
             self._close(block, epochs[number])
 
     def _expose(self, e: Exposed) -> None:
-        if e.partner is not None and self._plan.family in ("failures", "label"):
+        if e.partner is not None and self._plan.family in ("failures", "label", "pair"):
             # The pair is complete when the later of both is.
             champion, t = e.partner if e.mirror else e, max(e.t, e.partner.t)
             if champion.hashed and e.place > e.partner.place:
@@ -140,12 +140,14 @@ class Tally:
                 return (bucket_of(e.latency),)
             case "label":
                 return self._label_sums(e)
+            case "pair":
+                return None
         entries = self._attempt.entries[unit]
         place = next((i for i, entry in enumerate(entries) if entry is e), None)
         if place is None:
             return None
-        until = entries[place + 1].t if place + 1 < len(entries) else e.t + self._plan.window + 1
-        return (1, self._unit_value(e, unit, until))
+        left = entries[place + 1].t if place + 1 < len(entries) else None
+        return self._denominator(e, unit, left), self._unit_value(e, unit, left)
 
     def _label_sums(self, e: Exposed) -> Values | None:
         labels = self._labelled(e, e.t)
@@ -154,16 +156,31 @@ class Tally:
             sums = (*_summed(self._costs(e, labels, capped=False)), *sums)
         return sums if any(sums[::2]) else None
 
-    def _unit_value(self, e: Exposed, unit: str, until: int) -> int:
+    def _unit_value(self, e: Exposed, unit: str, left: int | None) -> int:
         plan = self._plan
-        found = [
-            label.value
-            for t, label in self._seen.of_unit(plan.outcome or "", unit)
-            if e.t <= t <= e.t + plan.window and t < until and self._in_time(label, e.t)
-        ]
+        if plan.kind is Kind.ACTIVE_UNITS:
+            later = (r.t for r in self._attempt.requests[unit] if r.t // plan.block > e.t // plan.block)
+            return plan.scale if any(t <= e.t + plan.window and (left is None or t <= left) for t in later) else 0
+        found = self._values_of(plan.outcome or "", e, unit, left)
         if plan.kind is Kind.PROPORTION:
             return plan.scale if any(found) else 0
         return max(-LARGEST, min(LARGEST, sum(in_units(value, plan.scale) for value in found)))
+
+    def _denominator(self, e: Exposed, unit: str, left: int | None) -> int:
+        name = self._plan.denominator
+        if name is None:
+            return 1
+        if name == REQUESTS:
+            times = (r.t for r in self._attempt.requests[unit])
+            return sum(e.t <= t <= e.t + self._plan.window and (left is None or t < left) for t in times)
+        return min(LARGEST, sum(in_units(max(v, 0.0), 1) for v in self._values_of(name, e, unit, left)))
+
+    def _values_of(self, name: str, e: Exposed, unit: str, left: int | None) -> list[float]:
+        return [
+            label.value
+            for t, label in self._seen.of_unit(name, unit)
+            if e.t <= t <= e.t + self._plan.window and (left is None or t < left) and self._in_time(label, e.t)
+        ]
 
     def _labelled(self, e: Exposed, final_t: int) -> dict[int, float]:
         """The label of each row: the earliest within the window, in time for the block of ``final_t``."""
@@ -177,12 +194,27 @@ class Tally:
     def _both(self, a: Exposed, b: Exposed) -> Values | None:
         if self._service:
             return (int(not a.usable), int(not b.usable))
+        if self._plan.family == "pair":
+            return self._difference(a, b)
         labels = self._labelled(a, max(a.t, b.t))
         of_a, of_b = self._costs(a, labels), self._costs(b, labels)
         rows = of_a.keys() & of_b.keys()
         if not rows or self._plan.kind not in PAIRED:
             return None
         return (sum(of_a[r][0] for r in rows), sum(of_a[r][1] for r in rows), sum(of_b[r][1] for r in rows))
+
+    def _difference(self, a: Exposed, b: Exposed) -> Values | None:
+        """(1, 0, value where the answers differ); None where that is not known."""
+        if not a.usable and not b.usable:
+            return None
+        sides = [self._sides(e) if e.usable else [] for e in (a, b)]
+        if None in sides:
+            return None if a.usable and b.usable else (1, 0, self._plan.scale)
+        return (1, 0, 0 if a.usable and b.usable and sides[0] == sides[1] else self._plan.scale)
+
+    def _sides(self, e: Exposed) -> list[bool | None] | None:
+        scores = scores_in(e.answer, self._query.prediction, e.cut)
+        return None if scores is None else [None if s is None else s >= self._query.threshold for s in scores]
 
     def _costs(self, e: Exposed, labels: Mapping[int, float], capped: bool = True) -> dict[int, tuple[int, int]]:
         """(x, y) of each labelled row that counts. A row whose answer was not kept whole does not."""
