@@ -125,6 +125,20 @@ _MARGIN_NEEDED = Rule(
         ]
     },
 )
+_OF_PAIRS = [k.value for k, rule in KINDS.items() if rule.family == "pair"]
+_PAIRS = ", ".join(f"'{k}'" for k in _OF_PAIRS)
+_METRIC = (
+    Rule(
+        "Metric",
+        "numerator and denominator must differ",
+        cel="!has(self.numerator) || !has(self.denominator) || self.numerator != self.denominator",
+    ),
+    Rule(
+        "Metric",
+        f"{', '.join(_OF_PAIRS)} is only seen in a mirror and cannot be a Success",
+        cel=f"!(self.kind in [{_PAIRS}]) || !has(self.role) || self.role != 'Success'",
+    ),
+)
 _STEP = (
     _exactly_one("Step", "mirror", "weight"),
     Rule(
@@ -150,9 +164,14 @@ _PLAN = (
     ),
     Rule(
         "RolloutSpec",
-        "at least one metric must be a Guardrail or Success",
-        cel="self.metrics.exists(m, !has(m.role) || m.role in ['Success', 'Guardrail'])",
+        "at least one metric that weights show must be a Guardrail or Success",
+        cel=f"self.metrics.exists(m, !(m.kind in [{_PAIRS}]) && (!has(m.role) || m.role in ['Success', 'Guardrail']))",
         editor={"properties": {"metrics": {"contains": {"properties": {"role": {"enum": JUDGING}}}}}},
+    ),
+    Rule(
+        "RolloutSpec",
+        f"{', '.join(_OF_PAIRS)} is only seen in a mirror, and steps has none",
+        cel=f"self.metrics.all(m, !(m.kind in [{_PAIRS}])) || self.steps.exists(s, has(s.mirror))",
     ),
     Rule(
         "RolloutSpec",
@@ -236,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     _only("cap"),
     *_shares(),
     _MARGIN_NEEDED,
+    *_METRIC,
     *_PLAN,
 )
 # Lists whose items differ by name: the API server then refuses a name that stands twice.
