@@ -12,7 +12,7 @@ import numpy as np
 
 from controller.core import intervals, sequential
 from controller.core.cells import OVERALL, MetricPlan
-from controller.core.counts import SLOW_SHARE, CountFold, EpochCountSums, absolute
+from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
 from controller.core.plans import GAMMA, metric_plan, quantile_bucket
 from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, pair_non_inferior, score_effect
@@ -20,6 +20,8 @@ from controller.kinds import PAIRED
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
+
+CLEARLY = 1.0  # log e from which on people are told at which quantile
 
 
 class Verdict(StrEnum):
@@ -276,8 +278,16 @@ def _rates(epochs: tuple[EpochCountSums, ...]) -> _Rates:
 
 
 def _slowness(plan: MetricPlan, state: CountFold) -> str:
-    """The quantile of both arms in the last epoch, for people."""
+    """For people: the quantile of both arms in the last epoch, and the quantile at which slowness is clearest."""
     last = state.epochs[-1]
-    a = GAMMA ** quantile_bucket(dict(last.champion_buckets), plan.quantile) / 1000
-    b = GAMMA ** quantile_bucket(dict(last.challenger_buckets), plan.quantile) / 1000
-    return f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
+    arms = dict(last.champion_buckets), dict(last.challenger_buckets)
+    a, b = (GAMMA ** quantile_bucket(buckets, plan.quantile) / 1000 for buckets in arms)
+    text = f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
+    harm = [float(sequential.log_mean_exp(edge)) for edge in state.harm]
+    worst = max(range(len(harm)), key=lambda i: harm[i], default=0)
+    if not harm or harm[worst] < CLEARLY:
+        return text
+    edge = plan.edges[worst]
+    shares = (sum(n for k, n in x.items() if k > edge) / max(sum(x.values()), 1) for x in arms)
+    above = " and ".join(f"{100 * share:.1f} %" for share in shares)
+    return f"{text}, above the usual p{100 * EDGE_QUANTILES[worst]:g} of {GAMMA**edge / 1000:.1f} ms {above}"

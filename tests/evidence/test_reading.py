@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from controller.core import decide, evidence
-from controller.core.cells import Block, CountCell, EpochPlan, PairCountCell, PairScoreCell, ScoreCell
+from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, PairCountCell, PairScoreCell, ScoreCell
 from controller.core.evidence import Evidence, Verdict
 from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.core.plans import query
+from controller.core.statistics import bucket_of as bucket_of_number
 from controller.spec import RolloutSpec
 from controller.status import Epoch, RolloutStatus
 from tests.decide.rollouts import fresh, rollout
@@ -29,7 +30,7 @@ PROTECTED = [{"name": "part", "header": "x-part", "protected": True}]
 
 def world(*kinds: str, **spec: Any) -> tuple[RolloutSpec, RolloutStatus]:
     """A rollout whose epochs are of these kinds, the last one in force and open since the time 0."""
-    declared = rollout(steps=STEPS, metrics=METRICS, **{"decision": {"grace": "30s"}, **spec}).spec
+    declared = rollout(**{"steps": STEPS, "metrics": METRICS, "decision": {"grace": "30s"}, **spec}).spec
     means = {"ctr": 50_000, "accuracy": 800_000, "errors": 0}
     epochs = tuple(
         Epoch(number=i + 1, kind=kind, step=i, weight_bp=1000, pi_ppm=100_000, means=means, opened_at=0)
@@ -238,3 +239,26 @@ def test_the_alphas_of_the_mirrors_tests_and_of_the_weights_sum_to_no_more_than_
         found = evidence.read(spec, status, EMPTY, 10**9)
         spent += sum(math.exp(-t) for e, t in decide.harm_thresholds(spec, found) if e.metric in metrics)
     assert 0.9 * 0.02 < spent <= 0.02 + 1e-12
+
+
+def test_slowness_in_the_middle_is_shown_where_it_is() -> None:
+    """A p99 of both arms says nothing of a challenger that is slower on most requests."""
+    slow = {
+        "name": "latency", "kind": "Latency", "margin": "20%",
+        "baseline": {"latencies": [10, 20, 25, 40, 60]},
+    }  # fmt: skip
+    spec, status = world("weight", metrics=[slow])
+    usual, later, tail = (bucket_of_number(1000 * ms) for ms in (9, 15, 39))
+    blocks = [
+        Block(
+            "latency", "", 1, i,
+            LatencyCell(100, ((usual, 60), (later, 39), (tail, 1))),
+            LatencyCell(100, ((usual, 10), (later, 89), (tail, 1))),
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    e = read(spec, status, *blocks)["latency"]
+    assert e.verdict is Verdict.WORSE
+    assert e.note.endswith("above the usual p50 of 10.2 ms 40.0 % and 90.0 %")
+    equal = [b._replace(challenger=b.champion) for b in blocks]
+    assert "usual" not in read(spec, status, *equal)["latency"].note
