@@ -179,7 +179,8 @@ def act(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> None:
         attempt_quietly("apply the route table", lambda: loop.traffic.apply(table))
     for arm, version in servers_wanted(status).items():
         attempt_quietly(f"run the {arm}", lambda a=arm, v=version: loop.workloads.ensure(a, v))  # type: ignore[misc]
-    for move in status.alias_moves:
+    # In the holdback they have been read back: whoever moves one after that means it.
+    for move in status.alias_moves if status.progress is not Progress.HOLDBACK else ():
         attempt_quietly("move an alias", lambda m=move: _move(loop, spec, status, m))  # type: ignore[misc]
 
 

@@ -281,7 +281,9 @@ def _strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutS
         (spec.model.challenger, attempt.challenger, o.challenger_alias),
     ):
         move = moves.get(reference)
-        allowed = {move.was, move.version} if move else {pinned}
+        under_way = {move.was, move.version} if move else {pinned}
+        # The holdback began when they read back; from then on a move back is a move.
+        allowed = {move.version} if move and status.progress is Progress.HOLDBACK else under_way
         if now not in allowed:
             strange = f"{reference} names {now or 'nothing'} now, not {pinned}; nobody here moved it"
     count = status.alias_strange + 1 if strange is not None else 0
@@ -322,7 +324,8 @@ def _running(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, s
         return endings.decided(allocation.open_step(spec, status, statistics, status.step + 1, status.clock), said)
     status = endings.decided(status, said)
     if said.verb is Verb.PROMOTE:
-        return status.model_copy(update={"progress": Progress.PROMOTING})
+        # By hand it may come out of a pause, which it ends.
+        return status.model_copy(update={"progress": Progress.PROMOTING, "paused": False})
     return status
 
 

@@ -159,3 +159,34 @@ def test_nobody_promotes_an_a_a_run_by_hand() -> None:
         status = tick(status, spec, requests=(PROMOTE,))
         assert status.progress is Progress.RUNNING
     assert not status.promoted_traffic
+
+
+def test_who_moves_the_alias_back_in_the_holdback_stops_the_rollout() -> None:
+    spec = rollout(afterPromotion={"holdback": 5, "hold": "1h"}).spec
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    moved = {"champion_alias": "2", "challenger_alias": None}
+    for world in ({}, {}, {}, moved):
+        status = tick(status, spec, **world)
+    assert status.progress is Progress.HOLDBACK
+    for _ in range(2):
+        status = tick(status, spec, champion_alias="1")
+    assert (status.progress, status.reason) == (Progress.ROLLING_BACK, Reason.ALIAS_MOVED)
+
+
+def test_a_promotion_by_hand_ends_a_pause() -> None:
+    status = tick(tick(fresh()), requests=(PersonRequest(id="s", verb="pause"),))
+    assert status.paused
+    status = tick(status, requests=(PROMOTE,))
+    assert (status.progress, status.paused) == (Progress.PROMOTING, False)
+
+
+def test_a_pause_keeps_the_weight_of_a_holdback_beyond_its_time() -> None:
+    spec = rollout(afterPromotion={"holdback": 5, "hold": "1s"}).spec
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    moved = {"champion_alias": "2", "challenger_alias": None}
+    for world in ({}, {}, {}, moved, {**moved, "requests": (PersonRequest(id="s", verb="pause"),)}, moved, moved):
+        status = tick(status, spec, **world)
+    assert (status.progress, status.table and status.table.weight_bp) == (Progress.HOLDBACK, 9500)
+    for _ in range(3):
+        status = tick(status, spec, **moved, requests=(PersonRequest(id="r", verb="resume"),))
+    assert status.progress is Progress.PROMOTED

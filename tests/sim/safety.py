@@ -128,10 +128,17 @@ class Safety:
             broken("confirmed-before-alias", f"alias {alias} is moved before every worker serves the promotion")
 
     def moved(self) -> None:
-        """At most once in an attempt does the champion's alias go to the challenger."""
-        attempt = self.world.status.attempt
-        since = self.world.registry.moves[self.moved_before :]
-        ours = [m for m in since if m.who == CONTROLLER and m.alias == "champion"]
+        """At most once in an attempt does the champion's alias go to the challenger, and never in the holdback.
+
+        Once more after somebody took it back before we could see that it had gone: the two cannot be told apart.
+        """
+        status = self.world.status
+        attempt = status.attempt
+        since = [m for m in self.world.registry.moves[self.moved_before :] if m.alias == "champion"]
+        theirs = max((i for i, m in enumerate(since) if m.who != CONTROLLER), default=-1)
+        ours = since[theirs + 1 :]
+        if ours and status.progress is Progress.HOLDBACK:
+            broken("one-promotion", f"alias champion was moved to {ours[-1].version} in the holdback")
         for version in {m.version for m in ours}:
             ups = sum(m.version == version for m in ours)
             if attempt is not None and version == attempt.challenger and ups > 1:
