@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from controller.status import Progress, Reason
-from tests.error_rates import jobs, peers, returning, single
+from tests.error_rates import jobs, journalled, peers, returning, single
 from tests.error_rates.report import Median, Row, text, write
 from tests.error_rates.world import Ending, Truth
 
@@ -22,13 +22,14 @@ HARMS = (
     Truth("slow +.25 pp", {"slow": 1.25}),
 )
 OURS = "understudy"
+HARM = (Reason.SERVICE_HARM, Reason.OUTCOME_HARM, Reason.SEGMENT_HARM)
 
 
 class Campaign:
     """Runs scenarios over all cores and says how far it is."""
 
-    def __init__(self, runs: int, harmful: int, jobs: int, seed: int) -> None:
-        self.runs, self.harmful, self.seed = runs, harmful, seed
+    def __init__(self, runs: int, harmful: int, journalled: int, jobs: int, seed: int) -> None:
+        self.runs, self.harmful, self.journalled, self.seed = runs, harmful, journalled, seed
         self.pool = multiprocessing.get_context("spawn").Pool(jobs)
 
     def over(self, name: str, act: Callable[[Any], Any], given: Iterable[Any], count: int) -> list[Any]:
@@ -94,6 +95,19 @@ def _special(campaign: Campaign) -> list[Row]:
     ]
 
 
+def _journalled(campaign: Campaign) -> list[Row]:
+    name = "A/A through journals and engine"
+    given = [(seed, journalled.Rates()) for seed in campaign.seeds(11, campaign.journalled)]
+    found = campaign.over(name, jobs.journalled_rollout, given, len(given))
+    ticks = sum(r.ticks for r in found)
+    harm = sum(r.reason in HARM for r in found)
+    return [
+        Row(name, "rolled back for harm", OURS, harm, len(found), 0.02),
+        Row(name, "promoted", OURS, sum(r.progress is Progress.PROMOTING for r in found), len(found)),
+        Row(name, "ticks that differ between the two engines", OURS, sum(r.different for r in found), ticks, 0.0),
+    ]
+
+
 def _detection(campaign: Campaign) -> list[Median]:
     said = []
     for number, weight, errors, slow in ((9, 1.0, 185, 180), (10, 5.0, 220, 180)):
@@ -114,13 +128,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3000, help="replications of each scenario")
     parser.add_argument("--harm-runs", type=int, default=1000, help="replications of each harmful truth")
+    parser.add_argument("--journalled", type=int, default=200, help="replications through journals and engine")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes")
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the table, the plot and the JSON")
     asked = parser.parse_args()
-    campaign = Campaign(asked.runs, asked.harm_runs, asked.jobs, asked.seed)
+    campaign = Campaign(asked.runs, asked.harm_runs, asked.journalled, asked.jobs, asked.seed)
     medians = _detection(campaign)
-    rows = _special(campaign) + _losing(campaign) + _honest(campaign) + _harmful(campaign)
+    rows = _journalled(campaign) + _special(campaign) + _losing(campaign) + _honest(campaign) + _harmful(campaign)
     write(asked.out, rows, medians)
     print(text(rows, medians))
     return 0 if all(r.holds for r in rows) and all(m.holds for m in medians) else 1

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from controller.status import Progress, Reason
-from tests.error_rates import peers, returning, single
+from tests.error_rates import journalled, peers, returning, single
 from tests.error_rates.world import Truth, play
 
 REFUTED = 1e-4  # a true promise fails this test once in ten thousand seeds; the seeds are fixed
@@ -47,3 +47,11 @@ def test_gross_harm_is_found_within_the_promised_number_of_requests() -> None:
     for weight, errors, slow in ((1.0, 185, 180), (5.0, 220, 180)):
         assert np.median([single.errors_found_after(seed, weight) for seed in range(200)]) <= errors
         assert np.median([single.slowness_found_after(seed, weight) for seed in range(100)]) <= slow
+
+
+def test_through_journals_and_engine_the_rule_decides_as_on_the_plain_engine() -> None:
+    equal = journalled.replay(1, journalled.Rates())
+    worse = journalled.replay(2, journalled.Rates(right=0.6))
+    assert (equal.different, worse.different) == (0, 0)
+    assert (equal.progress, equal.metric) == (Progress.PROMOTING, "clicks")
+    assert (worse.reason, worse.metric) == (Reason.OUTCOME_HARM, "right")
