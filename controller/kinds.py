@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 
 from controller.declared import Fault, refuse
 
-Family = Literal["unit", "label", "failures", "latency", "pair", "other"]
+Family = Literal["unit", "label", "auc", "failures", "latency", "pair", "other"]
 
 
 class Kind(StrEnum):
@@ -39,7 +39,8 @@ class KindRule(NamedTuple):
     """What a kind means.
 
     ``family``: ``unit`` one value per unit and epoch from outcomes; ``label`` a sum over labelled requests;
-    ``failures`` and ``latency`` once per unit and block; ``pair`` mirror only. ``scale`` turns a value into the
+    ``auc`` scores of labelled requests; ``failures`` and ``latency`` once per unit and block; ``pair`` mirror only.
+    ``scale`` turns a value into the
     metric's integer unit. ``supported`` is false while the kind's engine is not there.
     """
 
@@ -86,17 +87,17 @@ def _listed(fields: frozenset[str]) -> str:
 
 
 def _pairs(metric: Any) -> list[Fault]:
-    """What compares two things needs two; a mirror proves nothing better, and has no champion's value to relate to."""
+    """What compares two things needs two; a mirror proves nothing better; without a baseline a margin is absolute."""
     said, kind = [], metric.kind
     if metric.numerator is not None and metric.numerator == metric.denominator:
         said.append(Fault("denominator", f"{metric.denominator} is the numerator too"))
-    if KINDS[kind].family != "pair":
+    if KINDS[kind].family not in UNMEASURED:
         return said
-    if metric.role == "Success":
+    if metric.role == "Success" and KINDS[kind].family == "pair":
         said.append(Fault("role", f"{kind} is only seen in a mirror and cannot be a Success; allowed is Guardrail"))
     for field, margin in (("margin", metric.margin), ("harmMargin", metric.harm_margin)):
         if margin is not None and margin.relative:
-            said.append(Fault(field, f"{margin.text} of {kind} must be absolute, such as 2pp"))
+            said.append(Fault(field, f"{margin.text} of {kind} must be absolute, such as 1pp or 0.01"))
     return said
 
 
@@ -169,7 +170,7 @@ KINDS: dict[Kind, KindRule] = {
     Kind.PRECISION: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
     Kind.RECALL: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
     Kind.F1: _rule("label", "Increase", _LABEL, "", 1_000_000, True),
-    Kind.AUC: _rule("other", "Increase", _LABEL, "", 1_000_000, False),
+    Kind.AUC: _rule("auc", "Increase", _LABEL, "", 1_000_000, True),
     Kind.LOG_LOSS: _rule("label", "Decrease", _LABEL, "", 1_000_000, True),
     Kind.BRIER: _rule("label", "Decrease", _LABEL, "", 1_000_000, True),
     Kind.ABSOLUTE_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, True),
@@ -190,3 +191,8 @@ ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
 PAIRED = frozenset({Kind.ACCURACY, Kind.RECALL, Kind.LOG_LOSS, Kind.BRIER}) | ERRORS
 # The denominator of a Ratio that needs no outcome.
 REQUESTS = "requests"
+# Families that read labels, the score of an answer, outcomes; and those that need no baseline.
+LABELLED = ("label", "auc")
+SCORED = (*LABELLED, "pair")
+AWAITING = (*LABELLED, "unit")
+UNMEASURED = ("auc", "pair")

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from controller.declared import Declared, Fault, Name, refuse
-from controller.kinds import KINDS
+from controller.kinds import KINDS, SCORED
 from controller.metric import Metric, Role
 from controller.quantities import SECOND, format_duration
 from controller.sections import (
@@ -235,7 +235,7 @@ def _servers(spec: RolloutSpec) -> Iterator[Fault]:
             yield Fault("servers.challenger.service", f"{b.service} is the champion's too; each version needs its own")
     router = spec.traffic.router
     override = router.override_header if router else None
-    scored = [m.name for m in spec.metrics if KINDS[m.kind].family in ("label", "pair")]
+    scored = [m.name for m in spec.metrics if KINDS[m.kind].family in SCORED]
     if router is not None and router.capture.answers < 100 and scored:
         text = f"{scored[0]} reads the score from every answer, so 100 is needed"
         yield Fault("traffic.router.capture.answers", text)

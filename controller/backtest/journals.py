@@ -8,7 +8,7 @@ from controller.backtest.result import Result
 from controller.edges.engine import ExposureRow, OutcomeRow, tailer
 from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
 from controller.errors import EdgeError, SpecError
-from controller.kinds import KINDS
+from controller.kinds import KINDS, SCORED
 from controller.spec import ModelRollout
 from controller.status import RolloutStatus
 
@@ -18,7 +18,7 @@ class _Read:
 
     def __init__(self, rollout: ModelRollout, attempt: int) -> None:
         spec = rollout.spec
-        labels = any(KINDS[m.kind].family in ("label", "pair") for m in spec.metrics)
+        labels = any(KINDS[m.kind].family in SCORED for m in spec.metrics)
         self._pointer = Pointer(spec.prediction.json_pointer) if labels else None
         self._segments = [s.name for s in spec.segments]
         self._attempt = attempt

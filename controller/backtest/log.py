@@ -22,7 +22,7 @@ ATTEMPT, BEFORE = 1, 0
 DEFAULT_TICK = 60 * SECOND
 MOST_TICKS = 1_000
 _CHUNK = 10_000
-_COLUMN = {"label": "prediction", "failures": "status", "latency": "latency_ms"}
+_COLUMN = {"label": "prediction", "auc": "prediction", "failures": "status", "latency": "latency_ms"}
 Warned = Callable[[str], None]
 
 

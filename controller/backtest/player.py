@@ -17,7 +17,7 @@ from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve, plan_digest
 from controller.core.fold import Statistics
 from controller.edges.engine import Engine, ExposureRow, OutcomeRow
-from controller.kinds import KINDS
+from controller.kinds import AWAITING, KINDS
 from controller.spec import RolloutSpec
 from controller.status import Attempt, Epoch, Frozen, Observed, Progress, Reason, RolloutStatus, Verb
 
@@ -163,7 +163,7 @@ class Player:
         last = self._past.allocations.last
         ends = [last + 1]
         for plan in self._query().metrics:
-            outcome = KINDS[plan.kind].family in ("unit", "label")
+            outcome = KINDS[plan.kind].family in AWAITING
             ends.append((last // plan.block + 1) * plan.block + (plan.window + self._spec.decision.grace) * outcome)
         return max(ends)
 

@@ -24,6 +24,7 @@ How the engine counts (family of the kind):
   A unit's terms of one block are summed before they are squared.
 * ``failures``: a unit with requests in a service block is *at risk* there until the block of its first failure, that of
   a request without a usable answer of its arm; after that it is in no cell any more.
+* ``auc``: labelled rows as for ``label``, by label and the bin of the score, in weighted epochs. No baseline.
 * ``pair``: one per mirrored request, in the block of the later answer: 1 where the answers differ, which is where only
   one of them is usable, or where their rows do not lie on the same sides of the threshold. Requests without a usable
   answer, or of which one was not kept whole, do not count. No baseline.
@@ -194,7 +195,20 @@ class PairCountCell(NamedTuple):
     better: int = 0
 
 
-ArmCell = ScoreCell | CountCell | LatencyCell
+Histogram = tuple[tuple[int, int], ...]
+
+
+class AreaCell(NamedTuple):
+    """One arm's labelled rows of an Auc by the bin of their score (``areas.score_bin``): ((bin, rows), …) ascending.
+    ``clustered`` = Σ over units of (old + n)² − old², n the unit's rows and old those of all earlier blocks."""
+
+    units: int = 0
+    clustered: int = 0
+    positives: Histogram = ()
+    negatives: Histogram = ()
+
+
+ArmCell = AreaCell | ScoreCell | CountCell | LatencyCell
 PairCell = PairScoreCell | PairCountCell
 
 

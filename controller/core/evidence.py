@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.core import intervals, sequential
+from controller.core.areas import AreaFold, area_effect, area_gain
 from controller.core.cells import OVERALL, MetricPlan
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
@@ -135,6 +136,8 @@ def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _
         return _paired(plan, state, blank)
     if isinstance(state, ScoreFold):
         return _scored(plan, state, blank, epoch)
+    if isinstance(state, AreaFold):
+        return _ranked(plan, state, blank, epoch)
     if isinstance(state, CountFold):
         return _counted(plan, state, blank, epoch)
     return _Reading(blank)
@@ -212,6 +215,14 @@ def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> 
         if e.epoch == epoch and e.champion.x and e.challenger.x:
             change = e.challenger.y / e.challenger.x - e.champion.y / e.champion.x
             last = (-change if plan.decreasing else change) > -effect.margin
+    return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
+
+
+def _ranked(plan: MetricPlan, state: AreaFold, blank: Evidence, epoch: int) -> _Reading:
+    effect = area_effect(plan, state)
+    own = area_gain(state, epoch)
+    last = None if own is None else own * plan.scale > -effect.margin
+    units = (state.champion.units, state.challenger.units)
     return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
 
 

@@ -10,11 +10,12 @@ here adds across them.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from controller.core.areas import AreaFold, fold_area
 from controller.core.cells import BaselineSums, Block, EpochCounts, EpochPlan, Losses, MetricPlan
 from controller.core.counts import CountFold, fold_counts
 from controller.core.scores import PairFold, ScoreFold, fold_pair, fold_score
 
-Fold = ScoreFold | CountFold | PairFold
+Fold = AreaFold | ScoreFold | CountFold | PairFold
 
 
 class Statistics(NamedTuple):
@@ -42,6 +43,8 @@ def fold(plan: MetricPlan, epoch: EpochPlan, state: Fold | None, block: Block) -
         raise ValueError(f"{plan.name}: block {block.block}/{block.epoch} comes after {seen} was folded")
     if block.pair is not None:
         return fold_pair(plan, state if isinstance(state, PairFold) else PairFold(), block)
+    if plan.family == "auc":
+        return fold_area(plan, epoch, state if isinstance(state, AreaFold) else AreaFold(), block)
     if plan.family in ("unit", "label"):
         return fold_score(plan, epoch, state if isinstance(state, ScoreFold) else ScoreFold(), block)
     return fold_counts(plan, epoch, state if isinstance(state, CountFold) else CountFold(), block)

@@ -16,7 +16,7 @@ from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
 from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.core.statistics import bucket_of as bucket_of_number
-from controller.kinds import ERRORS, KINDS, Kind
+from controller.kinds import ERRORS, KINDS, UNMEASURED, Kind
 from controller.metric import Metric, Role
 from controller.quantities import Margin, parse_size
 from controller.spec import RolloutSpec
@@ -24,7 +24,7 @@ from controller.status import Epoch, Frozen, RolloutStatus
 
 GAMMA = BUCKET_GROWTH  # ratio of two bounds of the log histograms
 BASELINE_BLOCKS = 10
-BASELINE_UNITS = {"unit": 30, "label": 30, "failures": 1, "latency": 100, "pair": 1, "other": 1}
+BASELINE_UNITS = {"unit": 30, "label": 30, "auc": 1, "failures": 1, "latency": 100, "pair": 1, "other": 1}
 BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
 RATE_UNITS = 100  # units without a failure that a measured rate is mixed with: a rate of ten units is a guess
 DEFAULT_MARGIN = Margin(0.05, True, "5%")
@@ -103,7 +103,7 @@ def query(name: str, spec: RolloutSpec, status: RolloutStatus) -> StatisticsQuer
 def declared(metric: Metric) -> Frozen | None:
     """The baseline the user wrote down, if it is all that the kind needs."""
     b, rule = metric.baseline, KINDS[metric.kind]
-    if rule.family == "pair":
+    if rule.family in UNMEASURED:
         return Frozen(source="Declared", tau=_tau(metric, 0.0))
     if b is None:
         return None

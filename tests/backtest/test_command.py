@@ -71,7 +71,7 @@ def test_without_a_log_it_says_what_is_needed() -> None:
 
 def test_a_spec_that_cannot_be_judged_yet_is_refused(asked: list[str], tmp_path: Path) -> None:
     path = tmp_path / "rollout.yaml"
-    path.write_text(HEAD + PLAN.replace("kind: Proportion", "kind: Auc").replace("goal: Increase, ", ""))
+    path.write_text(HEAD + PLAN.replace("kind: Proportion", "kind: Drift").replace("goal: Increase, ", ""))
     outcome = understudy("backtest", str(path), *asked[2:])
     assert outcome.returncode == 2
-    assert "Auc is not supported yet" in outcome.stderr
+    assert "Drift is not supported yet" in outcome.stderr

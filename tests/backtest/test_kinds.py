@@ -15,6 +15,7 @@ LABELLED = {
     "f1": "kind: F1, margin: 10pp",
     "size": 'kind: AbsoluteError, margin: 20%, cap: "1"',
     "square": "kind: SquaredError, margin: 20%",
+    "area": "kind: Auc, margin: 0.1",
 }
 
 
@@ -37,7 +38,7 @@ def test_a_challenger_that_is_right_half_as_often_is_rolled_back_on_it(tmp_path:
     result = ran(tmp_path, drawn(world), plan_of(name))
     assert said(result) == ("RolledBack", "OutcomeHarm", name)
     [evidence] = result.evidence
-    assert (evidence.estimate < 0) is (name in ("precision", "recall", "f1"))
+    assert (evidence.estimate < 0) is (name in ("precision", "recall", "f1", "area"))
     assert name in result.message
 
 

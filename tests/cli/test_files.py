@@ -52,8 +52,8 @@ def test_init_into_a_folder_that_is_not_there_is_an_error_and_no_trace(tmp_path:
         ("margin: 2%", "margin: two", "spec.metrics[1].margin (clicks): 'two' is not a margin"),
         (
             "kind: Accuracy",
-            "kind: Auc",
-            "spec.metrics[2].kind (accuracy): Auc is not supported yet; supported: Proportion",
+            "kind: Drift",
+            "spec.metrics[2].kind (accuracy): Drift is not supported yet; supported: Proportion",
         ),
         ("challenger: challenger", "challenger: champion", "spec.model.challenger: is 'champion' like the champion"),
     ],

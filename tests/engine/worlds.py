@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.edges.engine import ExposureRow, OutcomeRow
-from controller.kinds import KINDS, Kind
+from controller.kinds import KINDS, LABELLED, Kind
 
 SECOND = 1_000_000
 GRACE = 20 * SECOND
@@ -22,7 +22,7 @@ SHARES = {MIRROR: (0, 8_000), 2: (100, 8_000), 3: (1_000, 8_000), 4: (3_000, 8_0
 def plan(kind: Kind, name: str | None = None, frozen: bool = True, **fields: Any) -> MetricPlan:
     """A metric's plan with small blocks and windows."""
     rule = KINDS[kind]
-    outcome = {"Proportion": "click", "Mean": "purchase"}.get(kind.value, "late" if rule.family == "label" else None)
+    outcome = {"Proportion": "click", "Mean": "purchase"}.get(kind.value, "late" if rule.family in LABELLED else None)
     made = MetricPlan(
         name=name or kind.value,
         kind=kind,
@@ -63,6 +63,7 @@ METRICS = (
     plan(Kind.RATIO, "PerRequest", outcome="click", denominator="requests", window=30 * SECOND, block=10 * SECOND),
     plan(Kind.ACTIVE_UNITS, window=60 * SECOND, block=10 * SECOND),
     plan(Kind.DISAGREEMENT),
+    plan(Kind.AUC, block=7 * SECOND),
 )
 
 

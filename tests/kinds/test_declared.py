@@ -11,6 +11,7 @@ RIGHT = {
     Kind.PRECISION: LABEL,
     Kind.RECALL: LABEL,
     Kind.F1: LABEL,
+    Kind.AUC: "outcome: late, window: 1h, margin: 0.01",
     Kind.ABSOLUTE_ERROR: "outcome: late, window: 1h, margin: 5%, cap: p99",
     Kind.SQUARED_ERROR: "outcome: late, window: 1h, margin: 5%",
     Kind.RATIO: "numerator: buy, denominator: requests, window: 1h, margin: 5%, cap: p99.9, goal: Decrease",
@@ -52,11 +53,12 @@ def test_a_kind_with_its_fields_is_accepted(kind: Kind) -> None:
         ),
         ("kind: ActiveUnits, margin: 1pp", "window (m): is missing; kind ActiveUnits needs"),
         ("kind: ActiveUnits, window: 1d, outcome: x, margin: 1pp", "outcome (m): kind ActiveUnits does not take it"),
-        ("kind: Disagreement, margin: 2%", "margin (m): 2% of Disagreement must be absolute, such as 2pp"),
+        ("kind: Disagreement, margin: 2%", "margin (m): 2% of Disagreement must be absolute, such as 1pp or 0.01"),
         (
             "kind: Disagreement, role: Success, margin: 2pp",
             "role (m): Disagreement is only seen in a mirror and cannot",
         ),
+        ("kind: Auc, outcome: late, window: 1h, margin: 5%", "margin (m): 5% of Auc must be absolute"),
         ("kind: Recall, outcome: late, window: 1h", "margin (m): is missing; a Guardrail needs one"),
     ],
 )

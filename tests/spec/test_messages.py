@@ -22,7 +22,7 @@ SUPPORTED = ", ".join(kind for kind, rule in KINDS.items() if rule.supported)
         ("colour", "red", "spec.colour: unknown field; known here: model, unit, segments, prediction, servers"),
         ("steps.1.wieght", 5, "spec.steps[1].wieght: unknown field; did you mean weight? known here: mirror, weight,"),
         ("metrics.0.kind", "Errorrate", "spec.metrics[0].kind (errors): 'Errorrate' is unknown; did you mean ErrorRat"),
-        ("metrics.0", {"name": "auc", "kind": "Auc"}, "spec.metrics[0].kind (auc): Auc is not supported yet; support"),
+        ("metrics.0", {"name": "auc", "kind": "Drift"}, "spec.metrics[0].kind (auc): Drift is not supported yet; sup"),
         ("metrics.0.goal", "Decrease", "spec.metrics[0].goal (errors): kind ErrorRate does not take it, whose good di"),
         ("metrics.0", {"name": "ctr2", "kind": "Proportion", "margin": "2%", "window": "1h"},
          "spec.metrics[0].outcome (ctr2): is missing; kind Proportion needs outcome, window"),
@@ -53,9 +53,9 @@ def test_what_a_kind_takes_is_never_an_empty_list() -> None:
 
 
 def test_a_kind_that_is_not_there_yet_is_said_first_and_its_other_faults_not_at_all() -> None:
-    text = TEXT.replace("{name: ctr, kind: Proportion, outcome: click,", "{name: auc, kind: Auc, cap: 5,")
+    text = TEXT.replace("{name: ctr, kind: Proportion, outcome: click,", "{name: auc, kind: Drift, cap: 5,")
     found = refusals(text.replace("minUnits: 2000", "minUnits: none"))
-    assert found[0].startswith("spec.metrics[1].kind (auc): Auc is not supported yet; supported: ")
+    assert found[0].startswith("spec.metrics[1].kind (auc): Drift is not supported yet; supported: ")
     assert [line.split(":")[0] for line in found[1:]] == ["spec.decision.minUnits"]
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import duckdb
 
-from controller.core.cells import PPM, ArmCell, Block, PairCell, PairScoreCell, ScoreCell
+from controller.core.cells import PPM, AreaCell, ArmCell, Block, PairCell, PairScoreCell, ScoreCell
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
 from controller.edges.engine.service import Found, Service, quoted, service_rows
 from controller.edges.engine.span import Span, champions, evidence
-from controller.edges.engine.values import difference_rows, label_terms, pair_score_rows, score_rows
+from controller.edges.engine.values import difference_rows, label_terms, pair_score_rows, ranked_rows, score_rows
 from controller.errors import EdgeError
-from controller.kinds import ERRORS, PAIRED
+from controller.kinds import ERRORS, PAIRED, UNMEASURED
 
 
 class Cells:
@@ -33,7 +33,9 @@ class Cells:
         if span.plan.family == "pair":
             return []
         found: Iterable[Found]
-        if span.plan.family in ("unit", "label"):
+        if span.plan.family == "auc":
+            found = self._areas(span)
+        elif span.plan.family in ("unit", "label"):
             found = [(*row[:4], ScoreCell(*map(int, row[4:]))) for row in self._scores(span)]
         else:
             found = self._service.weighted(span)
@@ -93,6 +95,32 @@ class Cells:
         self._add(span, False)
         return found
 
+    def _areas(self, span: Span) -> list[Found]:
+        rows, values = ranked_rows(span, evidence(span))
+        self._query(span, f"CREATE OR REPLACE TEMP TABLE ranked AS {rows}", values)
+        self._query(
+            span,
+            "CREATE OR REPLACE TEMP TABLE scored AS SELECT segment, epoch, block, challenger, unit, "
+            "CAST(count(*) AS HUGEINT) AS s FROM ranked GROUP BY ALL",
+        )
+        sums = self._query(
+            span,
+            self._running(span, "block, epoch, challenger", False)
+            + "SELECT segment, block, epoch, challenger, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
+        )
+        bins = self._query(
+            span,
+            "SELECT segment, block, epoch, challenger, positive, list((bin, n) ORDER BY bin) FROM ("
+            "SELECT segment, block, epoch, challenger, positive, bin, count(*) AS n FROM ranked GROUP BY ALL"
+            ") GROUP BY ALL",
+        )
+        self._add(span, False)
+        by_label = {tuple(row[:5]): tuple((int(b), int(n)) for b, n in row[5]) for row in bins}
+        return [
+            (*at, AreaCell(int(n), int(clustered), by_label.get((*at, True), ()), by_label.get((*at, False), ())))
+            for *at, n, clustered in sums
+        ]
+
     def _pair_scores(self, span: Span) -> list[tuple[Any, ...]]:
         rows, values = (difference_rows(span), []) if span.plan.family == "pair" else pair_score_rows(span)
         self._query(
@@ -133,7 +161,7 @@ class Cells:
 
     def baseline(self, span: Span) -> list[tuple[int, int, BaselineCell]]:
         """(block, epoch, sums) of the champion in everything, ascending; see ``BaselineSums``."""
-        if span.plan.family == "pair":
+        if span.plan.family in UNMEASURED:
             return []
         rows = champions(span)
         if span.plan.family in ("unit", "label"):

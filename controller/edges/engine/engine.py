@@ -16,8 +16,9 @@ from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
 from controller.edges.engine.span import Span
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
+from controller.kinds import AWAITING
 
-FAMILIES = ("unit", "label", "failures", "latency", "pair")
+FAMILIES = (*AWAITING, "failures", "latency", "pair")
 DAY = 86_400_000_000
 HOUR = 3_600_000_000
 MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour after their time instead of a day
@@ -196,7 +197,7 @@ class Engine:
 
     def _judge(self, query: StatisticsQuery, plan: MetricPlan) -> None:
         """Fold the blocks of one metric that are final and were not yet."""
-        wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
+        wait = plan.window + query.grace if plan.family in AWAITING else 0
         last = (self._state.settled - wait) // plan.block - 1
         was = now = self._progress.get(plan.name, Progress())
         if now.plan is not None and not plan.frozen:

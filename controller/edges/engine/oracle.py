@@ -13,6 +13,7 @@ import duckdb
 
 from controller.core.cells import (
     PPM,
+    AreaCell,
     ArmCell,
     BaselineSums,
     Block,
@@ -26,9 +27,9 @@ from controller.core.cells import (
     ScoreCell,
     StatisticsQuery,
 )
-from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS, load
+from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS, differing, load, ranked
 from controller.edges.engine.terms import bucket_edges, denominator_sum, label_term, outcome_sum
-from controller.kinds import ERRORS, PAIRED, REQUESTS, Kind
+from controller.kinds import AWAITING, ERRORS, PAIRED, REQUESTS, UNMEASURED, Kind
 
 __all__ = ["baselines", "blocks", "counts", "load"]
 
@@ -42,7 +43,7 @@ class _Metric:
             f"({e.number}, {e.kind == 'mirror'}, {e.pi_ppm}, {e.means.get(plan.name, 0)})" for e in query.epochs
         )
         self.log = LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
-        wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
+        wait = plan.window + query.grace if plan.family in AWAITING else 0
         self.end = f"((block + 1) * {plan.block} + {wait})"
         self.final = f"{self.end} <= {watermark}"
         self.judged = (
@@ -72,14 +73,7 @@ class _Metric:
             """
         term = self.term("r.usable", "r.scores[l.row + 1]", capped)
         return f"""
-            {self.log},
-            asked AS (SELECT *, t // {plan.block} AS block FROM requests WHERE {rows}),
-            labels AS (
-                SELECT c.request_id, c.row, arg_min(c.value, {{'t': c.t, 'id': c.outcome_id}}) AS value
-                FROM credited c JOIN asked r USING (request_id)
-                WHERE c.name = $name AND c.t <= r.t + {plan.window} AND c.ingest_t < {self.end}
-                GROUP BY c.request_id, c.row
-            ),
+            {self.asked(rows)},
             terms AS (
                 SELECT {SEGMENTS}, epoch, block, challenger, in_mirror, pi, mean, unit, {term[0]} AS x, {term[1]} AS y
                 FROM asked r JOIN labels l USING (request_id) WHERE NOT r.usable OR len(r.scores) > l.row
@@ -89,6 +83,24 @@ class _Metric:
                 FROM terms WHERE x > 0 GROUP BY ALL
             )
         """
+
+    def asked(self, rows: str) -> str:
+        """Requests, and the labels of their rows."""
+        return f"""
+            {self.log},
+            asked AS (SELECT *, t // {self.plan.block} AS block FROM requests WHERE {rows}),
+            labels AS (
+                SELECT c.request_id, c.row, arg_min(c.value, {{'t': c.t, 'id': c.outcome_id}}) AS value
+                FROM credited c JOIN asked r USING (request_id)
+                WHERE c.name = $name AND c.t <= r.t + {self.plan.window} AND c.ingest_t < {self.end}
+                GROUP BY c.request_id, c.row
+            )
+        """
+
+    def areas(self) -> list[tuple[Any, ...]]:
+        """(segment, epoch, block, challenger, units, clustered, bins of positives, bins of negatives) of an Auc."""
+        asked = self.asked("evidence AND NOT in_mirror")
+        return self.rows(f"WITH {asked}, {ranked(self.query.positive, self.judged)}")
 
     def _above(self, capped: bool) -> str:
         """(epoch, unit, y) of a ``unit`` kind."""
@@ -259,32 +271,11 @@ class _Metric:
 
     def differences(self) -> list[tuple[Any, ...]]:
         """Pairs whose answers differ, counted by request and summed by unit."""
-        side = "list_transform({}, lambda s: s >= " + repr(self.query.threshold) + ")"
-        return self.rows(
-            f"""
-            WITH {self.pairs()},
-            known AS (
-                SELECT *, usable <> shadow_usable OR (
-                    usable AND {side.format("scores")} IS DISTINCT FROM {side.format("shadow_scores")}) AS differ
-                FROM pairs WHERE (usable OR shadow_usable)
-                    AND NOT (usable AND shadow_usable AND (scores IS NULL OR shadow_scores IS NULL))
-            ),
-            exploded AS (SELECT *, {SEGMENTS} FROM known WHERE {self.judged}),
-            scored AS (
-                SELECT segment, epoch, block, FALSE AS challenger, unit, CAST(count(*) AS HUGEINT) AS x,
-                    CAST({self.plan.scale} * count_if(differ) AS HUGEINT) AS s
-                FROM exploded GROUP BY ALL
-            ),
-            {RUNNING}
-            SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old),
-                0
-            FROM running GROUP BY ALL
-            """
-        )
+        return self.rows(f"WITH {self.pairs()}, {differing(self.query.threshold, self.plan.scale, self.judged)}")
 
     def baseline(self) -> BaselineSums:
         """The champion before evidence; while the plan is frozen, its mirrors only."""
-        if self.plan.family == "pair":
+        if self.plan.family in UNMEASURED:
             return BaselineSums()
         wanted = self.champions + (" AND in_mirror" if self.plan.frozen else "")
         if self.plan.family in ("unit", "label"):
@@ -327,11 +318,15 @@ class _Metric:
         """All final blocks of evidence, by (segment, block, epoch), pairs last."""
         family, name = self.plan.family, self.plan.name
         arms: dict[tuple[str, int, int], dict[bool, ArmCell]] = {}
-        of_family = {"failures": self.failures, "latency": self.latencies, "pair": list}
+        of_family = {"failures": self.failures, "latency": self.latencies, "auc": self.areas, "pair": list}
         found = of_family.get(family, self.scores)()
         for segment, epoch, block, challenger, *sums in found:
             cell: ArmCell
-            if family == "latency":
+            if family == "auc":
+                cell = AreaCell(
+                    sums[0], int(sums[1]), *(tuple(sorted(Counter(bins or ()).items())) for bins in sums[2:])
+                )
+            elif family == "latency":
                 cell = LatencyCell(sums[0], *(tuple(sorted(Counter(buckets or ()).items())) for buckets in sums[1:]))
             else:
                 cell = (CountCell if family == "failures" else ScoreCell)(*map(int, sums))

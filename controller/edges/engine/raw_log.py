@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import duckdb
 
+from controller.core.areas import FURTHEST_SCORE, LAST, SCORE_EDGES
 from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.terms import bucket_edges
 
@@ -80,3 +81,51 @@ def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outco
             part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
             marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
             con.execute(f"INSERT INTO {table} VALUES {marks}", [value for row in part for value in row])
+
+
+def ranked(positive: float, judged: str) -> str:
+    """SQL, after ``asked`` and ``labels``: an Auc's cells, with lists of the bins of its positives and negatives."""
+    place = f"(SELECT count(*) FROM (SELECT unnest({list(SCORE_EDGES)}) AS edge) WHERE edge <= held)"
+    return f"""
+        ranked AS (
+            SELECT {SEGMENTS}, epoch, block, challenger, unit, l.value = {positive!r} AS positive,
+                usable AND scores[l.row + 1] IS NOT NULL AS answered,
+                greatest(least(scores[l.row + 1], {FURTHEST_SCORE}), -{FURTHEST_SCORE}) AS held
+            FROM asked r JOIN labels l USING (request_id) WHERE NOT usable OR len(scores) > l.row
+        ),
+        placed AS (
+            SELECT * EXCLUDE (held), CASE WHEN answered THEN {place} WHEN positive THEN 0 ELSE {LAST} END AS bin
+            FROM ranked WHERE {judged}
+        ),
+        scored AS (
+            SELECT segment, epoch, block, challenger, unit, CAST(count(*) AS HUGEINT) AS s,
+                list(bin) FILTER (positive) AS yes, list(bin) FILTER (NOT positive) AS no
+            FROM placed GROUP BY ALL
+        ),
+        {RUNNING}
+        SELECT segment, epoch, block, challenger, count(*), sum((old + s) * (old + s) - old * old),
+            flatten(list(yes) FILTER (yes IS NOT NULL)), flatten(list(no) FILTER (no IS NOT NULL))
+        FROM running GROUP BY ALL
+    """
+
+
+def differing(threshold: float, scale: int, judged: str) -> str:
+    """SQL, after ``pairs``: a Disagreement's cells."""
+    side = "list_transform({}, lambda s: s >= " + repr(threshold) + ")"
+    return f"""
+        known AS (
+            SELECT *, usable <> shadow_usable OR (
+                usable AND {side.format("scores")} IS DISTINCT FROM {side.format("shadow_scores")}) AS differ
+            FROM pairs WHERE (usable OR shadow_usable)
+                AND NOT (usable AND shadow_usable AND (scores IS NULL OR shadow_scores IS NULL))
+        ),
+        exploded AS (SELECT *, {SEGMENTS} FROM known WHERE {judged}),
+        scored AS (
+            SELECT segment, epoch, block, FALSE AS challenger, unit, CAST(count(*) AS HUGEINT) AS x,
+                CAST({scale} * count_if(differ) AS HUGEINT) AS s
+            FROM exploded GROUP BY ALL
+        ),
+        {RUNNING}
+        SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old), 0
+        FROM running GROUP BY ALL
+    """

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import duckdb
 
 from controller.core.cells import MetricPlan
+from controller.kinds import AWAITING, LABELLED
 
 HORIZON = 600_000_000  # µs within which a repeated request id is a duplicate, and within which pairs are sought
 
@@ -169,7 +170,7 @@ def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Ite
 
     Only fresh outcomes look among the requests of earlier steps.
     """
-    metrics = [m for m in metrics if m.family in ("unit", "label")]
+    metrics = [m for m in metrics if m.family in AWAITING]
     due = f"ingest_t < {step.until}"
     staged = one(con, f"SELECT count(*) FROM staged_outcomes WHERE {due}")
     kept = 0
@@ -188,7 +189,7 @@ def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Ite
         con.execute(f"DELETE FROM staged_outcomes WHERE {due}")
     if one(con, "SELECT count(*) FROM pending") == 0:
         return OutcomeTally(kept, staged - kept, 0, 0)
-    labels = sorted({m.outcome for m in metrics if m.family == "label" and m.outcome})
+    labels = sorted({m.outcome for m in metrics if m.family in LABELLED and m.outcome})
     unknown = _match(con, step, labels, outcome_names(metrics))
     late = _late(con, step, metrics) if kept else 0
     con.execute("INSERT INTO outcomes SELECT * FROM matched")
@@ -263,7 +264,7 @@ def _late(con: duckdb.DuckDBPyConnection, step: Settling, metrics: list[MetricPl
     parts, names = [], []
     for m, name in [(plan, name) for plan in metrics for name in plan.outcomes]:
         names.append(name)
-        if m.family == "label":
+        if m.family in LABELLED:
             parts.append(
                 f"""
                 SELECT h FROM matched WHERE name = ? AND t <= request_t + {m.window}

@@ -17,6 +17,7 @@ from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
 from controller.edges.engine.state import plain, restored
 from controller.edges.engine.tailer import Place
 from controller.errors import EdgeError
+from controller.kinds import SCORED
 
 _Row = TypeVar("_Row")
 # Rows after which what is staged is settled, so that a long backlog is not held in one piece.
@@ -79,7 +80,7 @@ class JournalSource:
         judged already (another rollout, a changed baseline) or its prediction is no JSON pointer. Nothing is lost
         then: the next call goes on from what was committed.
         """
-        labels = any(m.family in ("label", "pair") for m in query.metrics)
+        labels = any(m.family in SCORED for m in query.metrics)
         pointer = Pointer(query.prediction) if labels else None
         try:
             with self._engine.batch():

@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from controller.core.areas import AreaFold
 from controller.core.cells import (
+    AreaCell,
     BaselineSums,
     Block,
     CountCell,
@@ -24,7 +26,7 @@ from controller.core.counts import CountFold
 from controller.core.fold import Fold
 from controller.core.scores import PairFold, ScoreFold
 
-FOLDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (ScoreFold, CountFold, PairFold)}
+FOLDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AreaFold, ScoreFold, CountFold, PairFold)}
 
 
 def plain(value: Any) -> Any:
@@ -69,7 +71,7 @@ def loaded(text: str) -> Fold:
 
 
 _CELLS: dict[tuple[str, ...], type[Any]] = {
-    kind._fields: kind for kind in (ScoreCell, CountCell, LatencyCell, PairScoreCell, PairCountCell)
+    kind._fields: kind for kind in (AreaCell, ScoreCell, CountCell, LatencyCell, PairScoreCell, PairCountCell)
 }
 
 

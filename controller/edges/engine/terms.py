@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from controller.core.areas import FURTHEST_SCORE
 from controller.core.cells import MetricPlan
 from controller.kinds import ERRORS, Kind
 
@@ -63,6 +64,13 @@ def label_term(plan: MetricPlan, positive: float, threshold: float, usable: str,
             f"CASE WHEN {wrong} THEN {cap if plan.cap is not None else 0} ELSE least({error}, {cap}) END",
         )
     raise ValueError(f"{plan.name}: kind {plan.kind} has no term for a labelled row")
+
+
+def held_score(usable: str, score: str) -> str:
+    """SQL: a score within the edges of the bins; one of them where there is none."""
+    return (
+        f"CASE WHEN {usable} THEN least(greatest(COALESCE({score}, 0), -{FURTHEST_SCORE}), {FURTHEST_SCORE}) ELSE 0 END"
+    )
 
 
 def differs(plan: MetricPlan, threshold: float) -> str:

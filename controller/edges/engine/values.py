@@ -1,8 +1,9 @@
 """What every unit brings to a cell of a ``unit`` or ``label`` kind, and its two answers in a mirror, as SQL."""
 
+from controller.core.areas import LAST, SCORE_EDGES
 from controller.core.cells import MetricPlan
 from controller.edges.engine.span import Span, pairs
-from controller.edges.engine.terms import denominator_sum, differs, label_term, outcome_sum
+from controller.edges.engine.terms import denominator_sum, differs, held_score, label_term, outcome_sum
 from controller.kinds import REQUESTS, Kind
 
 
@@ -69,28 +70,53 @@ def _came_back(plan: MetricPlan) -> str:
     """
 
 
-def label_terms(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
-    """SQL and its values: labelled rows that count, in every segment that has them."""
-    plan, query = span.plan if capped else span.plan._replace(cap=None), span.query
-    term = label_term(plan, query.positive, query.threshold, "r.usable", "r.scores[l.row + 1]", "l.value")
-    sql = f"""
-        WITH labels AS (
+def _labelled(span: Span, rows: str) -> str:
+    """SQL, to follow a WITH: labels, and answers, the requests that count with the label of each row."""
+    plan = span.plan
+    return f"""
+        labels AS (
             SELECT request_n, row, arg_min(value, {{'t': t, 'id': outcome_id}}) AS value
             FROM outcomes WHERE name = ? AND request_t >= {span.since} AND request_t < {span.until}
                 AND t <= request_t + {plan.window} AND ingest_t < {span.final("request_t")}
             GROUP BY request_n, row
         ),
-        terms AS (
-            SELECT r.epoch, r.t // {plan.block} AS block, r.challenger, r.unit, r.combo,
-                {term.x} AS x, {term.y} AS y
+        answers AS (
+            SELECT r.epoch, r.t // {plan.block} AS block, r.challenger, r.unit, r.combo, r.usable,
+                r.scores[l.row + 1] AS score, l.value
             FROM labels l JOIN (
                 SELECT * FROM requests WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows}
             ) r ON r.n = l.request_n
             WHERE NOT r.usable OR len(r.scores) > l.row
         )
+    """
+
+
+def label_terms(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
+    """SQL and its values: labelled rows that count, in every segment that has them."""
+    plan, query = span.plan if capped else span.plan._replace(cap=None), span.query
+    term = label_term(plan, query.positive, query.threshold, "usable", "score", "value")
+    sql = f"""
+        WITH {_labelled(span, rows)},
+        terms AS (SELECT epoch, block, challenger, unit, combo, {term.x} AS x, {term.y} AS y FROM answers)
         SELECT * FROM terms JOIN combos USING (combo) WHERE x > 0
     """
     return sql, [plan.outcome]
+
+
+def ranked_rows(span: Span, rows: str) -> tuple[str, list[object]]:
+    """SQL and its values: labelled rows with the bin of their score, in every segment that has them."""
+    positive = f"(value = {span.query.positive!r})"
+    sql = f"""
+        WITH {_labelled(span, rows)},
+        edges AS (SELECT unnest({list(SCORE_EDGES)}) AS edge, unnest(range(1, {LAST})) AS bin),
+        placed AS (
+            SELECT *, {positive} AS positive, {held_score("usable", "score")} AS held FROM answers
+        )
+        SELECT segment, epoch, block, challenger, unit, positive,
+            CASE WHEN usable AND score IS NOT NULL THEN bin WHEN positive THEN 0 ELSE {LAST} END AS bin
+        FROM placed ASOF JOIN edges ON held >= edge JOIN combos USING (combo)
+    """
+    return sql, [span.plan.outcome]
 
 
 def _label_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:

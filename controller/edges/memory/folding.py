@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from controller.core.cells import (
     OVERALL,
     PPM,
+    AreaCell,
     ArmCell,
     BaselineSums,
     Block,
@@ -26,7 +27,7 @@ from controller.core.fold import Fold, fold
 from controller.core.scores import PairFold
 from controller.edges.memory.events import ArmKey
 from controller.edges.memory.tally import Group, Values, value_bucket
-from controller.kinds import ERRORS, Kind
+from controller.kinds import ERRORS, UNMEASURED, Kind
 from router.assignment import Arm
 
 Sums = Mapping[ArmKey, Values]
@@ -67,12 +68,14 @@ class Folding:
 
     def _fold(self, plan: MetricPlan, epoch: EpochPlan, group: Group) -> None:
         mirror = epoch.kind == "mirror"
-        if mirror or not plan.frozen:
+        if (mirror or not plan.frozen) and plan.family not in UNMEASURED:
             self.baseline = _baseline(plan, self.baseline, group)
         if not plan.frozen or (group.block, group.epoch) <= (plan.from_block, plan.from_epoch):
             return
         for segment, sums in sorted(group.sums.items()):
             scores = self._scores.setdefault((segment, mirror), {})
+            if mirror and plan.family == "auc":
+                continue
             if mirror:
                 block = _paired(plan, group, segment, sums, scores)
             else:
@@ -142,12 +145,29 @@ def _weighted(
     both: tuple[Arm, Arm] = ("champion", "challenger")
     for arm in both:
         units = _of(sums, arm)
-        arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes) if units else None
+        if not units:
+            arms[arm] = None
+        elif plan.family == "auc":
+            arms[arm] = _area_cell(units, scores, changes)
+        else:
+            arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes)
     for unit, score in changes.items():
         scores[unit] = scores.get(unit, 0) + score
     if arms["champion"] is None and arms["challenger"] is None:
         return None
     return Block(plan.name, segment, group.epoch, group.block, arms["champion"], arms["challenger"])
+
+
+def _area_cell(units: Mapping[str, Values], rows: Scores, changes: Scores) -> AreaCell:
+    """Each row by label and bin; ``rows`` are those a unit had before."""
+    clustered, labels = 0, (Counter[int](), Counter[int]())
+    for unit, codes in units.items():
+        old = rows.get(unit, 0)
+        clustered += (old + len(codes)) ** 2 - old**2
+        changes[unit] = changes.get(unit, 0) + len(codes)
+        for code in codes:
+            labels[code % 2][code // 2] += 1
+    return AreaCell(len(units), clustered, tuple(sorted(labels[1].items())), tuple(sorted(labels[0].items())))
 
 
 def _service_cell(plan: MetricPlan, units: Mapping[str, Values], reached: Scores) -> ArmCell | None:

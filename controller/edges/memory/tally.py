@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from controller.core.areas import score_bin
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
 from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
 from controller.edges.memory.seen import AttemptSeen, Seen
-from controller.kinds import ERRORS, PAIRED, REQUESTS, Kind
+from controller.kinds import AWAITING, ERRORS, LABELLED, PAIRED, REQUESTS, Kind
 
 Values = tuple[int, ...]
 Sums = dict[str, dict[ArmKey, Values]]
@@ -22,10 +23,10 @@ Sums = dict[str, dict[ArmKey, Values]]
 class Group(NamedTuple):
     """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
 
-    ``unit`` and ``label``: (x, y). ``failures``: (1 if any). ``latency``: (largest bucket,); of these two also what
-    units met without being evidence. A pair of ``label``: (x, y of the champion, y of the challenger); of
-    ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at the cap, and
-    ``errors``: the champion's rows by log bucket, uncut.
+    ``unit`` and ``label``: (x, y). ``auc``: by row twice the bin, plus 1 for a positive. ``failures``: (1 if any).
+    ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of ``label``:
+    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed). Errors have
+    (x, y) twice, uncut and cut at the cap, and ``errors``: the champion's rows by log bucket, uncut.
     """
 
     block: int
@@ -41,7 +42,7 @@ class Tally:
     def __init__(self, query: StatisticsQuery, plan: MetricPlan, seen: Seen, attempt: AttemptSeen) -> None:
         self._query, self._plan, self._seen, self._attempt = query, plan, seen, attempt
         self._service = plan.family in ("failures", "latency")
-        self._wait = plan.window + query.grace if plan.family in ("unit", "label") else 0
+        self._wait = plan.window + query.grace if plan.family in AWAITING else 0
         self._open: dict[tuple[int, int], list[Exposed]] = {}
         self._pairs: dict[tuple[int, int], list[Exposed]] = {}
         self._exposures = self._outcomes = 0
@@ -81,7 +82,7 @@ class Tally:
 
     def _comes_late(self, o: Observation, e: Exposed | None) -> bool:
         window = self._plan.window
-        if self._plan.family == "label":
+        if self._plan.family in LABELLED:
             about = e or self._seen.latest(o.unit or "", o.label.t)
             if about is None or about.attempt != self._query.attempt or o.label.t > about.t + window:
                 return False
@@ -126,6 +127,8 @@ class Tally:
         old = into.get(key)
         if old is None:
             into[key] = values
+        elif self._plan.family == "auc":
+            into[key] = old + values
         elif self._service:
             into[key] = tuple(max(a, b) for a, b in zip(old, values, strict=True))
         else:
@@ -140,6 +143,8 @@ class Tally:
                 return (bucket_of(e.latency),)
             case "label":
                 return self._label_sums(e)
+            case "auc":
+                return self._ranks(e)
             case "pair":
                 return None
         entries = self._attempt.entries[unit]
@@ -155,6 +160,19 @@ class Tally:
         if self._plan.kind in ERRORS:
             sums = (*_summed(self._costs(e, labels, capped=False)), *sums)
         return sums if any(sums[::2]) else None
+
+    def _ranks(self, e: Exposed) -> Values | None:
+        """Of each labelled row twice the bin of its score, one more for a positive."""
+        labels = self._labelled(e, e.t)
+        scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else []
+        found = []
+        for row, label in labels.items():
+            positive = label == self._query.positive
+            if not e.usable:
+                found.append(2 * score_bin(None, positive) + positive)
+            elif scores is not None and row < len(scores):
+                found.append(2 * score_bin(scores[row], positive) + positive)
+        return tuple(found) or None
 
     def _unit_value(self, e: Exposed, unit: str, left: int | None) -> int:
         plan = self._plan
