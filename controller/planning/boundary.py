@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from controller.core import sequential
 from controller.core.arrays import FloatArray, as_array
-from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, absolute
+from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, absolute, slower_bucket
 from controller.core.plans import GAMMA
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS, TAU_FACTORS
 from controller.kinds import Kind
@@ -190,8 +190,10 @@ class Counts:
         self.champion = champion
         plan = champion.plan
         self.latency = plan.family == "latency"
-        self.cuts = sorted({*plan.edges, *plan.judged}) if self.latency else [0]
+        beyond = [slower_bucket(e, plan.harm_margin, plan.harm_relative) for e in plan.edges]
+        self.cuts = sorted({*plan.edges, *beyond, *plan.judged}) if self.latency else [0]
         self.edges = [self.cuts.index(e) for e in plan.edges] if self.latency else [0]
+        self.beaten = [self.cuts.index(e) for e in beyond] if self.latency else [0]
         self.judged = [self.cuts.index(e) for e in plan.judged] if self.latency else [0, 0]
         self.history = as_array([1 - q for q in EDGE_QUANTILES]) if self.latency else as_array([plan.p_hist])
         self.delta = (
@@ -251,7 +253,7 @@ class Counts:
     ) -> tuple[State, Reading]:
         """``core.counts.fold_counts`` on arrays: by arm its units (rows, looks), those above (rows, cuts, looks)."""
         (n_a, above_a), (n_b, above_b) = champion, challenger
-        y_a, y_b = above_a[:, self.edges], above_b[:, self.edges]
+        y_a, y_b = above_a[:, self.edges], above_b[:, self.beaten]
         ours, theirs = above_a[:, self.judged[0]], above_b[:, self.judged[1]]
         folded, bets, against = state.harm, state.bets, state.against
         log_e = proof = np.zeros(n_b.shape)

@@ -54,7 +54,15 @@ def _hits(n: int, k: int, share: int, mean: int) -> ScoreCell:
     return ScoreCell(n, n, k * PPM, k * PPM * PPM, k * PPM, n, k, clustered)
 
 
-@pytest.mark.parametrize("metric", [ERRORS, ERRORS.replace("0.05pp", "0.05pp, harmMargin: 0.02pp"), LATENCY])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        ERRORS,
+        ERRORS.replace("0.05pp", "0.05pp, harmMargin: 0.02pp"),
+        LATENCY,
+        LATENCY.replace("kind: Latency", "kind: Latency, harmMargin: 8%"),
+    ],
+)
 def test_the_counting_tests_of_a_plan_are_those_of_the_core(metric: str) -> None:
     _, simulated = one(metric)
     assert isinstance(simulated, Counts)
