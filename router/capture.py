@@ -93,12 +93,26 @@ class Record:
 
         An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
         """
-        routes, request = self.routes, self.request
-        status, latency, _, usable, unjudged, _ = self.first
+        routes, request, served_by = self.routes, self.request, self.served_by
+        status, latency, answered, usable, unjudged, cut = self.first
         unit, arm, evidence, assigned_by, _, _ = self.allotment
         if not usable and latency < routes.challenger_s:
             latency = routes.challenger_s
-        inputs, answer, cut = self._bodies()
+        inputs: str | None = None
+        answer: str | None = None
+        rules, limit = routes.capture, routes.capture_bytes
+        kept = rules.failed and not usable
+        if kept or _drawn(self.request_id, rules.inputs_bp):
+            inputs, complete = self._inputs(limit)
+            cut = cut or not complete
+        if kept or _drawn(self.request_id, rules.answers_bp):
+            cut = cut or len(answered) > limit
+            try:
+                answer = answered[:limit].decode()
+            except UnicodeDecodeError:
+                answer, cut = answered[:limit].decode("utf-8", "replace"), True
+        else:
+            cut = True
         return {
             "type": "exposure",
             "seq": 0,
@@ -111,8 +125,8 @@ class Record:
             "arm": arm,
             "evidence": evidence,
             "assigned_by": assigned_by,
-            "served_by": self.served_by,
-            "version": routes.versions[self.served_by],
+            "served_by": served_by,
+            "version": routes.versions[served_by],
             "attempts": self.attempts,
             "fallback_reason": self.fallback_reason,
             "mirror": self.mirror,
@@ -129,36 +143,24 @@ class Record:
             "cut": cut,
         }
 
-    def _bodies(self) -> tuple[str | None, str | None, bool]:
-        """Inputs, answer, and whether something of them is missing that was to be kept."""
-        routes, request, first = self.routes, self.request, self.first
-        rules, limit = routes.capture, routes.capture_bytes
-        kept = rules.failed and not first.usable
-        inputs: str | None = None
-        answer: str | None = None
-        cut = first.cut
-        if kept or _drawn(self.request_id, rules.inputs_bp):
-            whole = request.whole and len(request.body) <= limit
-            text, is_text = _text(request.body[:limit])
+    def _inputs(self, limit: int) -> tuple[str, bool]:
+        """The request's body as it may be written, and whether all of it could be read as text."""
+        request, redactor = self.request, self.routes.redactor
+        body, whole = request.body, request.whole
+        if len(body) > limit:
+            body, whole = body[:limit], False
+        readable = True
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            text, readable = body.decode("utf-8", "replace"), False
+        if redactor.suspects(text):
             content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
-            inputs, fields, withheld = routes.redactor.redact(text, content_type, whole)
+            text, fields, withheld = redactor.redact(text, content_type, whole)
             self.capturing.redacted += fields
             self.capturing.withheld += withheld
-            cut = cut or not whole or not is_text
-        if kept or _drawn(self.request_id, rules.answers_bp):
-            answer, is_text = _text(first.answer[:limit])
-            cut = cut or len(first.answer) > limit or not is_text
-        else:
-            cut = True
-        return inputs, answer, cut
+        return text, whole and readable
 
 
 def _drawn(request_id: str, share_bp: int) -> bool:
     return share_bp >= POINTS or xxhash.xxh64_intdigest(request_id.encode(), seed=_SEED) % POINTS < share_bp
-
-
-def _text(body: bytes) -> tuple[str, bool]:
-    try:
-        return body.decode(), True
-    except UnicodeDecodeError:
-        return body.decode("utf-8", "replace"), False

@@ -57,6 +57,8 @@ class Pool:
         self._free: list[Connection] = []
         self._waiting: dict[Caller, None] = {}
         self._open = 0
+        # Being opened, and the tasks that do it; a task ends a little after its connection is there.
+        self._opening = 0
         self._connecting: set[asyncio.Task[None]] = set()
         self._retired = False
 
@@ -68,7 +70,7 @@ class Pool:
     @property
     def connections(self) -> int:
         """Open connections, and those being opened."""
-        return self._open + len(self._connecting)
+        return self._open + self._opening
 
     def ask(self, caller: Caller) -> None:
         """Send a caller's request as soon as there is a connection; tells it where there will be none."""
@@ -106,7 +108,7 @@ class Pool:
         self._open -= 1
         if connection in self._free:
             self._free.remove(connection)
-        if self._waiting and len(self._connecting) < len(self._waiting):
+        if self._waiting and self._opening < len(self._waiting):
             self._connect()
 
     def retire(self) -> None:
@@ -132,16 +134,24 @@ class Pool:
         del self._waiting[caller]
         return caller
 
+    def made(self) -> None:
+        """A connection is there."""
+        self._opening -= 1
+        self._open += 1
+
     def _connect(self) -> None:
+        self._opening += 1
         task = self._loop.create_task(self._open_one())
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
     async def _open_one(self) -> None:
+        connection = Connection(self)
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                _, connection = await self._loop.create_connection(self._made, self.host, self.port)
+                await self._loop.create_connection(lambda: connection, self.host, self.port)
         except OSError:
+            self._opening -= not connection.made
             self.down_until = self._loop.time() + DOWN_S
             if self._waiting:
                 self._next_waiting().answer_failed(Failure.REFUSED)
@@ -149,10 +159,6 @@ class Pool:
         self.down_until = 0.0
         if not connection.transport.is_closing():
             self.free(connection)
-
-    def _made(self) -> Connection:
-        self._open += 1
-        return Connection(self)
 
 
 class Backend:

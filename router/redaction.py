@@ -7,6 +7,7 @@ closed: a body that seems to hold such a field and cannot be taken apart is with
 import csv
 import io
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -32,6 +33,11 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(part[:-1] if len(part) > 3 and part.endswith("s") else part for part in parts if part)
 
 
+def _shortest(hints: Iterable[str]) -> list[str]:
+    """Without those that contain another one."""
+    return [hint for hint in hints if not any(other != hint and other in hint for other in hints)]
+
+
 class Redacted(NamedTuple):
     """A body as it may be written, and how many fields of it were replaced; ``withheld``: all of it was."""
 
@@ -50,8 +56,10 @@ class Redactor:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = tuple(words for name in dict.fromkeys(names) if (words := words_of(name)))
         self._joined = tuple(joined for words in self._names if len(joined := "".join(words)) >= _SHORT)
-        # A body without any of these has no field to replace: it is not even parsed.
-        self._hints = tuple(dict.fromkeys(max(words, key=len) for words in self._names))
+        # A body without any of these has no field to replace: it is not even parsed. An escaped letter could hide a
+        # name from a search in the text, and so could an encoding besides UTF-8.
+        hints = dict.fromkeys(max(words, key=len) for words in self._names)
+        self._hints = ("\\u", "\0", *_shortest(hints)) if hints else ()
         self._known: dict[str, bool] = {}
 
     def hides(self, field: str) -> bool:
@@ -72,13 +80,17 @@ class Redactor:
         joined = "".join(words)
         return joined.startswith(self._joined) or joined.endswith(self._joined)
 
+    def suspects(self, text: str) -> bool:
+        """Whether there may be something to hide in it; where not, it may be written as it is."""
+        lower = text.lower()
+        for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
+            if hint in lower:
+                return True
+        return False
+
     def redact(self, text: str, content_type: str, whole: bool) -> Redacted:
         """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away."""
-        if not self._hints:
-            return Redacted(text)
-        lower = text.lower()
-        # An escaped letter could hide a name from a search in the text, and so could an encoding besides UTF-8.
-        if "\\u" not in text and "\0" not in text and not any(hint in lower for hint in self._hints):
+        if not self.suspects(text):
             return Redacted(text)
         if not whole:
             return Redacted(REDACTED, withheld=True)

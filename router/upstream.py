@@ -6,7 +6,7 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from router.errors import Refused
 from router.events import FallbackReason
@@ -80,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_response",
         "_used",
         "caller",
+        "made",
         "pool",
         "sending",
         "since",
@@ -91,6 +92,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
         self.caller: Caller | None = None
+        self.made = False
         self.since = 0.0
         # A streamed request is not complete.
         self.sending = False
@@ -136,9 +138,11 @@ class Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.max_size = 65536  # type: ignore[attr-defined]
+        self.transport = cast(asyncio.Transport, transport)
+        self.made = True
+        self.pool.made()
+        if hasattr(transport, "max_size"):  # as much as a read of another loop takes
+            transport.max_size = 65536
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)

@@ -31,7 +31,7 @@ _SPLIT = """
     location / {{ proxy_pass http://$arm; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 """
-ANSWER = '{"predictions": [0.5], "model": "flight-delay", "version": "12", "padding": "0123456789abcdef"}'
+ANSWER = '{"predictions": [0.5, 0.25], "model": "flight-delay", "version": "12", "padding": "0123456789abcdef"}'
 _FIXED = """
   server {{
     listen 127.0.0.1:{port} backlog=1024;
