@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from controller.status import Progress, Reason
-from tests.error_rates import jobs, journalled, peers, returning, single
+from tests.error_rates import classical, jobs, journalled, peers, returning, single
 from tests.error_rates.report import Median, Row, text, write
 from tests.error_rates.world import Ending, Truth
 
@@ -95,6 +95,15 @@ def _special(campaign: Campaign) -> list[Row]:
     ]
 
 
+def _classical(campaign: Campaign) -> list[Row]:
+    name, runs = "one metric, equal arms", 20_000
+    return [
+        Row(name, f"rejected for harm at {looks} looks", "O'Brien-Fleming bounds for 5",
+            classical.rejections(looks, runs, campaign.seed), runs)
+        for looks in (classical.PLANNED, 120)
+    ]  # fmt: skip
+
+
 def _journalled(campaign: Campaign) -> list[Row]:
     name = "A/A through journals and engine"
     given = [(seed, journalled.Rates()) for seed in campaign.seeds(11, campaign.journalled)]
@@ -135,7 +144,14 @@ def main() -> int:
     asked = parser.parse_args()
     campaign = Campaign(asked.runs, asked.harm_runs, asked.journalled, asked.jobs, asked.seed)
     medians = _detection(campaign)
-    rows = _journalled(campaign) + _special(campaign) + _losing(campaign) + _honest(campaign) + _harmful(campaign)
+    rows = (
+        _classical(campaign)
+        + _journalled(campaign)
+        + _special(campaign)
+        + _losing(campaign)
+        + _honest(campaign)
+        + _harmful(campaign)
+    )
     write(asked.out, rows, medians)
     print(text(rows, medians))
     return 0 if all(r.holds for r in rows) and all(m.holds for m in medians) else 1
