@@ -45,7 +45,7 @@ from typing import NamedTuple
 
 from controller.core.evidence import Evidence, Verdict
 from controller.core.validity import Validity
-from controller.kinds import KINDS
+from controller.kinds import KINDS, PAIRED
 from controller.metric import Role
 from controller.spec import Mode, RolloutSpec
 from controller.status import Reason, Verb
@@ -135,9 +135,10 @@ def harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tup
     """
     protected = [s.name for s in spec.segments if s.protected]
     harmful = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
-    paired = [m for m in harmful if KINDS[m.kind].family in ("label", "failures", "pair")]
+    paired = [m for m in harmful if m.kind in PAIRED or KINDS[m.kind].family in ("failures", "pair")]
+    weighted = [m for m in harmful if KINDS[m.kind].family != "pair"]
     mirrors = any(s.mirror is not None for s in spec.steps)
-    tests = len(harmful) + (len(paired) if mirrors else 0)
+    tests = len(weighted) + (len(paired) if mirrors else 0)
     whole = spec.decision.rollback_alpha * (1 - PROTECTED_SHARE if protected else 1) / tests
     said = [(e, -math.log(whole)) for e in judging(evidence)]
     rank: dict[str, int] = {}

@@ -28,13 +28,14 @@ BASELINE_UNITS = {"unit": 30, "label": 30, "auc": 1, "failures": 1, "latency": 1
 BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
 RATE_UNITS = 100  # units without a failure that a measured rate is mixed with: a rate of ten units is a guess
 DEFAULT_MARGIN = Margin(0.05, True, "5%")
+SHARE_MARGIN = Margin(0.05, False, "5pp")
 CAPPED = ERRORS | {Kind.MEAN}
 NO_HARM_MARGIN = Margin(0.0, False, "0")
 
 
 def margin_of(metric: Metric) -> Margin:
-    """The declared margin; 5 % for metrics that only report."""
-    return metric.margin or DEFAULT_MARGIN
+    """The declared margin; 5 % for metrics that only report, of the whole scale where there is no baseline."""
+    return metric.margin or (SHARE_MARGIN if KINDS[metric.kind].family in UNMEASURED else DEFAULT_MARGIN)
 
 
 def harm_margin_of(metric: Metric) -> Margin:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from controller.core.replay import differs
+from controller.core.replay import derive, differs
 from controller.edges.store import SqliteStore
 from controller.embedded.folder import Folder
 from tests.embedded import registered, rollouts
@@ -18,6 +18,19 @@ from tests.embedded.traffic import Traffic
 
 # Four programs start on what may be a busy machine with two cores.
 pytestmark = pytest.mark.timeout(500)
+
+
+LABEL = {"outcome": "label", "window": "2s", "role": "Observe"}
+# What only reports, of every kind that answers, labels and outcomes can feed.
+REPORTED = [
+    *({"name": k.lower(), "kind": k, **LABEL} for k in ("Precision", "Recall", "F1", "Auc", "LogLoss", "Brier")),
+    {"name": "size", "kind": "AbsoluteError", "cap": "1", **LABEL},
+    {"name": "square", "kind": "SquaredError", "cap": "1", **LABEL},
+    {"name": "clicks", "kind": "Ratio", "numerator": "click", "denominator": "requests", "window": "2s",
+     "role": "Observe"},
+    {"name": "back", "kind": "ActiveUnits", "window": "2s", "role": "Observe"},
+    {"name": "same", "kind": "Disagreement", "role": "Observe"},
+]  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -35,7 +48,9 @@ class Seen(NamedTuple):
 def seen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("run")
     registered.copy_store(store, folder / "state" / "mlflow")
-    machine = Machine(folder, rollouts.plan(), ["--until-end", "--output", "json"])
+    plan = rollouts.plan()
+    plan["spec"]["metrics"] += REPORTED
+    machine = Machine(folder, plan, ["--until-end", "--output", "json"])
     try:
         traffic, control = machine.addresses(240)
         machine.served(200)
@@ -43,7 +58,7 @@ def seen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen
             # Traffic ends first, so that nobody meets the router's end.
             with Traffic(traffic, control, 1, units=50_000) as users:
                 machine.until("the first weight", lambda s: s.status.step > 0, 200)
-                second = Machine(folder, rollouts.plan(), [])
+                second = Machine(folder, plan, [])
                 refused = second.ended(60), second.said()
                 machine.until("the promotion", lambda s: bool(s.status.alias_moves) or s.status.progress.terminal, 200)
             code = machine.ended(120)
@@ -90,6 +105,20 @@ def test_every_decision_derives_again_from_its_record(seen: Seen) -> None:
     store.close()
     assert len(records) >= 6
     assert [found for record in records if (found := differs(record))] == []
+
+
+def test_every_kind_has_data_of_both_arms_where_it_can(seen: Seen) -> None:
+    store = SqliteStore(seen.machine.state / "rollouts.sqlite")
+    derived = [derive(record).evidence for record in store.records(seen.machine.name)]
+    store.close()
+    units: dict[tuple[str, bool], int] = {}
+    for e in (e for evidence in derived for e in evidence):
+        units[e.metric, e.paired] = max(units.get((e.metric, e.paired), 0), min(e.units))
+    names = {m["name"] for m in REPORTED}
+    assert {name for name in names if units.get((name, False), 0) == 0} == {"same"}
+    mirrored = {"same", "recall", "logloss", "brier", "size", "square"}
+    assert {name for name in names if units.get((name, True), 0) > 0} <= mirrored
+    assert units["same", True] > 0
 
 
 def test_a_second_run_in_the_same_folder_is_refused_with_the_first_ones_process_id(seen: Seen) -> None:
