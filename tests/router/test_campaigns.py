@@ -11,7 +11,7 @@ from tests.router.table_changes import change
 def test_under_faults_and_table_changes_every_answer_has_its_exposure_and_nothing_grows(tmp_path: Path) -> None:
     found = soak(tmp_path, 12, 400)
     assert found["failures"] == []
-    assert found["requests"] > 3_000
+    assert found["requests"] > 1_000
     assert found["mirrors"] > 0
 
 
