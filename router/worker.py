@@ -6,8 +6,10 @@ supervisor is gone: it stops accepting, answers what is under way, and leaves it
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -103,11 +105,31 @@ class Worker:
             self._say()
             await self._either(self._ending, _STATE_EVERY_S)
 
+    async def _stop_accepting(self) -> None:
+        """Take in who has connected already, then stop listening: the kernel resets those whom nobody accepted.
+
+        Whoever connects between the last look and the end of the socket is still lost, but that is no turn of the
+        loop any more.
+        """
+        if self._server is None:
+            return
+        listening = [socket.socket(fileno=os.dup(each.fileno())) for each in self._server.sockets]
+        self._server.close()
+        accepted = []
+        for each in listening:
+            each.setblocking(False)
+            with each, contextlib.suppress(OSError):
+                # An extension by a generator keeps what came before the error that ends it.
+                accepted.extend(each.accept()[0] for _ in range(self.config.backlog))
+        for each in accepted:
+            each.setblocking(False)
+            with contextlib.suppress(OSError):
+                await self._loop.connect_accepted_socket(lambda: Client(self.plane), each)
+
     async def _drain(self) -> None:
         """Accept nothing more; answer what is under way; close what stays idle."""
         plane = self.plane
-        if self._server is not None:
-            self._server.close()
+        await self._stop_accepting()
         began = self._loop.time()
         said = began
         while plane.clients or plane.mirrors:
