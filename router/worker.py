@@ -115,7 +115,7 @@ class Worker:
             return
         listening = [socket.socket(fileno=os.dup(each.fileno())) for each in self._server.sockets]
         self._server.close()
-        accepted = []
+        accepted: list[socket.socket] = []
         for each in listening:
             each.setblocking(False)
             with each, contextlib.suppress(OSError):
