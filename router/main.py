@@ -20,6 +20,7 @@ from router.api import ControlPlane, build_app
 from router.auth import Unprotected, refuse_unprotected
 from router.journal import Writer
 from router.journal_reader import write_atomically
+from router.listeners import Listeners
 from router.settings import RouterSettings
 from router.supervisor import StartFailed, Supervisor, WorkerCommand
 from router.table import RouteTable
@@ -218,7 +219,8 @@ async def _serve(
     sockets: tuple[socket.socket, socket.socket],
     command: WorkerCommand,
 ) -> int:
-    supervisor = Supervisor(settings, store, command, worker_environment())
+    listeners = Listeners(settings.host, sockets[0].getsockname()[1])
+    supervisor = Supervisor(settings, store, command, worker_environment(), listeners)
     rolls: set[asyncio.Task[None]] = set()
 
     def roll() -> None:

@@ -2,7 +2,7 @@
 serves.
 
 A worker that dies is replaced after a delay that doubles from ``_DELAY_S`` to ``_LONGEST_DELAY_S`` and starts
-small again once a worker has lived for a while. A rolling restart starts each new worker on the same port
+small again once a worker has lived for a while. A rolling restart starts each new worker on the same sockets
 before the old one drains. Each worker writes a journal of its own, ``<router>-<worker>``; a worker is called
 ``w<slot>``, or ``w<slot>b``, ``w<slot>c`` … while the journal of that name is still held by one that drains.
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from router.journal_file import is_free
+from router.listeners import Listeners
 from router.retention import delete_old
 from router.settings import RouterSettings
 from router.table import RouterState, RouteTable, WorkerState
@@ -52,6 +53,7 @@ class Supervisor:
         store: TableStore,
         command: WorkerCommand,
         environment: Mapping[str, str],
+        listeners: Listeners,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -60,6 +62,7 @@ class Supervisor:
         self.retired: dict[str, float] = {}
         self._command = command
         self._environment = environment
+        self._listeners = listeners
         self._workers: list[WorkerProcess] = []
         self._current: dict[int, WorkerProcess] = {}
         self._delays: dict[int, float] = {}
@@ -182,6 +185,7 @@ class Supervisor:
     async def stop(self, drain_s: float) -> None:
         """Drain all workers; what has not ended soon after ``drain_s`` is killed. Nothing of ours runs afterwards."""
         self.stopping = True
+        self._listeners.close()  # who comes now is refused, and does not wait for nobody
         for worker in self._workers:
             worker.drain()
         await self._gone(list(self._workers), drain_s + _OWN_END_S if drain_s else 0)
@@ -268,6 +272,7 @@ class Supervisor:
                 first := self._first_messages(),
                 self._note_change,
                 self._environment,
+                self._listeners.of(slot),
             )
         except OSError as error:
             log.error("no worker can be started for slot %d: %s", slot, error)
@@ -314,6 +319,7 @@ class Supervisor:
             log.error("%s", self._last_death)
         if self._current.get(worker.slot) is worker and not self.stopping:
             del self._current[worker.slot]
+            self._listeners.drop(worker.slot)
             self.restarts += 1
             if asyncio.get_running_loop().time() - worker.started >= _STEADY_S:
                 self._delays.pop(worker.slot, None)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from router.channel import Channel
 from router.downstream import Client
 from router.journal import Writer
+from router.listeners import inherited
 from router.plane import Plane
 from router.table import RouteTable
 from router.worker_config import WorkerConfig
@@ -51,7 +52,7 @@ class Worker:
         self.port = 0
         self._loop = loop
         self._channel = Channel(self._heard, self._end)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._told = asyncio.Event()
         self._ending = asyncio.Event()
         shortest = min(1.0, config.idle_s, config.head_s, config.body_s, config.upstream_idle_s)
@@ -83,16 +84,23 @@ class Worker:
             wait.cancel()
 
     async def _listen(self) -> None:
+        """On the sockets that a supervisor holds, else on those of our own."""
         config = self.config
-        self._server = await self._loop.create_server(
-            lambda: Client(self.plane),
-            config.host,
-            config.port,
-            backlog=config.backlog,
-            reuse_address=True,
-            reuse_port=config.reuse_port,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        for each in inherited():
+            each.setblocking(False)
+            server = await self._loop.create_server(lambda: Client(self.plane), sock=each, backlog=config.backlog)
+            self._servers.append(server)
+        if not self._servers:
+            server = await self._loop.create_server(
+                lambda: Client(self.plane),
+                config.host,
+                config.port,
+                backlog=config.backlog,
+                reuse_address=True,
+                reuse_port=config.reuse_port,
+            )
+            self._servers.append(server)
+        self.port = self._servers[0].sockets[0].getsockname()[1]
         log.info("worker %s serves %s port %d", config.worker, config.host, self.port)
 
     def _sweep(self) -> None:
@@ -106,15 +114,12 @@ class Worker:
             await self._either(self._ending, _STATE_EVERY_S)
 
     async def _stop_accepting(self) -> None:
-        """Take in who has connected already, then stop listening: the kernel resets those whom nobody accepted.
-
-        Whoever connects between the last look and the end of the socket is still lost, but that is no turn of the
-        loop any more.
+        """Take in who has connected already, then stop listening: where nobody else holds the socket, the kernel
+        resets those whom nobody accepted.
         """
-        if self._server is None:
-            return
-        listening = [socket.socket(fileno=os.dup(each.fileno())) for each in self._server.sockets]
-        self._server.close()
+        listening = [socket.socket(fileno=os.dup(s.fileno())) for server in self._servers for s in server.sockets]
+        for server in self._servers:
+            server.close()
         accepted: list[socket.socket] = []
         for each in listening:
             each.setblocking(False)
@@ -185,7 +190,7 @@ class Worker:
         self._loop.call_soon(self._say_if_listening)
 
     def _say_if_listening(self) -> None:
-        if self._server is not None:
+        if self._servers:
             self._say()
 
     def _say(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
+from router import listeners
 from router.table import WorkerState
 
 log = logging.getLogger("understudy.router.supervisor")
@@ -62,9 +63,10 @@ class WorkerProcess:
         first: Sequence[Message],
         told: Callable[[], None],
         environment: Mapping[str, str],
+        listening: list[int],
     ) -> "WorkerProcess":
-        """Start ``command`` (given its channel's descriptor) with the first messages in its channel. Raises
-        OSError.
+        """Start ``command`` (given its channel's descriptor) with the first messages in its channel, inheriting the
+        sockets that it is to listen on. Raises OSError.
 
         The process leads a session of its own: a Ctrl-C at the terminal reaches the supervisor alone, which
         drains.
@@ -77,10 +79,10 @@ class WorkerProcess:
                 channel[1].write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
             process = await asyncio.create_subprocess_exec(
                 *command(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *listening],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                env=dict(environment),
+                env={**environment, **listeners.said(listening)},
             )
         except BaseException:
             ours.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -138,6 +139,25 @@ def test_a_rolling_restart_under_load_loses_no_request(tmp_path: Path, keep: boo
         assert set(seen) == {"200"}
         assert rolled > 100
         assert router.generations() == [1, 1]
+
+
+def test_who_waits_to_be_taken_in_by_a_worker_that_is_replaced_is_served_by_the_next(tmp_path: Path) -> None:
+    with _whole(tmp_path, workers=1) as (router, champion, challenger):
+        router.put(_two_arms(champion, challenger, 1))
+        (old,), at = router.workers(), httpx.URL(router.ready["traffic"])
+        os.kill(old, signal.SIGSTOP)
+        waiting: list[socket.socket] = []
+        try:
+            waiting += [socket.create_connection((at.host, at.port), timeout=30) for _ in range(20)]
+            for each in waiting:
+                each.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            router.process.send_signal(signal.SIGHUP)
+            answers = [each.recv(4096) for each in waiting]
+        finally:
+            os.kill(old, signal.SIGKILL)
+            for each in waiting:
+                each.close()
+        assert [answer.split(b" ", 2)[1] for answer in answers] == [b"200"] * 20
 
 
 def test_weight_changes_under_load_lose_no_request_and_are_confirmed_by_every_worker(tmp_path: Path) -> None:
