@@ -101,7 +101,7 @@ def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) ->
             return status.model_copy(update={"paused": True, "message": f"paused {said}"})
         case "resume":
             return status.model_copy(update={"paused": False, "message": f"resumed {said}"})
-        case "approve" if status.reason is Reason.AWAITING_APPROVAL and status.progress is Progress.RUNNING:
+        case "approve" if _asked(status):
             if status.step == len(spec.steps) - 1:
                 return status.model_copy(update={"promotion_approved": True})
             return status.model_copy(update={"approved": (*status.approved, status.step + 1)})
@@ -112,6 +112,11 @@ def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) ->
         case "promote" if status.progress is Progress.RUNNING and not spec.allow_same_version:
             return status.model_copy(update={"by_hand": said})
     return status
+
+
+def _asked(status: RolloutStatus) -> bool:
+    """A person's approval is waited for, or would be but for a pause."""
+    return status.progress is Progress.RUNNING and (status.reason is Reason.AWAITING_APPROVAL or status.paused)
 
 
 def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:

@@ -80,6 +80,13 @@ def test_a_pause_keeps_the_weight_and_stops_the_step_clock_until_resumed() -> No
     assert not status.paused
 
 
+def test_an_approval_during_a_pause_is_kept() -> None:
+    status = step(running(), START + MINUTE, requests=(PersonRequest(id="1", verb="pause"),)).status
+    status = step(status, START + 2 * MINUTE, requests=(PersonRequest(id="2", verb="approve"),)).status
+    assert status.paused
+    assert status.approved == (1,)
+
+
 def test_abort_takes_all_traffic_back_and_then_the_alias_and_a_repeated_request_changes_nothing() -> None:
     abort = PersonRequest(id="1", verb="abort", who="a person", why="bad day")
     status = step(running(), START + MINUTE, requests=(abort,)).status
