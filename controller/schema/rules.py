@@ -148,6 +148,11 @@ _STEP = (
         "p * 100.0 - double(int(p * 100.0 + 0.5)) < 0.000001 && double(int(p * 100.0 + 0.5)) - p * 100.0 < 0.000001)",
     ),
 )
+_NOT_SUPERIOR = "!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior'"
+_IN_SUPERIOR = {
+    "required": ["decision"],
+    "properties": {"decision": {"required": ["mode"], "properties": {"mode": {"const": "Superior"}}}},
+}
 _WEIGHTS = "self.steps.filter(s, has(s.weight))"
 _PLAN = (
     Rule(
@@ -176,13 +181,9 @@ _PLAN = (
     Rule(
         "RolloutSpec",
         "mode Superior needs a metric with role Success",
-        cel="!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior' || "
-        "self.metrics.exists(m, has(m.role) && m.role == 'Success')",
+        cel=f"{_NOT_SUPERIOR} || self.metrics.exists(m, has(m.role) && m.role == 'Success')",
         editor={
-            "if": {
-                "required": ["decision"],
-                "properties": {"decision": {"required": ["mode"], "properties": {"mode": {"const": "Superior"}}}},
-            },
+            "if": _IN_SUPERIOR,
             "then": {
                 "properties": {
                     "metrics": {"contains": {"required": ["role"], "properties": {"role": {"const": "Success"}}}}
@@ -193,13 +194,10 @@ _PLAN = (
     Rule(
         "RolloutSpec",
         f"in mode Superior a Success is of no kind that is never proven better: {', '.join(NEVER_BETTER)}",
-        cel="!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior' || "
+        cel=f"{_NOT_SUPERIOR} || "
         f"self.metrics.all(m, !has(m.role) || m.role != 'Success' || !(m.kind in {NEVER_BETTER}))",
         editor={
-            "if": {
-                "required": ["decision"],
-                "properties": {"decision": {"required": ["mode"], "properties": {"mode": {"const": "Superior"}}}},
-            },
+            "if": _IN_SUPERIOR,
             "then": {
                 "properties": {
                     "metrics": {

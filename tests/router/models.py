@@ -277,12 +277,10 @@ async def read_body(request: Request, reader: asyncio.StreamReader) -> bytes:
 
 
 class ModelProcess:
-    """A good model server as a process."""
+    """A good model server as a process: ``module`` run with the arm's name, which prints its port."""
 
-    def __init__(self, arm: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.router.models", arm], stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, arm: str, module: str = "tests.router.models") -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", module, arm], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.address = f"127.0.0.1:{int(self.process.stdout.readline())}"
 

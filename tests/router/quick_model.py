@@ -4,10 +4,7 @@
 """
 
 import asyncio
-import subprocess
 import sys
-from types import TracebackType
-from typing import Self
 
 
 def answer_of(name: str) -> bytes:
@@ -38,25 +35,6 @@ class Server(asyncio.Protocol):
             data = data[end + 4 + length :]
             self._transport.write(self._answer)
         self._part = data
-
-
-class QuickModel:
-    """The server as a process."""
-
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, "-m", "tests.router.quick_model", name]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.address = f"127.0.0.1:{int(self.process.stdout.readline())}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.wait(10)
 
 
 async def _serve(name: str) -> None:

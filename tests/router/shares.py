@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from router.assignment import assign
+from tests.router.models import ModelProcess
 from tests.router.planes import running, table
-from tests.router.quick_model import QuickModel
 from tests.router.raw import post
 
 WEIGHTS = (100, 500, 2_500)
@@ -57,7 +57,8 @@ def challenged(port: int, users: int) -> set[int]:
 def shares(directory: Path, users: int) -> dict[str, Any]:
     """Run it; the figures, with ``failures``: what did not hold."""
     limits = {"challenger_timeout_ms": 30_000}
-    with QuickModel("champion") as champion, QuickModel("challenger") as challenger:
+    quick = "tests.router.quick_model"
+    with ModelProcess("champion", quick) as champion, ModelProcess("challenger", quick) as challenger:
 
         def made(generation: int, weight: int, salt: str) -> dict[str, Any]:
             return table(
