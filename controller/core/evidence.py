@@ -155,8 +155,13 @@ def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: boo
 
 def until_data(spec: RolloutSpec, plan: MetricPlan) -> int:
     """From the opening of an epoch to its first evidence of a metric, at the latest (µs)."""
+    return 2 * plan.block + until_final(spec, plan)
+
+
+def until_final(spec: RolloutSpec, plan: MetricPlan) -> int:
+    """From the end of a block until it is evidence (µs): what waits for outcomes has a window, and the grace."""
     at_once = plan.family in ("failures", "latency", "pair")
-    return 2 * plan.block + (0 if at_once else plan.window + spec.decision.grace)
+    return 0 if at_once else plan.window + spec.decision.grace
 
 
 def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from controller.core import plans
 from controller.core.arrays import FloatArray, as_array
+from controller.core.evidence import until_final
 from controller.planning.boundary import Simulated, State, Traffic
 from controller.spec import RolloutSpec
 from router.assignment import POINTS, challenger_share_ppm
@@ -68,7 +69,7 @@ def allocations(spec: RolloutSpec, units_per_day: float | None) -> list[Allocati
 
 def until_evidence(spec: RolloutSpec, metric: Simulated) -> int:
     """Microseconds from the end of a block until the block is evidence."""
-    return 0 if metric.champion.service else metric.champion.plan.window + spec.decision.grace
+    return until_final(spec, metric.champion.plan)
 
 
 def baseline_blocks(spec: RolloutSpec, metric: Simulated, blocks: int) -> int:
