@@ -22,12 +22,18 @@ SLOW_SHARE = 0.1
 
 
 class EpochCountSums(NamedTuple):
-    """Failures, or latencies above an edge, of one epoch."""
+    """Failures, or latencies above the champion's quantile q, of one epoch.
+
+    Of a latency also: ``slower``, the challenger above q + margin, as it is judged, and ``within``, the champion above
+    q − margin: about what would lie above q if all of its answers took a margin longer.
+    """
 
     epoch: int
     pi_ppm: int
     champion: CountCell = CountCell()
     challenger: CountCell = CountCell()
+    slower: CountCell = CountCell()
+    within: CountCell = CountCell()
     champion_buckets: tuple[tuple[int, int], ...] = ()
     challenger_buckets: tuple[tuple[int, int], ...] = ()
 
@@ -72,6 +78,13 @@ def slower_bucket(bucket: int, margin: float, relative: bool) -> int:
     usual = BUCKET_GROWTH**bucket
     slower = usual * (1 + margin) if relative else usual + 1000 * margin
     return round(math.log(slower) / math.log(BUCKET_GROWTH))
+
+
+def faster_bucket(bucket: int, margin: float, relative: bool) -> int:
+    """The bucket of which ``bucket`` lies a margin above; 0 where nothing is so fast."""
+    usual = BUCKET_GROWTH**bucket
+    faster = usual / (1 + margin) if relative else usual - 1000 * margin
+    return max(0, round(math.log(max(faster, 1.0)) / math.log(BUCKET_GROWTH)))
 
 
 def _judged(plan: MetricPlan, block: Block) -> tuple[CountCell, CountCell, float]:
@@ -169,18 +182,24 @@ def _add(
     old = next((e for e in epochs if e.epoch == epoch.number), None)
     now = old or EpochCountSums(epoch.number, epoch.pi_ppm)
     a, b, _ = _judged(plan, block)
-    now = now._replace(
-        champion=CountCell(now.champion.units + a.units, now.champion.events + a.events),
-        challenger=CountCell(now.challenger.units + b.units, now.challenger.events + b.events),
-    )
-    if isinstance(block.champion, LatencyCell):
-        now = now._replace(champion_buckets=_merge(now.champion_buckets, block.champion.buckets))
-    if isinstance(block.challenger, LatencyCell):
-        now = now._replace(challenger_buckets=_merge(now.challenger_buckets, block.challenger.buckets))
+    if plan.family == "latency":
+        now = now._replace(slower=_plus(now.slower, b))
+        usual, within = plan.judged[0], faster_bucket(plan.judged[0], plan.margin, plan.margin_relative)
+        if isinstance(block.champion, LatencyCell):
+            buckets = _merge(now.champion_buckets, block.champion.buckets)
+            now = now._replace(champion_buckets=buckets, within=_plus(now.within, block.champion.at(within)))
+        if isinstance(block.challenger, LatencyCell):
+            b = block.challenger.at(usual)
+            now = now._replace(challenger_buckets=_merge(now.challenger_buckets, block.challenger.buckets))
+    now = now._replace(champion=_plus(now.champion, a), challenger=_plus(now.challenger, b))
     return tuple(now if e is old else e for e in epochs) if old else (*epochs, now)
 
 
 def _merge(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+def _plus(a: CountCell, b: CountCell) -> CountCell:
+    return CountCell(a.units + b.units, a.events + b.events)
+
+
     total = dict(a)
     for bucket, count in b:
         total[bucket] = total.get(bucket, 0) + count

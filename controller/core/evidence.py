@@ -42,6 +42,8 @@ class Evidence(NamedTuple):
     infinite ``se`` where nothing is known. ``log_e_harm`` is the largest ever. ``units`` counts unit values
     (champion, challenger). ``gate``: estimate + 2 se is not beyond the margin on the bad side. ``last``: the current
     epoch's own estimate lies above −margin in the good direction (None as long as one of its arms is without data).
+    Of a Latency ``estimate`` is the difference of the shares above the champion's usual quantile, and ``margin`` what
+    that would be about if every answer took the margin longer; ``gate`` and ``last`` have the edges of the test.
     ``due``: the current epoch is old enough for this metric to have data. ``note``: what is missing, or more to say.
     """
 
@@ -250,22 +252,25 @@ def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) ->
 
 
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
-    rates = _rates(state.epochs)
-    theta, se, rate = rates[:3]
-    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     latency = plan.family == "latency"
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
     last = None
-    for e in state.epochs:
+    for e in judged:
         if e.epoch == epoch and e.champion.units and e.challenger.units:
             last = _rates((e,)).theta < margin
     found = blank._replace(
-        estimate=theta, se=se, margin=margin, champion=rate, log_e_harm=state.ever_harm, units=units,
-        gate=_gate(-theta, se, margin), last=last, note="" if all(units) else ONE_ARM,
+        estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
+        gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
     if latency and all(units):
-        found = found._replace(note=_slowness(plan, state))
-    return _Reading(found, -theta, 0.0, margin, state.bets, rates)
+    # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
+    # one edge, lest an equal challenger look faster.
+    judged = tuple(e._replace(challenger=e.slower) for e in state.epochs) if latency else state.epochs
+    rates, decided = _rates(state.epochs), _rates(judged)
+    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
+        room = _rates(tuple(e._replace(challenger=e.within) for e in state.epochs)).theta
+        found = found._replace(margin=margin + max(room, 0.0), note=_slowness(plan, state))
+    return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates)
 
 
 def _rates(epochs: tuple[EpochCountSums, ...]) -> _Rates:

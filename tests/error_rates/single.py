@@ -102,6 +102,11 @@ def slowness_found_after(seed: int, weight: float) -> int:
 
 
 def _latencies(rng: np.random.Generator, n: int, factor: float) -> LatencyCell:
-    micros = factor * 20_000 * np.exp(rng.normal(0.0, SIGMA, n))
+    return latencies(factor * 20_000 * np.exp(rng.normal(0.0, SIGMA, n)))
+
+
+def latencies(micros: np.ndarray) -> LatencyCell:
+    """The cell of units whose slowest requests took so long (µs), each seen for the first time."""
+    n = len(micros)
     buckets, counts = np.unique(np.ceil(np.log(micros) / math.log(GAMMA)).astype(int), return_counts=True)
     return LatencyCell(n, tuple(zip(buckets.tolist(), counts.tolist(), strict=True)))

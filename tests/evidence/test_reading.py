@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from controller.core import decide, evidence
@@ -14,6 +15,7 @@ from controller.core.statistics import bucket_of as bucket_of_number
 from controller.spec import RolloutSpec
 from controller.status import Epoch, RolloutStatus
 from tests.decide.rollouts import fresh, rollout
+from tests.error_rates.single import latencies
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -262,3 +264,29 @@ def test_slowness_in_the_middle_is_shown_where_it_is() -> None:
     assert e.note.endswith("above the usual p50 of 10.2 ms 40.0 % and 90.0 %")
     equal = [b._replace(challenger=b.champion) for b in blocks]
     assert "usual" not in read(spec, status, *equal)["latency"].note
+
+
+def _slower(factor: float) -> Evidence:
+    """What is read of a latency (p99 of 81 ms, margin 20 %) where every answer takes ``factor`` times as long."""
+    slow = {"name": "slow", "kind": "Latency", "margin": "20%", "baseline": {"latencies": [20, 43, 54, 81, 128]}}
+    spec, status = world("weight", metrics=[slow])
+    micros = 20_000 * np.random.default_rng(8).lognormal(0, 0.6, 50_000)
+    block = Block("slow", "", 1, 1, latencies(micros), latencies(factor * micros))
+    return read(spec, status, block)["slow"]
+
+
+def test_equal_latencies_show_no_difference_and_not_what_a_margin_allows() -> None:
+    e = _slower(1.0)
+    assert e.estimate == 0.0
+    assert e.lower < 0 < e.upper
+    assert e.verdict is Verdict.NOT_WORSE
+
+
+def test_a_latency_that_is_slower_by_its_margin_shows_its_margin_and_is_not_held() -> None:
+    e = _slower(1.2)
+    assert e.champion == pytest.approx(0.01, rel=0.1)
+    assert e.estimate == pytest.approx(e.margin - 0.001, rel=0.1)  # δ is a tenth of 1 - quantile
+    assert (e.gate, e.last) == (True, True)
+    worse = _slower(1.4)
+    assert worse.estimate > 1.5 * worse.margin
+    assert (worse.gate, worse.last) == (False, False)
