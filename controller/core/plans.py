@@ -39,10 +39,10 @@ def margin_of(metric: Metric) -> Margin:
 
 
 def harm_margin_of(metric: Metric) -> Margin:
-    """Declared, or 0 for service kinds and Success metrics, or the margin."""
+    """Declared, or 0 for ErrorRate and Success metrics other than Latency, or the margin."""
     if metric.harm_margin is not None:
         return metric.harm_margin
-    if KINDS[metric.kind].family in ("failures", "latency") or metric.role is Role.SUCCESS:
+    if metric.kind is not Kind.LATENCY and (metric.kind is Kind.ERROR_RATE or metric.role is Role.SUCCESS):
         return NO_HARM_MARGIN
     return margin_of(metric)
 

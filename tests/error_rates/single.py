@@ -27,7 +27,7 @@ CONTROL = 0.5
 def gmv_false_alarm(seed: int, spread: float = 1.0) -> bool:
     """Whether a Mean of purchases (3 % buyers, lognormal) at 1 % weight ever shows harm between equal arms."""
     rng = np.random.default_rng(seed)
-    spec = _alone(
+    spec = alone(
         Metric.model_validate({"name": "gmv", "kind": "Mean", "outcome": "buy", "window": "1s", "margin": "5%"})
     )
     pi = challenger_share_ppm(100, 5000)
@@ -57,7 +57,8 @@ def _spent(n: int, y: np.ndarray, share: int, mean: int) -> ScoreCell:
     return ScoreCell(n, n, total, squares, total, n, k, clustered)
 
 
-def _alone(metric: Metric) -> RolloutSpec:
+def alone(metric: Metric) -> RolloutSpec:
+    """A rollout with this metric only."""
     return SPEC.model_copy(update={"metrics": (metric,)})
 
 
@@ -80,9 +81,9 @@ def errors_found_after(seed: int, weight: float) -> int:
 
 
 def slowness_found_after(seed: int, weight: float) -> int:
-    """Challenger requests until latencies 30 % longer are proven harm at α = .01."""
+    """Challenger requests until latencies 30 % longer are proven harm at α = .01, with no harm margin."""
     rng = np.random.default_rng(seed)
-    metric = Metric.model_validate({"name": "latency", "kind": "Latency", "margin": "10%"})
+    metric = Metric.model_validate({"name": "latency", "kind": "Latency", "margin": "10%", "harmMargin": 0})
     usual = [20_000 * math.exp(SIGMA * z) for z in (0.0, 1.2816, 1.6449, 2.3263, 3.0902)]
     edges = tuple(bucket_of(x) for x in usual)
     at = edges[EDGE_QUANTILES.index(0.99)]

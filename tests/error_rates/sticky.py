@@ -40,7 +40,7 @@ def errors() -> MetricPlan:
 
 def latency() -> MetricPlan:
     """A latency with edges at the quantiles of everybody else."""
-    metric = Metric.model_validate({"name": "latency", "kind": "Latency", "margin": "10%"})
+    metric = Metric.model_validate({"name": "latency", "kind": "Latency", "margin": "10%", "harmMargin": 0})
     usual = (TYPICAL_US * math.exp(SIGMA * z) for z in (0.0, 1.2816, 1.6449, 2.3263, 3.0902))
     edges = tuple(bucket_of(x) for x in usual)
     judged = plans.judged(metric, edges[EDGE_QUANTILES.index(0.99)])

@@ -16,7 +16,7 @@ from controller.metric import Metric
 from tests.evidence.drawn import plan_for
 
 ERRORS = {"name": "m", "kind": "ErrorRate", "margin": "0.5pp"}
-SLOW = {"name": "m", "kind": "Latency", "margin": "10%"}
+SLOW = {"name": "m", "kind": "Latency", "margin": "10%", "harmMargin": "0%"}
 EPOCHS = [EpochPlan(1, "weight", 20_000, {}), EpochPlan(2, "weight", 300_000, {})]
 
 counts = st.tuples(st.integers(0, 60), st.integers(0, 9), st.integers(0, 60), st.integers(0, 9)).map(

@@ -56,11 +56,13 @@ def test_a_margin_is_counted_in_the_integer_unit_of_its_kind(
         ("Guardrail", "LogLoss", None, 0.05, True),
         ("Success", "Brier", "2%", 0.02, True),
         ("Guardrail", "ErrorRate", None, 0.0, False),
-        ("Guardrail", "Latency", None, 0.0, False),
+        ("Guardrail", "Latency", None, 0.05, True),
+        ("Success", "Latency", None, 0.05, True),
+        ("Guardrail", "Latency", "0%", 0.0, True),
         ("Guardrail", "ErrorRate", "0.1pp", 0.001, False),
     ],
 )
-def test_harm_margin_defaults_to_nothing_for_service_and_success_and_to_the_margin_for_other_guardrails(
+def test_harm_margin_defaults_to_nothing_for_errors_and_success_and_to_the_margin_for_latency_and_other_guardrails(
     role: str, kind: str, given: str | None, expected: float, relative: bool
 ) -> None:
     more: dict[str, Any] = {} if kind in ("ErrorRate", "Latency") else dict(OF_LABEL)
@@ -134,7 +136,7 @@ def _arms(block: int, slower: float) -> Block:
 
 @pytest.mark.parametrize("beyond", ["30%", "20"])
 def test_slowness_within_a_declared_harm_margin_is_no_harm_and_beyond_it_is(beyond: str) -> None:
-    strict = plan(USUAL, kind="Latency", margin="10%")
+    strict = plan(USUAL, kind="Latency", margin="10%", harmMargin="0%")
     lenient = plan(USUAL, kind="Latency", margin="10%", harmMargin=beyond)
     little, much = ([_arms(b, f) for b in range(40)] for f in (1.15, 3.0))
     assert folded(strict, *little).ever_harm > 7
