@@ -192,6 +192,9 @@ class AliasMove(Kept):
     was: str | None
 
 
+BASELINE_HAS = "its baseline has "  # what follows in a message is how much of the champion's traffic, of how much
+
+
 class RolloutStatus(Kept):
     """The memory of one rollout.
 
@@ -248,7 +251,8 @@ class RolloutStatus(Kept):
     def measuring(self) -> str:
         """For people, where NoData only means that a baseline is still being measured; else empty."""
         waits = self.reason is Reason.NO_DATA and self.metric not in self.baselines
-        return f"measuring the baseline of {self.metric}" if waits else ""
+        has = self.message.partition(BASELINE_HAS)[2]
+        return f"measuring the baseline of {self.metric}{has and f': {has}'}" if waits else ""
 
     @property
     def current_epoch(self) -> Epoch | None:

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from controller.cli.options import chosen, open_store, output, print_json, state_dir
+from controller.core.cells import BaselineSums
 from controller.core.decide import harm_thresholds
 from controller.core.evidence import Evidence, Verdict, until_data
 from controller.core.evolve import Transition
+from controller.core.fold import Statistics
 from controller.core.outlook import discoveries, until_proof
-from controller.core.plans import metric_plan
+from controller.core.plans import metric_plan, until_baseline
 from controller.core.record import Record
 from controller.core.replay import derive, inputs
 from controller.errors import EdgeError, SpecError
@@ -22,7 +24,9 @@ from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
 
 
-def row(spec: RolloutSpec, status: RolloutStatus, e: Evidence, harm_needed: float | None) -> dict[str, Any]:
+def row(
+    spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, e: Evidence, harm_needed: float | None
+) -> dict[str, Any]:
     """One metric in one segment, finite numbers only (None for what is not known). ``expected_in_s``: until it is
     proven not worse, or until there is data, if things go on as they do."""
     needed = -math.log(spec.decision.promote_alpha)
@@ -52,12 +56,16 @@ def row(spec: RolloutSpec, status: RolloutStatus, e: Evidence, harm_needed: floa
         "due": e.due,
         "note": e.note or None,
         "missing": missing,
-        "expected_in_s": _expected(spec, status, e),
+        "expected_in_s": _expected(spec, status, statistics, e),
     }
 
 
-def _expected(spec: RolloutSpec, status: RolloutStatus, e: Evidence) -> float | None:
+def _expected(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, e: Evidence) -> float | None:
     metric = next(m for m in spec.metrics if m.name == e.metric)
+    if metric.name not in status.baselines and status.epochs:
+        sums = statistics.baselines.get(metric.name, BaselineSums())
+        left = until_baseline(metric, sums, status.clock - status.epochs[0].opened_at)
+        return None if left is None else left / 1e6
     wait = until_data(spec, metric_plan(spec, metric, status.baselines.get(metric.name)))
     epoch = status.current_epoch
     if epoch is not None and e.verdict is Verdict.NO_DATA and not e.due and not e.paired:
@@ -101,9 +109,10 @@ def explain(rollout: str | None, state_dir: Path, output: str) -> None:
     if not found:
         raise SpecError(f"ROLLOUT: {key} has no record yet; the first tick writes one")
     record, moved = deciding(found)
-    spec = inputs(record).spec
+    given = inputs(record)
+    spec = given.spec
     needed = {(e.metric, e.segment): t for e, t in harm_thresholds(spec, moved.evidence)}
-    rows = [row(spec, moved.status, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
+    rows = [row(spec, moved.status, given.statistics, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
     worse = [{"metric": e.metric, "segment": e.segment} for e in discoveries(moved.evidence)]
     said = {
         "rollout": key,

@@ -10,11 +10,14 @@ from typing import Any
 import click
 
 from controller.cli.options import output, print_json
+from controller.core.cells import BaselineSums
+from controller.core.plans import requirements
 from controller.errors import SpecError
 from controller.kinds import Kind
 from controller.planning.champion import SHARES, SPREAD, Given
 from controller.planning.forecast import Forecast, MetricForecast, forecast
 from controller.planning.ramp import Course
+from controller.planning.steps import DAY
 from controller.quantities import format_duration
 from controller.specfile import load
 
@@ -133,6 +136,7 @@ def _metric_json(m: MetricForecast) -> dict[str, Any]:
         "spread": c.spread or None,
         "spread_assumed": c.assumed,
         "margin": m.margin,
+        "baseline_days": m.lead / DAY,
         "log_e_harm_needed": c.harm_needed,
         "log_e_non_inferior_needed": c.proof_needed,
         "steps": [
@@ -189,6 +193,7 @@ def _metric_text(m: MetricForecast, said: Forecast) -> list[str]:
     lines = [
         "",
         f"{c.metric.name} ({c.metric.kind}, {c.metric.role}): champion {champion}{spread}, margin {margin}",
+        *_baseline_text(m),
         "  step  weight  lasts      challenger units   days    finds a harm of",
     ]
     for step, row in zip(said.steps, m.steps, strict=True):
@@ -207,6 +212,13 @@ def _metric_text(m: MetricForecast, said: Forecast) -> list[str]:
     if m.equal is not None and m.equal.proven_days is not None:
         lines.append(f"  an equal challenger is proven not worse after {m.equal.proven_days:.3g} days of weights")
     return lines
+
+
+def _baseline_text(m: MetricForecast) -> list[str]:
+    if not m.lead:
+        return []
+    needs = ", ".join(f"{r.need:,} {r.what}" for r in requirements(m.champion.metric, BaselineSums()) if r.need > 1)
+    return [f"  no evidence for {m.lead / DAY:.2g} days of weights, which go into its baseline ({needs})"]
 
 
 def _harm(m: MetricForecast, harm: float | None) -> str:

@@ -177,7 +177,7 @@ def _gate(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) -> Deci
         return Decision(Verb.HOLD, Reason.MIN_UNITS, text)
     for e in judging(evidence):
         if e.due and e.verdict is Verdict.NO_DATA:
-            return Decision(Verb.HOLD, Reason.NO_DATA, f"{e.metric} has no data yet", e.metric)
+            return Decision(Verb.HOLD, Reason.NO_DATA, f"{e.metric} has no data yet{_note(e)}", e.metric)
     for e in judging(evidence):
         if not e.gate:
             return Decision(Verb.HOLD, Reason.GATE, describe(e), e.metric)
@@ -224,6 +224,10 @@ def _promotion(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) ->
     named = (success or judging(evidence))[0]
     text = "every guardrail is proven not worse than its margin"
     return Decision(Verb.PROMOTE, Reason.PROVEN, text, named.metric)
+
+
+def _note(e: Evidence) -> str:
+    return f": {e.note}" if e.note else ""
 
 
 def describe(e: Evidence, threshold: float | None = None, log_e: float | None = None) -> str:

@@ -12,15 +12,15 @@ import numpy as np
 
 from controller.core import intervals, sequential
 from controller.core.areas import AreaFold, area_effect, area_gain
-from controller.core.cells import OVERALL, MetricPlan
+from controller.core.cells import OVERALL, BaselineSums, MetricPlan
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
-from controller.core.plans import GAMMA, metric_plan, quantile_bucket
+from controller.core.plans import GAMMA, awaited, metric_plan, quantile_bucket
 from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, pair_non_inferior, score_effect
 from controller.kinds import PAIRED
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
-from controller.status import RolloutStatus
+from controller.status import BASELINE_HAS, RolloutStatus
 
 CLEARLY = 1.0  # log e from which on people are told at which quantile
 
@@ -108,7 +108,10 @@ def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: 
     source: dict[tuple[str, str], Fold] = dict(statistics.pairs if paired else statistics.folds)
     protected = {s.name for s in spec.segments if s.protected}
     metrics = [(m, metric_plan(spec, m, status.baselines.get(m.name))) for m in spec.metrics]
-    blanks = [_blank(spec, status, metric, plan, paired, now) for metric, plan in metrics]
+    blanks = [
+        _blank(spec, status, metric, plan, paired, now)._replace(note=_absence(metric, plan, paired, statistics))
+        for metric, plan in metrics
+    ]
     found = []
     for segment in (OVERALL, *status.segment_values):
         always = segment == OVERALL or segment.partition("=")[0] in protected
@@ -123,14 +126,20 @@ def _blank(
     spec: RolloutSpec, status: RolloutStatus, metric: Metric, plan: MetricPlan, paired: bool, now: int
 ) -> Evidence:
     service = plan.family in ("failures", "latency")
-    note = ONE_ARM if plan.frozen else "no baseline yet"
-    role = metric.role
-    if plan.family == "pair" and not paired:
-        role, note = Role.OBSERVE, "only seen in a mirror"
+    role = Role.OBSERVE if plan.family == "pair" and not paired else metric.role
     return Evidence(
         metric.name, OVERALL, role, service, paired, 0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0,
-        0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA, note,
+        0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA,
     )  # fmt: skip
+
+
+def _absence(metric: Metric, plan: MetricPlan, paired: bool, statistics: Statistics) -> str:
+    """Why there is nothing to read of a metric, where that is so."""
+    if plan.family == "pair" and not paired:
+        return "only seen in a mirror"
+    if plan.frozen:
+        return ONE_ARM
+    return BASELINE_HAS + awaited(metric, statistics.baselines.get(metric.name, BaselineSums()))
 
 
 def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _Reading:
@@ -254,6 +263,11 @@ def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) ->
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
     latency = plan.family == "latency"
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
+    # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
+    # one edge, lest an equal challenger look faster.
+    judged = tuple(e._replace(challenger=e.slower) for e in state.epochs) if latency else state.epochs
+    rates, decided = _rates(state.epochs), _rates(judged)
+    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     last = None
     for e in judged:
         if e.epoch == epoch and e.champion.units and e.challenger.units:
@@ -263,11 +277,6 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) ->
         gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
     if latency and all(units):
-    # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
-    # one edge, lest an equal challenger look faster.
-    judged = tuple(e._replace(challenger=e.slower) for e in state.epochs) if latency else state.epochs
-    rates, decided = _rates(state.epochs), _rates(judged)
-    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
         room = _rates(tuple(e._replace(challenger=e.within) for e in state.epochs)).theta
         found = found._replace(margin=margin + max(room, 0.0), note=_slowness(plan, state))
     return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.core.plans import BASELINE_BLOCKS
 from controller.errors import SpecError
 from controller.planning import cautions
 from controller.planning.boundary import Simulated, simulated
@@ -18,7 +17,7 @@ from controller.planning.steps import (
     Allocation,
     Need,
     allocations,
-    baseline_blocks,
+    baseline_lead,
     detectable,
     need,
     span,
@@ -37,10 +36,12 @@ class StepForecast(NamedTuple):
 
 
 class MetricForecast(NamedTuple):
-    """``equal``, ``two_margins``, ``gross``: the whole ramp with such a challenger; None without known traffic."""
+    """``lead``: µs of the weighted steps that go into the baseline. ``equal``, ``two_margins``, ``gross``: the whole
+    ramp with such a challenger; None without known traffic."""
 
     champion: Champion
     margin: float
+    lead: int
     steps: tuple[StepForecast, ...]
     equal: Course | None
     two_margins: Course | None
@@ -90,8 +91,7 @@ def forecast(
         metric = simulated(champion)
         one = _metric(spec, metric, steps, requests_per_unit, runs, seed, report)
         found.append(one)
-        lead = baseline_blocks(spec, metric, BASELINE_BLOCKS)
-        said += cautions.of_metric(spec, metric, steps, lead, requests_per_unit, units_per_day is not None)
+        said += cautions.of_metric(spec, metric, steps, one.lead, requests_per_unit, units_per_day is not None)
         if one.equal is not None:
             said += cautions.of_course(spec, metric, one.equal)
     progress(total, total, "done")
@@ -126,7 +126,7 @@ def _metric(
     seed: int,
     report: Callable[[int], None],
 ) -> MetricForecast:
-    lead, name = baseline_blocks(spec, metric, BASELINE_BLOCKS), metric.champion.metric.name
+    lead, name = baseline_lead(spec, metric, steps, per_unit), metric.champion.metric.name
     root = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
     seeds = root.spawn(2 * len(steps) + 1)
     rows = []
@@ -138,10 +138,10 @@ def _metric(
         rows.append(StepForecast(step.number, proof, least))
     report(len(steps))
     if not steps[0].challenger:
-        return MetricForecast(metric.champion, metric.margin(), tuple(rows), None, None, None)
+        return MetricForecast(metric.champion, metric.margin(), lead, tuple(rows), None, None, None)
     harms = [0.0, min(2 * metric.margin(), metric.worst()), metric.gross()]
     three = courses(spec, metric, steps, harms, per_unit, lead, runs, np.random.default_rng(seeds[-1]))
-    return MetricForecast(metric.champion, metric.margin(), tuple(rows), *three)
+    return MetricForecast(metric.champion, metric.margin(), lead, tuple(rows), *three)
 
 
 def _most_exposed(spec: RolloutSpec, steps: list[Allocation]) -> float:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.core.arrays import FloatArray, as_array
+from controller.core.evidence import until_data
 from controller.planning.boundary import Simulated, State, Traffic
 from controller.planning.steps import DAY, POWER, Allocation, look_ends, until_evidence
 from controller.spec import RolloutSpec
@@ -40,13 +41,13 @@ class Course(NamedTuple):
 class _Rows:
     """The rollouts under way: step, time and units in it, what was exposed, what was found."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, gate: bool) -> None:
         self.step = np.zeros(count, dtype=int)
         self.elapsed = np.zeros(count)
         self.units = np.zeros(count)
         self.exposed = np.zeros(count)
         self.found_at = np.full(count, np.inf)
-        self.gate = np.ones(count, dtype=bool)
+        self.gate = np.full(count, gate)
         self.proof = np.zeros(count)
 
     def live(self, moment: float, length: float, rate: FloatArray) -> None:
@@ -77,7 +78,9 @@ def courses(
 ) -> list[Course]:
     """One ``Course`` per harm, ``runs`` rollouts each, all side by side."""
     harm = np.repeat(as_array(harms), runs)
-    rows, state = _Rows(harm.size), State()
+    # A metric that is due and has no baseline yet holds its step.
+    waits = lead > 0 and until_data(spec, metric.champion.plan) <= steps[0].hold
+    rows, state = _Rows(harm.size, not waits), State()
     service = metric.champion.service
     wait = until_evidence(spec, metric)
     times = clock(spec, steps, metric.champion.plan.block, wait)

@@ -4,12 +4,14 @@ Each step is taken alone, with its own allocation and fresh evidence; what earli
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from controller.core import plans
 from controller.core.arrays import FloatArray, as_array
+from controller.core.cells import BaselineSums
 from controller.core.evidence import until_final
 from controller.planning.boundary import Simulated, State, Traffic
 from controller.spec import RolloutSpec
@@ -72,13 +74,27 @@ def until_evidence(spec: RolloutSpec, metric: Simulated) -> int:
     return until_final(spec, metric.champion.plan)
 
 
-def baseline_blocks(spec: RolloutSpec, metric: Simulated, blocks: int) -> int:
-    """Microseconds of the first weighted step that go into the baseline, for want of a declared one or a mirror."""
-    if plans.declared(metric.champion.metric) is not None:
+def baseline_lead(spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocation], per_unit: float) -> int:
+    """Microseconds of the weighted steps that go into the baseline, for want of a declared one or a mirror.
+
+    All of the traffic is the champion's in a mirror, whatever part of it is mirrored. Blocks alone count where the
+    traffic is unknown. It ends with a block; the control is of one size in all steps.
+    """
+    champion = metric.champion
+    if plans.declared(champion.metric) is not None:
         return 0
-    block = metric.champion.plan.block
-    mirrored = sum(s.hold // block for s in spec.steps if s.weight is None)
-    return max(0, blocks - mirrored) * block
+    block, worth = champion.plan.block, per_unit if champion.service else 1.0
+    mirrors = sum(s.hold for s in spec.steps if s.weight is None)
+    rate = steps[0].champion * worth
+    everybody = rate * POINTS / (POINTS - spec.largest_bp)
+    left = [0.0]
+    for _, need, what in plans.requirements(champion.metric, BaselineSums()):
+        if what == plans.BLOCKS:
+            left.append((need - mirrors // block) * block)
+        elif rate:
+            units = need / champion.nonzero if what == plans.NONZERO else need
+            left.append((units - everybody * mirrors) / rate)
+    return math.ceil(round(max(left) / block, 6)) * block
 
 
 def need(

@@ -61,6 +61,9 @@ def test_while_a_baseline_is_measured_people_read_that_and_programs_the_reason(t
     assert answer(understudy("status", "--state-dir", str(tmp_path), "-o", "json"))["reason"] == "NoData"
     said = line(declared("late"), stored.status.model_copy(update=waiting), {})
     assert said.endswith("Hold · measuring the baseline of ctr")
+    counted = {**waiting, "message": "ctr has no data yet: its baseline has 7 of 10 blocks"}
+    said = line(declared("late"), stored.status.model_copy(update=counted), {})
+    assert said.endswith("Hold · measuring the baseline of ctr: 7 of 10 blocks")
     known = line(
         declared("late"), stored.status.model_copy(update={**waiting, "baselines": stored.status.baselines}), {}
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from controller.core import allocation, plans
+from controller.core import allocation, decide, evidence, plans
 from controller.core.cells import BaselineSums
 from controller.core.fold import EMPTY, Statistics
 from controller.core.statistics import bucket_of
@@ -52,6 +52,42 @@ def test_a_baseline_waits_for_ten_blocks_and_enough_units() -> None:
     assert plans.measured(metric(**CTR), enough, mirror=False) is not None
     assert plans.measured(metric(**CTR), enough._replace(blocks=9), mirror=False) is None
     assert plans.measured(metric(**CTR), enough._replace(units=29), mirror=False) is None
+
+
+def of_latencies(micros: np.ndarray, blocks: int = 10) -> BaselineSums:
+    """The sums an engine gives for units whose slowest requests took so long."""
+    places, counts = np.unique([bucket_of(float(t)) for t in micros], return_counts=True)
+    buckets = tuple(zip(places.tolist(), counts.tolist(), strict=True))
+    return BaselineSums(blocks, blocks - 1, 1, len(micros), len(micros), 0, 0, buckets)
+
+
+@pytest.mark.parametrize(("quantile", "least"), [(0.5, 100), (0.9, 100), (0.95, 200), (0.99, 1000), (0.999, 10_000)])
+def test_a_latency_waits_for_ten_values_beyond_the_quantile_it_is_judged_by(quantile: float, least: int) -> None:
+    slow = metric(**SLOW, quantile=quantile)
+    micros = np.random.default_rng(6).lognormal(10, 0.6, least)
+    assert plans.measured(slow, of_latencies(micros), mirror=False) is not None
+    assert plans.measured(slow, of_latencies(micros[:-1]), mirror=False) is None
+
+
+def test_a_cap_waits_for_a_value_beyond_its_quantile_and_a_number_for_none() -> None:
+    for cap, least in (("p99.9", 1000), ("p99", 100), ("50", 30)):
+        values = [5] * least
+        assert plans.measured(metric(**MEAN, cap=cap), of_values(values), mirror=False) is not None
+        assert plans.measured(metric(**MEAN, cap=cap), of_values(values[1:]), mirror=False) is None
+
+
+def test_what_a_baseline_waits_for_is_said_and_when_it_will_be_there() -> None:
+    sums = of_latencies(np.random.default_rng(7).lognormal(10, 0.6, 155), blocks=20)
+    assert plans.awaited(metric(**SLOW), sums) == "155 of 1,000 champion units"
+    assert plans.awaited(metric(**SLOW), sums._replace(blocks=7)) == "7 of 10 blocks, 155 of 1,000 champion units"
+    assert plans.until_baseline(metric(**SLOW), sums, 155) == 845
+    assert plans.until_baseline(metric(**SLOW), BaselineSums(), 155) is None
+    spec, status = started(weighted(1), metrics=[SLOW])
+    [read] = evidence.read(spec, status, seen(slow=sums), 10**9)
+    assert read.note == "its baseline has 155 of 1,000 champion units"
+    facts = decide.Facts(step_elapsed=10**10, units=10**6, requests=10**6)
+    said = decide.decide(spec, facts, [read], decide.Validity())
+    assert (said.reason.value, said.message) == ("NoData", f"slow has no data yet: {read.note}")
 
 
 def test_a_relative_margin_of_nothing_is_no_baseline_whether_measured_or_declared() -> None:
@@ -136,10 +172,7 @@ def test_a_failure_rate_from_few_units_is_not_taken_at_its_word() -> None:
 
 def test_latency_edges_are_quantiles_of_the_slowest_requests_and_the_judged_one_is_a_margin_slower() -> None:
     micros = np.random.default_rng(4).lognormal(10, 0.6, 20_000)
-    places = [bucket_of(v) for v in micros]
-    buckets = tuple((b, places.count(b)) for b in sorted(set(places)))
-    sums = BaselineSums(10, 9, 1, len(places), len(places), 0, 0, buckets)
-    frozen = plans.measured(metric(**SLOW), sums, mirror=False)
+    frozen = plans.measured(metric(**SLOW), of_latencies(micros), mirror=False)
     assert frozen is not None
     for edge, q in zip(frozen.edges, (0.5, 0.9, 0.95, 0.99, 0.999), strict=True):
         exact = float(np.quantile(micros, q, method="inverted_cdf"))

@@ -9,10 +9,8 @@ from scipy.stats import norm
 from statsmodels.stats.power import normal_sample_size_one_tail
 
 from controller.planning import steps as planned
-from controller.planning.boundary import Simulated
 from controller.planning.champion import Given
 from controller.planning.steps import DAY, Need, allocations, detectable, need
-from controller.spec import RolloutSpec
 from tests.planning.examples import CTR, ERRORS, GMV, LATENCY, LOSS, one
 
 UNITS = 1e6
@@ -155,11 +153,30 @@ def test_the_allocations_are_the_plan_with_its_reserved_control() -> None:
     assert said[1].lasts == said[1].hold
 
 
+def _lead(metric: str, units: float | None, per_unit: float = 1.0, **more: str) -> int:
+    name = metric.partition("name: ")[2].partition(",")[0]
+    spec, simulated = one(metric, Given(base={name: 0.05}), **more)
+    return planned.baseline_lead(spec, simulated, allocations(spec, units), per_unit)
+
+
 def test_an_undeclared_baseline_takes_the_first_blocks_unless_the_mirror_had_them() -> None:
-    bare = CTR.replace(", baseline: {mean: 0.05}", "")
-    spec, simulated = one(bare, Given(base={"ctr": 0.05}))
-    assert planned.baseline_blocks(spec, simulated, 10) == 10 * 600 * 1_000_000
-    mirrored, again = one(bare, Given(base={"ctr": 0.05}), steps="[{mirror: 100, hold: 1h}, {weight: 5, hold: 1d}]")
-    assert planned.baseline_blocks(mirrored, again, 10) == 4 * 600 * 1_000_000
-    known: tuple[RolloutSpec, Simulated] = one(CTR)
-    assert planned.baseline_blocks(*known, 10) == 0
+    bare, block = CTR.replace(", baseline: {mean: 0.05}", ""), 600 * 1_000_000
+    assert _lead(bare, None) == 10 * block
+    assert _lead(bare, None, steps="[{mirror: 100, hold: 1h}, {weight: 5, hold: 1d}]") == 4 * block
+    assert _lead(CTR, None) == 0
+
+
+def test_a_baseline_takes_as_long_as_the_champions_control_needs_for_its_values() -> None:
+    """Half of 24,000 units a day are control: 500 an hour."""
+    bare, hour = "{name: latency, kind: Latency, margin: 10%}", 3600 * 1_000_000
+    assert _lead(bare, 24_000) == 2 * hour
+    assert _lead(bare, 24_000, 4.0) == hour // 2
+    assert _lead(bare.replace("10%", "10%, quantile: 0.999"), 24_000) == 20 * hour
+    # Half an hour of mirror shows 500 of the 1,000.
+    mirrored = "[{mirror: 10, hold: 30m}, {weight: 5, hold: 1d}, {weight: 50, hold: 1d}]"
+    assert _lead(bare, 24_000, steps=mirrored) == hour
+    # 1,000 values take 2 h; three units in a hundred buy, and 30 that do are 1,000 as well.
+    bought = GMV.replace("cap: '500', baseline: {mean: 2}", "cap: p99.9")
+    assert _lead(bought, 24_000) == 2 * hour
+    assert _lead(bought.replace("p99.9", "p90"), 24_000) == 2 * hour
+    assert _lead(bought.replace("p99.9", "'500'"), 24_000) == 10 * 600 * 1_000_000

@@ -121,7 +121,7 @@ def _metrics(rng: random.Random) -> list[dict[str, Any]]:
     latency: dict[str, Any] = {"name": "latency", "kind": "Latency", "quantile": 0.5, "margin": "60%"}
     spend: dict[str, Any] = {
         "name": "spend", "kind": "Mean", "outcome": "click", "goal": "Increase", "window": "4s",
-        "margin": "40%", "cap": rng.choice(("p99.9", "10")), "role": rng.choice(("Guardrail", "Observe", "Signal")),
+        "margin": "40%", "cap": rng.choice(("p95", "10")), "role": rng.choice(("Guardrail", "Observe", "Signal")),
     }  # fmt: skip
     if declared:
         errors["baseline"] = {"mean": 0.01}
