@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from controller.planning.champion import Given
 from controller.planning.forecast import forecast
 from controller.planning.ramp import Course, clock, courses
-from controller.planning.steps import DAY, allocations
+from controller.planning.steps import DAY, allocations, baseline_lead
 from tests.planning.examples import CTR, DECISION, ERRORS, GMV, LATENCY, one
 
 RUNS = 200
@@ -37,6 +37,18 @@ def test_an_equal_challenger_is_not_rolled_back_more_often_than_the_rule_allows(
     (equal,) = _courses(metric, [0.0], runs=600)
     hits = round(600 * equal.found)
     assert binomtest(hits, 600, 0.02, alternative="greater").pvalue > 1e-4
+
+
+def test_a_step_does_not_end_before_the_baseline_that_it_waits_for() -> None:
+    """50 challenger units an hour for the two hours that a p99 takes, whatever the hold says, then 500."""
+    steps = "[{weight: 5, hold: 30m}, {weight: 50, hold: 30m}]"
+    spec, simulated = one(
+        "{name: latency, kind: Latency, margin: 10%}", steps=steps, decision="{minUnits: 20, maxDuration: 4h}"
+    )
+    planned = allocations(spec, 24_000)
+    lead = baseline_lead(spec, simulated, planned, 1.0)
+    (equal,) = courses(spec, simulated, planned, [0.0], 1.0, lead, RUNS, np.random.default_rng(1))
+    assert equal.mean == pytest.approx(2 * 50 + 2 * 500, rel=0.1)
 
 
 def test_what_is_never_found_meets_everybody_until_the_end() -> None:
