@@ -5,6 +5,7 @@ its step and epoch. What ``evolve`` learns (baselines, centring means, segments 
 would do to the traffic is written down and taken back.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ from controller.backtest.allocations import NO_EPOCH, Allocations, Change
 from controller.backtest.result import Decided, End, Result
 from controller.core import plans
 from controller.core.allocation import with_table
-from controller.core.cells import StatisticsQuery
+from controller.core.cells import BaselineSums, MetricPlan, StatisticsQuery
 from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve, plan_digest
 from controller.core.fold import Statistics
@@ -38,14 +39,26 @@ class Feed(Generic[Row]):
         self._rows: Iterator[Row] = iter(rows)
         self._time: Callable[[Row], int] = time
         self._next: Row | None = next(self._rows, None)
+        self._held: list[Row] = []  # taken from the rows, and not handed out
+        self._last = 0, 0
 
     def until(self, t: int) -> list[Row]:
         """Every row before ``t`` that was not handed out yet."""
-        found: list[Row] = []
-        while self._next is not None and self._time(self._next) < t:
-            found.append(self._next)
-            self._next = next(self._rows, None)
+        found = self._held[: self.ahead(t)]
+        del self._held[: len(found)]
+        self._last = self._last[1], len(found)
         return found
+
+    def ahead(self, t: int) -> int:
+        """How many rows before ``t`` are still to be handed out."""
+        while self._next is not None and self._time(self._next) < t:
+            self._held.append(self._next)
+            self._next = next(self._rows, None)
+        return bisect_left(self._held, t, key=self._time)
+
+    def at_most(self, t: int) -> int:
+        """No fewer than the rows before ``t`` whose block was not final at the last of the times asked for."""
+        return sum(self._last) + self.ahead(t)
 
 
 class Past(NamedTuple):
@@ -70,8 +83,9 @@ class Player:
     def __init__(self, spec: RolloutSpec, past: Past, tick: int, progressed: Progressed | None = None) -> None:
         self._spec, self._past, self._tick = spec, past, tick
         self._progressed = progressed
-        self._engine = Engine()
+        self._engine = Engine(passing=True)
         self._fine_left = FINE_TICKS
+        self._baselines = {m.name: BaselineSums() for m in spec.metrics}
         self._decisions: list[Decided] = []
         self._latest = Decided(past.allocations.begin, 0, 0.0, "Hold", "NoData", None, None, "nothing was seen")
         self._ended: tuple[End, Decided] | None = None
@@ -147,17 +161,26 @@ class Player:
         yield now
         while now < horizon:
             left = [t for t in left if t > now] if left and left[0] <= now else left
-            step = min(self._fine() or self._tick, self._tick) if now < self._end else (self._fine() or tail)
+            fine = self._fine(now)
+            step = min(fine or self._tick, self._tick) if now < self._end else (fine or tail)
             now = min([begin + ((now - begin) // step + 1) * step, horizon, *left[:1]])
             yield now
 
-    def _fine(self) -> int:
-        """The shortest block of a metric whose baseline is not frozen yet, as long as that is worth waiting for."""
-        open_ones = [m for m in self._query().metrics if not m.frozen]
+    def _fine(self, now: int) -> int:
+        """The shortest block of a metric whose baseline may be complete within a tick; 0 without one."""
+        open_ones = [m for m in self._query().metrics if not m.frozen and not self._far_from(m, now)]
         if not open_ones or self._fine_left == 0:
             return 0
         self._fine_left -= 1
         return min(m.block for m in open_ones)
+
+    def _far_from(self, plan: MetricPlan, now: int) -> bool:
+        """Whether the requests of the next tick cannot complete the baseline of a service kind."""
+        if plan.family not in ("failures", "latency") or now >= self._end:
+            return False
+        metric = next(m for m in self._spec.metrics if m.name == plan.name)
+        [units] = [r for r in plans.requirements(metric, self._baselines[plan.name]) if r.what == plans.UNITS]
+        return units.need - units.have > self._past.exposures.at_most(now + self._tick)
 
     def _horizon(self) -> int:
         last = self._past.allocations.last
@@ -170,7 +193,9 @@ class Player:
     def _read(self, t: int) -> Statistics:
         with self._engine.batch():
             self._engine.ingest(self._past.exposures.until(t), self._past.outcomes.until(t))
-            return self._engine.advance(self._query(), t)
+            statistics = self._engine.advance(self._query(), t)
+        self._baselines.update(statistics.baselines)
+        return statistics
 
     def _change(self, t: int, statistics: Statistics) -> None:
         """Put the allocation that begins at ``t`` into force, if one does."""

@@ -147,7 +147,7 @@ def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Blo
         last_block=block.block,
         last_epoch=block.epoch,
     )
-    log_e = count_tests(plan, state).harm
+    log_e = _harm(plan, state)
     return state._replace(ever_harm=log_e, harm_block=block.block) if log_e > state.ever_harm else state
 
 
@@ -168,12 +168,13 @@ def count_tests(plan: MetricPlan, state: CountFold) -> CountTests:
     """Harm beyond ``harm_margin`` where one is declared for failures, else any harm."""
     if not state.harm:
         return CountTests(0.0, 0.0)
-    margin = absolute(plan, plan.harm_margin, plan.harm_relative)
-    if plan.family == "failures" and margin > 0:
-        harm = float(sequential.log_mean_exp(state.against))
-    else:
-        harm = float(sequential.log_mean_exp([x for edge in state.harm for x in edge]))
-    return CountTests(harm, float(sequential.log_mean_exp(state.bets)))
+    return CountTests(_harm(plan, state), float(sequential.log_mean_exp(state.bets)))
+
+
+def _harm(plan: MetricPlan, state: CountFold) -> float:
+    if plan.family == "failures" and absolute(plan, plan.harm_margin, plan.harm_relative) > 0:
+        return float(sequential.log_mean_exp(state.against))
+    return float(sequential.log_mean_exp([x for edge in state.harm for x in edge]))
 
 
 def _add(
@@ -195,11 +196,11 @@ def _add(
     return tuple(now if e is old else e for e in epochs) if old else (*epochs, now)
 
 
-def _merge(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
 def _plus(a: CountCell, b: CountCell) -> CountCell:
     return CountCell(a.units + b.units, a.events + b.events)
 
 
+def _merge(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     total = dict(a)
     for bucket, count in b:
         total[bucket] = total.get(bucket, 0) + count

@@ -42,7 +42,7 @@ BASELINE_UNITS = {"unit": 30, "label": 30, "auc": 1, "failures": 1, "latency": 1
 BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
 BEYOND_JUDGED = 10  # values expected beyond the judged quantile of a latency
 BEYOND_CAP = 1
-BLOCKS, NONZERO = "blocks", "values other than 0"
+BLOCKS, UNITS, NONZERO = "blocks", "champion units", "values other than 0"
 RATE_UNITS = 100  # units without a failure that a measured rate is mixed with: a rate of ten units is a guess
 DEFAULT_MARGIN = Margin(0.05, True, "5%")
 SHARE_MARGIN = Margin(0.05, False, "5pp")
@@ -172,7 +172,7 @@ def requirements(metric: Metric, sums: BaselineSums) -> list[Requirement]:
     units, share = BASELINE_UNITS[family], quantile_of_cap(metric)
     if metric.kind is Kind.LATENCY:
         units = max(units, _least(metric.quantile or 0.99, BEYOND_JUDGED))
-    said = [Requirement(sums.blocks, BASELINE_BLOCKS, BLOCKS), Requirement(sums.units, units, "champion units")]
+    said = [Requirement(sums.blocks, BASELINE_BLOCKS, BLOCKS), Requirement(sums.units, units, UNITS)]
     if share is not None:
         values = sum(n for _, n in sums.buckets)
         said.append(Requirement(values, _least(share, BEYOND_CAP), "champion values"))

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+_SCALARS = frozenset({int, float, str, bool})  # most of what a record holds
+
 
 class Record(NamedTuple):
     """One decision. ``inputs`` is canonical JSON text of spec, status before, statistics and now."""
@@ -40,6 +42,8 @@ def digest(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or type(value) in _SCALARS:
+        return value
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):

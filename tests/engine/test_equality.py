@@ -8,6 +8,7 @@ import pytest
 from controller.core.cells import Block
 from controller.core.fold import EMPTY
 from controller.edges.engine import Engine
+from controller.errors import EdgeError
 from tests.engine.equality import assert_equal
 from tests.engine.worlds import deliveries, query, world
 
@@ -23,6 +24,21 @@ def test_shuffled_micro_batches_give_the_cells_of_one_query_over_the_raw_log(see
     assert said.losses.late > 0
     assert said.losses.duplicates > 0
     assert_equal(kept, said, asked, made)
+
+
+def test_one_pass_that_writes_nothing_down_says_the_same_and_nothing_more_after_an_error() -> None:
+    made, asked = world(7, requests=600), query()
+    kept, passing = Engine(), Engine(passing=True)
+    for some in deliveries(made, 7):
+        said = []
+        for engine in (kept, passing):
+            engine.ingest(some.exposures, some.outcomes)
+            said.append(engine.advance(asked, some.watermark))
+        assert said[0] == said[1]
+    with pytest.raises(ValueError, match="is over"):
+        passing.advance(asked._replace(attempt=asked.attempt - 1), 10**18)
+    with pytest.raises(EdgeError, match="lost in an earlier error"):
+        passing.advance(asked, 10**18)
 
 
 def test_at_every_moment_the_statistics_are_those_of_the_rows_before_the_watermark() -> None:

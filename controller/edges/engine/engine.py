@@ -16,6 +16,7 @@ from controller.edges.engine.rows import ExposureRow, OutcomeRow
 from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
 from controller.edges.engine.span import Span
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
+from controller.errors import EdgeError
 from controller.kinds import AWAITING
 
 FAMILIES = (*AWAITING, "failures", "latency", "pair")
@@ -36,11 +37,15 @@ class Engine:
     rows and not on how they were cut or shuffled. Use ``batch`` to put several calls (and the reader's positions)
     into one transaction. Not for use by several threads.
 
+    ``passing``: for one pass over known rows, in memory. Folds, progress and blocks are not written down then, as
+    nothing will read them; after an error the engine answers no more.
+
     Raises EdgeError where ``path`` (None: in memory) is held by another process or cannot be read.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, passing: bool = False) -> None:
         self._path = path
+        self._passing = passing
         self.con = schema.connect(path)
         self._depth = 0
         self._broken = False
@@ -82,6 +87,8 @@ class Engine:
         if self._depth:
             yield
             return
+        if self._broken and self._passing:
+            raise EdgeError("the statistics of this pass were lost in an earlier error")
         if self._broken and self._path is not None:
             self.con.close()
             self.con = schema.connect(self._path)
@@ -106,7 +113,9 @@ class Engine:
         try:
             with suppress(duckdb.TransactionException):  # a commit that failed has ended its transaction
                 self.con.execute("ROLLBACK")
-            self._load()
+            self._broken = self._passing
+            if not self._passing:
+                self._load()
         except duckdb.Error:
             # After a failed write (a full disk) DuckDB refuses all until the file is opened again.
             self._broken = True
@@ -214,6 +223,8 @@ class Engine:
                 now = self._evidence(Span(plan, query, first, last), now)
         if now != was:
             self._progress[plan.name] = now
+            if self._passing:
+                return
             body = json.dumps(plain(now))
             self.con.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", [plan.name, body])
 
@@ -248,9 +259,10 @@ class Engine:
             key = (block.metric, block.segment, block.pair is not None)
             self._folds[key] = fold(span.plan, epochs[block.epoch], self._folds.get(key), block)
             changed.add(key)
-        for key in changed:
-            self.con.execute("INSERT OR REPLACE INTO folds VALUES (?, ?, ?, ?)", [*key, dumped(self._folds[key])])
-        self._keep(span, [*weighted, *paired])
+        if not self._passing:
+            for key in changed:
+                self.con.execute("INSERT OR REPLACE INTO folds VALUES (?, ?, ?, ?)", [*key, dumped(self._folds[key])])
+            self._keep(span, [*weighted, *paired])
         return progress._replace(evidence_to=span.last, weighted=progress.weighted or bool(weighted))
 
     def _keep(self, span: Span, blocks: list[Block]) -> None:

@@ -26,11 +26,14 @@ from controller.core.counts import CountFold
 from controller.core.fold import Fold
 from controller.core.scores import PairFold, ScoreFold
 
+SCALARS = frozenset({int, float, str, bool})  # most of what a state holds
 FOLDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AreaFold, ScoreFold, CountFold, PairFold)}
 
 
 def plain(value: Any) -> Any:
     """A NamedTuple of numbers, texts and tuples as JSON would have it: names are kept."""
+    if value is None or type(value) in SCALARS:
+        return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {name: plain(item) for name, item in zip(value._fields, value, strict=True)}
     if isinstance(value, tuple | list):
