@@ -18,7 +18,7 @@ _FIELDS = rb"(?:" + _FIELD + rb")*+\r\n"
 _REQUEST = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
 _LENGTH_DIGITS = 18
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[\t ]*(?:;[\t -~]*)?\r\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
 _TRAILER = re.compile(_FIELD)
 # What frames a message has no place behind it.
 _NO_TRAILER = re.compile(rb"(?:content[-_]length|transfer[-_]encoding|host):", re.IGNORECASE)
@@ -91,8 +91,8 @@ class ChunkedBody:
     """Reads a body in chunks; ``done`` once its last chunk and its trailers (dropped) have been read.
 
     ``feed`` returns the data that became known; what follows the body is left in ``rest``. Raises Refused for
-    anything that is not exactly the grammar of RFC 9112 section 7.1, for sizes of more than eight digits, and
-    for endless extensions or trailers.
+    anything that is not exactly the grammar of RFC 9112 section 7.1, for sizes of more than eight digits, for
+    blanks before an extension (the grammar has them, other servers do not), and for endless extensions or trailers.
     """
 
     __slots__ = ("_left", "_line", "_trailer_bytes", "done", "rest")

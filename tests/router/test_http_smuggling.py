@@ -91,6 +91,7 @@ CORPUS = {
     "chunk size with an underscore": CHUNKED + b"1_0\r\nabcdeabcdeabcdef\r\n0\r\n\r\n",
     "empty chunk size": CHUNKED + b"\r\nabcde\r\n0\r\n\r\n",
     "blank before a chunk size": CHUNKED + b" 5\r\nabcde\r\n0\r\n\r\n",
+    "blank before a chunk extension": CHUNKED + b"5 ;a=b\r\nabcde\r\n0\r\n\r\n",
     "LF after a chunk size": CHUNKED + b"5\nabcde\r\n0\r\n\r\n",
     "LF in a chunk extension": CHUNKED + b"5;a\nb\r\nabcde\r\n0\r\n\r\n",
     "CR in a chunk extension": CHUNKED + b"5;a\rb\r\nabcde\r\n0\r\n\r\n",
