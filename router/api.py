@@ -7,19 +7,19 @@ and dashboards look at ``/v1/table`` and ``/metrics``, which do not.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import Field, ValidationError
 
 from router import telemetry
-from router.auth import bearer_fault
+from router.auth import Access
 from router.events import Outcome
+from router.faults import Fault, answer_fault, answer_invalid
+from router.gate import Gate
 from router.journal import Writer
 from router.journal_reader import acknowledge, journals, read_from
 from router.outcomes import BadOutcomes, Outcomes
@@ -35,31 +35,8 @@ _APPEND_S = 5.0
 _APPENDS_AT_ONCE = 8
 _TAKING_AT_ONCE = 64
 _JOURNAL_BYTES = 8 << 20
-# Answers given while the body is still coming: the rest is not waited for.
-_UNREAD = {408, 413, 415}
 _JSON = {"application/json"}
 _LINES = {"application/x-ndjson", "application/jsonl", "application/x-jsonlines"}
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class Fault(Exception):
-    """An answer that is none of the good ones."""
-
-    def __init__(
-        self, status: int, error: str, found: list[dict[str, Any]] | None = None, retry_after: int | None = None
-    ) -> None:
-        self.status = status
-        self.content: dict[str, Any] = {"error": error, "problems": found or []}
-        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        if status in _UNREAD:
-            self.headers["Connection"] = "close"
-        super().__init__(error)
-
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.content, self.status, self.headers)
 
 
 class Accepted(Wire):
@@ -90,11 +67,11 @@ class Acknowledged(Wire):
 class ControlPlane:
     """What the API works on."""
 
-    def __init__(self, settings: RouterSettings, supervisor: Supervisor, writer: Writer, token: str | None) -> None:
+    def __init__(self, settings: RouterSettings, supervisor: Supervisor, writer: Writer, access: Access) -> None:
         self.settings = settings
         self.supervisor = supervisor
         self.writer = writer
-        self.token = token
+        self.access = access
         self.outcomes = Outcomes(writer.append, settings.outcome_window, settings.outcome_batch)
         self.threads = ThreadPoolExecutor(_APPENDS_AT_ONCE, thread_name_prefix="outcomes")
         self.taking = 0
@@ -330,54 +307,20 @@ async def metrics(plane: Plane) -> Response:
     return Response(telemetry.page(plane.numbers()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-class _Guard:
-    """Lets through who may; everything but the probes needs the token where there is one."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], plane: ControlPlane) -> None:
-        self._app = app
-        self._token = plane.token
-        self._open = {"/healthz", "/readyz"} | ({"/metrics"} if plane.settings.open_metrics else set())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._open:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            fault = bearer_fault(headers, self._token)
-            if fault is not None:
-                response = Fault(*fault).response()
-                if fault[0] == 401:
-                    response.headers["WWW-Authenticate"] = "Bearer"
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-async def _answer_fault(_: Request, fault: Exception) -> Response:
-    assert isinstance(fault, Fault)
-    return fault.response()
-
-
-async def _answer_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = [
-        {"index": None, "field": ".".join(map(str, fault["loc"][1:])), "message": str(fault["msg"])}
-        for fault in error.errors()
-    ]
-    return Fault(400, f"{found[0]['field']}: {found[0]['message']}", found).response()
-
-
 def build_app(plane: ControlPlane) -> FastAPI:
     """The API over a control plane."""
     app = FastAPI(
         title="understudy router",
         docs_url=None,
         redoc_url=None,
-        dependencies=[Depends(HTTPBearer(auto_error=False, description="needed where the router has a token"))],
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="needed without a client certificate"))],
     )
     app.state.plane = plane
+    metrics = {"/metrics"} if plane.settings.open_metrics else set()
     app.include_router(routes)
-    app.add_exception_handler(Fault, _answer_fault)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_middleware(_Guard, plane=plane)
+    app.add_exception_handler(Fault, answer_fault)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
+    app.add_middleware(Gate, access=plane.access, probes={"/healthz", "/readyz"} | metrics)
     return app
 
 

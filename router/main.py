@@ -17,7 +17,9 @@ import uvicorn
 from pydantic import ValidationError
 
 from router.api import ControlPlane, build_app
-from router.auth import Unprotected, refuse_unprotected
+from router.auth import Access, Unprotected, refuse_unprotected
+from router.certificates import BadCertificate, Certificates
+from router.gate import ControlProtocol
 from router.journal import Writer
 from router.journal_reader import write_atomically
 from router.listeners import Listeners
@@ -30,6 +32,7 @@ log = logging.getLogger("understudy.router")
 
 # A router that was killed leaves workers that let go of the port as soon as they notice.
 _PORT_S = 2.0
+_RENEW_S = 1.0
 
 
 class BadUse(Exception):
@@ -98,6 +101,12 @@ def read_token(settings: RouterSettings) -> str | None:
     if len(token) < 8:
         raise BadUse(f"--token-file {settings.token_file}: a token of at least 8 characters is needed")
     return token
+
+
+def read_certificates(settings: RouterSettings) -> Certificates | None:
+    """The certificates of the control API; None where it speaks plain HTTP. Raises BadCertificate."""
+    files = settings.certificates
+    return Certificates(files, server=True) if files.named() else None
 
 
 def open_store(settings: RouterSettings) -> TableStore:
@@ -183,9 +192,10 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
     )
     token = read_token(settings)
     try:
-        refuse_unprotected(settings.control_host, token)
+        refuse_unprotected(settings.control_host, token, settings.client_ca)
+        certificates = read_certificates(settings)
         settings.worker_config("w0", settings.port)
-    except Unprotected as error:
+    except (Unprotected, BadCertificate) as error:
         raise BadUse(str(error)) from None
     except ValidationError as error:
         raise BadUse(f"--{problems(error)[0]['message'].replace('_', '-')}") from None
@@ -208,14 +218,15 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
             raise BadUse(f"--journal-dir {settings.journal_dir}: {error}") from None
         stack.callback(writer.close)
         workers = command(settings, traffic.getsockname()[1])
-        return asyncio.run(_serve(settings, store, writer, token, (traffic, control), workers))
+        access = Access(token, certificates=settings.client_ca is not None)
+        return asyncio.run(_serve(settings, store, writer, (access, certificates), (traffic, control), workers))
 
 
 async def _serve(
     settings: RouterSettings,
     store: TableStore,
     writer: Writer,
-    token: str | None,
+    door: tuple[Access, Certificates | None],
     sockets: tuple[socket.socket, socket.socket],
     command: WorkerCommand,
 ) -> int:
@@ -246,20 +257,11 @@ async def _serve(
     except StartFailed as error:
         log.error("%s", error)
         return 1
-    plane = ControlPlane(settings, supervisor, writer, token)
-    config = uvicorn.Config(
-        build_app(plane),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=1_000,
-    )
-    server = _Server(config)
+    access, certificates = door
+    plane = ControlPlane(settings, supervisor, writer, access)
+    server = _api_server(plane, certificates)
     serving = asyncio.create_task(server.serve(sockets=[sockets[1]]))
+    renewing = asyncio.create_task(_renew(certificates))
     announce(settings, sockets)
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -277,15 +279,46 @@ async def _serve(
             await asyncio.gather(draining, return_exceptions=True)
             await supervisor.stop(0)
         hurry.cancel()
+        renewing.cancel()
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         plane.threads.shutdown(wait=False, cancel_futures=True)
     return code
 
 
+def _api_server(plane: ControlPlane, certificates: Certificates | None) -> _Server:
+    config = uvicorn.Config(
+        build_app(plane),
+        http=ControlProtocol,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        limit_concurrency=1_000,
+    )
+    config.load()
+    if certificates is not None:
+        config.ssl = certificates.context
+    return _Server(config)
+
+
+async def _renew(certificates: Certificates | None) -> None:
+    """Look again and again whether somebody has put new certificates in the place of the old ones."""
+    while certificates is not None:
+        await asyncio.sleep(_RENEW_S)
+        try:
+            if certificates.renew():
+                log.info("the certificates of the control API were renewed")
+        except BadCertificate as error:
+            log.error("the new certificates are not used: %s", error)
+
+
 def announce(settings: RouterSettings, sockets: tuple[socket.socket, socket.socket]) -> None:
     """Say, to people and to programs, that traffic is served, and where."""
-    traffic, control = (_url(bound) for bound in sockets)
+    traffic, control = _url(sockets[0]), _url(sockets[1], tls=settings.control_cert is not None)
     if settings.ready_file is not None:
         said = {
             "pid": os.getpid(),
@@ -301,6 +334,6 @@ def announce(settings: RouterSettings, sockets: tuple[socket.socket, socket.sock
     sys.stderr.flush()
 
 
-def _url(bound: socket.socket) -> str:
+def _url(bound: socket.socket, *, tls: bool = False) -> str:
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http{'s' * tls}://{f'[{host}]' if ':' in host else host}:{port}"

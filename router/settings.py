@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from router.certificates import Files
 from router.worker_config import WorkerConfig
 
 PREFIX = "UNDERSTUDY_ROUTER_"
@@ -56,7 +57,16 @@ class RouterSettings(BaseModel):
         None, min_length=8, description="Bearer token of the control API (environment only, never a flag)."
     )
     token_file: Path | None = Field(None, description="File that holds the bearer token.")
-    open_metrics: bool = Field(False, description="Serve /metrics without the token.")
+    control_cert: Path | None = Field(
+        None, description="Certificate (PEM) of the control API, which then speaks TLS; taken again when it changes."
+    )
+    control_key: Path | None = Field(None, description="Key (PEM, without a password) of that certificate.")
+    client_ca: Path | None = Field(
+        None,
+        description="Authorities (PEM) of clients' certificates: who shows one of them needs no token, and without "
+        "a token is needed one of them.",
+    )
+    open_metrics: bool = Field(False, description="Serve /metrics to everybody.")
     drain_s: Seconds = Field(15.0, description="Longest wait for requests in flight at the end, in seconds.")
     start_s: Seconds = Field(30.0, description="Longest wait for the workers at the start, in seconds.")
     silence_s: Seconds = Field(10.0, description="A worker that says nothing for so many seconds is replaced.")
@@ -103,6 +113,11 @@ class RouterSettings(BaseModel):
     outcome_batch: int = Field(5_000, ge=1, description="Outcomes in one request at most.")
     outcome_body_bytes: int = Field(4 << 20, ge=1_024, description="Bytes of one request with outcomes at most.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+
+    @property
+    def certificates(self) -> Files:
+        """The files for TLS of the control API."""
+        return Files(self.control_cert, self.control_key, self.client_ca, "client_ca")
 
     @property
     def kept_table(self) -> Path:

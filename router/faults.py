@@ -1,0 +1,46 @@
+"""What the control API answers where something is wrong.
+
+``{"error": text, "problems": [{"field", "message", "index"}]}``; ``index`` is that of an outcome within its request.
+"""
+
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+# Answers given while the body is still coming: the rest is not waited for.
+_UNREAD = {408, 413, 415}
+
+
+class Fault(Exception):
+    """An answer that is none of the good ones."""
+
+    def __init__(
+        self, status: int, error: str, found: list[dict[str, Any]] | None = None, retry_after: int | None = None
+    ) -> None:
+        self.status = status
+        self.content: dict[str, Any] = {"error": error, "problems": found or []}
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        if status in _UNREAD:
+            self.headers["Connection"] = "close"
+        super().__init__(error)
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.content, self.status, self.headers)
+
+
+async def answer_fault(_: Request, fault: Exception) -> Response:
+    """What FastAPI calls for a Fault."""
+    assert isinstance(fault, Fault)
+    return fault.response()
+
+
+async def answer_invalid(_: Request, error: Exception) -> Response:
+    """What FastAPI calls where parameters, or a body that it reads itself, are not as declared."""
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"index": None, "field": ".".join(map(str, fault["loc"][1:])), "message": str(fault["msg"])}
+        for fault in error.errors()
+    ]
+    return Fault(400, f"{found[0]['field']}: {found[0]['message']}", found).response()
