@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from controller.errors import SpecError
 from controller.spec import Notify, SecretKey
+from router.certificates import Files
 
 PREFIX = "UNDERSTUDY_"
 _SECRET = f"{PREFIX}SECRET_"
@@ -42,10 +43,24 @@ class Settings(BaseModel):
     token: SecretStr | None = Field(
         None, min_length=8, description="Bearer token of the control API (environment only, never a flag)."
     )
+    control_ca: Path | None = Field(
+        None,
+        description="Authorities (PEM) of the router's certificate, for a control API with https://; "
+        "without: those of the system. With run also those of its clients.",
+    )
+    control_cert: Path | None = Field(
+        None, description="Certificate (PEM) that the router is shown. With run also the router's own: for 127.0.0.1."
+    )
+    control_key: Path | None = Field(None, description="Key (PEM, without a password) of that certificate.")
     linger_s: Seconds = Field(60.0, description="How long the server of a version that nobody wants stays.")
     drain_s: Seconds = Field(10.0, description="Longest wait for requests in flight at the end.")
     ready_s: Seconds = Field(180.0, description="Longest wait for the tracking server and the router at the start.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+
+    @property
+    def certificates(self) -> Files:
+        """The files for TLS towards the router."""
+        return Files(self.control_cert, self.control_key, self.control_ca)
 
     @property
     def rollouts_file(self) -> Path:

@@ -40,7 +40,7 @@ def build(settings: Settings) -> Loop:
     return Loop(
         store=store,
         source=JournalSource(settings.journal_dir, settings.engine_file),
-        traffic=RouterTraffic([settings.control_url], token),
+        traffic=RouterTraffic([settings.control_url], token, settings.certificates),
         workloads=LocalServers(settings.servers_file),
         registry=registry,
         notifier=Fanout(notifiers),

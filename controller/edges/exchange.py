@@ -6,6 +6,7 @@ daemon thread of its own and is given up when the deadline is over; how many suc
 
 import logging
 import queue
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -35,6 +36,10 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Untrusted(EdgeError):
+    """One end does not take the other's certificate, which waiting does not mend."""
+
+
 class Exchange:
     """Makes calls in parallel under one deadline. Errors carry no address: a webhook's address is a secret."""
 
@@ -46,13 +51,15 @@ class Exchange:
         answer_limit: int = 1 << 20,
         hanging_limit: int = 32,
         proxies: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """``answer_limit`` in bytes; ``hanging_limit``: calls that may be under way or given up and not yet ended;
-        ``proxies``: whether the proxy variables of the environment apply."""
+        ``proxies``: whether the proxy variables of the environment apply; ``tls``: whom to trust and what to show,
+        None as usual on the web."""
         self._deadline_s = deadline_s
         self._answer_limit = answer_limit
         self._free = threading.BoundedSemaphore(hanging_limit)
-        self._client = httpx.Client(timeout=deadline_s, headers=headers, trust_env=proxies)
+        self._client = httpx.Client(timeout=deadline_s, headers=headers, trust_env=proxies, verify=tls or True)
 
     def all(self, calls: Sequence[Call]) -> list[Answer | EdgeError]:
         """One result per call, in their order, not later than the deadline."""
@@ -90,7 +97,7 @@ class Exchange:
         try:
             done.put((index, self._make(call, end)))
         except Exception as error:  # noqa: BLE001 — whatever it is, the caller waits for a result
-            done.put((index, EdgeError(_reason(error))))
+            done.put((index, _failure(error)))
         finally:
             self._free.release()
 
@@ -107,11 +114,18 @@ class Exchange:
             return Answer(response.status_code, response.headers, bytes(body))
 
 
-def _reason(error: Exception) -> str:
+def _failure(error: Exception) -> EdgeError:
     if isinstance(error, EdgeError):
-        return str(error)
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Untrusted(f"its certificate is not trusted: {cause.verify_message}")
+        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+            return Untrusted(f"does not take our certificate ({cause.reason})")
+        cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
+        return EdgeError("no answer in time")
     if isinstance(error, httpx.TransportError):
-        return f"not reachable ({error})"
-    return f"{type(error).__name__}"
+        return EdgeError(f"not reachable ({error})")
+    return EdgeError(f"{type(error).__name__}")

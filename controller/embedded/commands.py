@@ -13,12 +13,16 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from controller.settings import Settings, environment_name
+from router.certificates import BadCertificate, Certificates
 
 RUN_FLAGS = (
     "state_dir", "tracking_uri", "host", "port", "control_port", "mlflow_port", "metrics_port", "workers",
-    "linger_s", "drain_s", "ready_s", "log_level",
+    "control_ca", "control_cert", "control_key", "linger_s", "drain_s", "ready_s", "log_level",
 )  # fmt: skip
-CONTROLLER_FLAGS = ("state_dir", "tracking_uri", "control_url", "metrics_port", "log_level")
+CONTROLLER_FLAGS = (
+    "state_dir", "tracking_uri", "control_url", "control_ca", "control_cert", "control_key", "metrics_port",
+    "log_level",
+)  # fmt: skip
 _TYPES: Mapping[type, Any] = {int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path)}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -70,6 +74,18 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     return settings.model_copy(update={"state_dir": settings.state_dir.resolve()})
 
 
+def refuse_certificates(settings: Settings) -> None:
+    """click.UsageError where both ends of ``run`` could not use the certificates, and know each other by them."""
+    files = settings.certificates
+    if files.named() and None in files:
+        raise click.UsageError("--control-ca, --control-cert and --control-key are needed together")
+    try:
+        for server in (True, False) if files.named() else ():
+            Certificates(files, server=server)
+    except BadCertificate as error:
+        raise click.UsageError(str(error)) from None
+
+
 @click.command("run", context_settings=_CONTEXT)
 @click.argument("file", type=click.Path(path_type=Path))
 @with_flags(RUN_FLAGS)
@@ -84,6 +100,7 @@ def run(file: Path, until_end: bool, output: str, **flags: Any) -> None:
     Exit code: 0 ended as asked, 1 the rollout did not succeed or could not start, 2 the file or a flag was refused.
     """
     settings = settings_from(flags)
+    refuse_certificates(settings)
     from controller import specfile
     from controller.embedded import running
     from controller.errors import SpecError

@@ -16,6 +16,7 @@ from controller.embedded.readiness import Asking
 from controller.embedded.tracking import tracking_command, tracking_environment
 from controller.settings import Settings, environment_name
 from controller.spec import ModelRollout
+from router.certificates import Files
 
 _POLL_S = 0.1
 _TICKING = re.compile(r"understudy\.controller ticking;")
@@ -24,6 +25,11 @@ _END_S = 8.0
 _CHALLENGER_S = 15.0
 
 Say = Callable[[str], None]
+
+
+def _flags(files: Files) -> list[str]:
+    """Certificates as a program's flags."""
+    return [f"--{setting.replace('_', '-')}={path}" for setting, path in files.named().items()]
 
 
 class Addresses:
@@ -128,6 +134,7 @@ class Parent:
             "--workers", str(settings.workers), "--journal-dir", str(settings.journal_dir),
             "--table-file", str(self._folder.path / "table.json"), "--ready-file", str(self._router_ready),
             "--drain-s", str(settings.drain_s), "--log-level", settings.log_level,
+            *_flags(settings.certificates._replace(authority="client_ca")),
         )  # fmt: skip
         self._router_ready.unlink(missing_ok=True)
         await self._servers_there()
@@ -160,7 +167,8 @@ class Parent:
             return python(
                 "controller.embedded", "controller", "--state-dir", str(self._folder.path),
                 "--tracking-uri", self.addresses.tracking, "--control-url", self.addresses.control,
-                "--metrics-port", str(metrics), "--log-level", settings.log_level, *(["--check"] if first else []),
+                "--metrics-port", str(metrics), "--log-level", settings.log_level, *_flags(settings.certificates),
+                *(["--check"] if first else []),
             )  # fmt: skip
 
         token = {environment_name("token"): settings.token.get_secret_value()} if settings.token else {}

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from tests.embedded import registered, rollouts
 from tests.embedded.machine import Machine
 from tests.embedded.traffic import Traffic
+from tests.router.authorities import BOTH, CLIENT, Authority
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -54,15 +56,23 @@ def test_a_challenger_that_crashes_in_mlflows_own_server_is_rolled_back_and_no_u
         plan = rollouts.plan(
             model={"name": "crashing"}, servers={"challenger": {"url": url}}, steps=[{"weight": 50, "hold": "60s"}]
         )
-        run = machine(plan, "--tracking-uri", tracking, "--until-end", "--output", "json")
+        # Controller and applications show the router certificates here, and it shows them its own.
+        authority = Authority(tmp_path / "authority")
+        cert, key = authority.sign("machine", BOTH)
+        secured = ["--control-ca", str(authority.cert), "--control-cert", str(cert), "--control-key", str(key)]
+        run = machine(plan, "--tracking-uri", tracking, "--until-end", "--output", "json", *secured)
         traffic, control = run.addresses()
+        assert control.startswith("https://")
+        tls = ssl.create_default_context(cafile=authority.cert)
+        tls.load_cert_chain(*authority.sign("application", (CLIENT,)))
         run.served(200)
-        with Traffic(traffic, control, 1, units=50_000) as users:
+        with Traffic(traffic, control, 1, units=50_000, tls=tls) as users:
             run.until("the rollback", lambda s: s.status.progress in ("RollingBack", "RolledBack"), 120)
         assert run.ended(120) == 1
         (said,) = json.loads(run.out.read_text().splitlines()[-1])["rollouts"]
         assert (said["result"], said["metric"]) == ("RolledBack", "errors")
         assert users.troubles == []
+        assert users.acknowledged
         # It is somebody else's process: still there, and never started again by us.
         assert "server-" + challenger not in {path.stem for path in (run.state / "logs").iterdir()}
         registered.wait_for_answer(f"{url}/ping", 5)

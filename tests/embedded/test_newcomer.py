@@ -11,6 +11,7 @@ import pytest
 from tests.embedded import rollouts
 from tests.embedded.machine import COMMAND, Machine, of_the_folder
 from tests.embedded.registered import free_port
+from tests.router.authorities import SERVER, Authority
 
 Start = Callable[..., Machine]
 
@@ -98,3 +99,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"error: {tmp_path / 'b.yaml'}: No such file or directory\n"
     assert not (tmp_path / "state").exists()
+
+
+def test_certificates_that_the_two_ends_cannot_use_are_refused_at_once(machine: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.sign("server", (SERVER,))
+    ca, both = ["--control-ca", str(authority.cert)], ["--control-cert", str(cert), "--control-key", str(key)]
+    refused(machine(rollouts.plan(), *ca), 2, "--control-ca, --control-cert and --control-key are needed together")
+    refused(machine(rollouts.plan(), *ca, *both), 2, f"--control-cert {cert}: un")

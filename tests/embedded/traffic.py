@@ -3,6 +3,7 @@
 import http.client
 import json
 import random
+import ssl
 import threading
 import time
 from typing import NamedTuple
@@ -21,11 +22,14 @@ class Traffic:
     """``threads`` clients, together ``rate`` requests a second, from ``units`` users; outcomes follow at once.
 
     Each answered request gets a ``label``, 1 with the probability that the champion predicts, and every second one
-    a ``click`` of its unit.
+    a ``click`` of its unit. ``tls``: for a control API with https.
     """
 
-    def __init__(self, traffic: str, control: str, seed: int, rate: float = 150.0, threads: int = 4, units: int = 4000):
-        self._traffic, self._control = urlsplit(traffic), urlsplit(control)
+    def __init__(
+        self, traffic: str, control: str, seed: int, rate: float = 150.0, threads: int = 4, units: int = 4000,
+        tls: ssl.SSLContext | None = None,
+    ):  # fmt: skip
+        self._traffic, self._control, self._tls = urlsplit(traffic), urlsplit(control), tls
         self._rate, self._units = rate / threads, units
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -49,7 +53,7 @@ class Traffic:
 
     def _drive(self, index: int) -> None:
         chance = random.Random(f"{self._seed}/{index}")
-        requests, outcomes = _Client(self._traffic.netloc), _Client(self._control.netloc)
+        requests, outcomes = _Client(self._traffic.netloc), _Client(self._control.netloc, self._tls)
         waiting: list[dict[str, object]] = []
         turn, began, flushed = 0, time.monotonic(), 0.0
         while not self._end.is_set():
@@ -100,15 +104,20 @@ class Traffic:
 class _Client:
     """One kept connection; a request that meets a closed one is sent again once, as every HTTP client does."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, place: str, tls: ssl.SSLContext | None = None) -> None:
+        self._place, self._tls = place, tls
         self._connection: http.client.HTTPConnection | None = None
+
+    def _new(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._place, timeout=10)
+        return http.client.HTTPSConnection(self._place, timeout=10, context=self._tls)
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         kept = self._connection is not None
         for attempt in (1, 2):
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._place, timeout=10)
+                self._connection = self._new()
             try:
                 self._connection.request("POST", path, body, {"content-type": "application/json", **headers})
                 answer = self._connection.getresponse()

@@ -19,8 +19,10 @@ import pytest
 from controller.edges.routes import RouterTraffic
 from controller.errors import EdgeError, SpecError
 from controller.ports import TrafficProvider
+from router.certificates import Files
 from tests.ports.contracts.traffic import TrafficContract, table
 from tests.ports.tracking_server import free_port
+from tests.router.authorities import CLIENT, SERVER, Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-for-tests"
@@ -29,11 +31,11 @@ TOKEN = "a-token-for-tests"
 class Router:
     """``python -m router`` on free ports."""
 
-    def __init__(self, folder: Path, name: str, workers: int = 1) -> None:
+    def __init__(self, folder: Path, name: str, workers: int = 1, **other: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         ready = folder / "ready.json"
         flags = {"name": name, "port": 0, "control-port": 0, "workers": workers, "journal-dir": folder / "journal"}
-        flags |= {"table-file": folder / "table.json", "ready-file": ready, "drain-s": 1}
+        flags |= {"table-file": folder / "table.json", "ready-file": ready, "drain-s": 1} | other
         self._log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "router", *(f"--{flag}={value}" for flag, value in flags.items())],
@@ -68,8 +70,8 @@ Start = Callable[..., Router]
 def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Router] = []
 
-    def begin(name: str, workers: int = 1) -> Router:
-        started.append(Router(tmp_path / name, name, workers))
+    def begin(name: str, workers: int = 1, **other: Any) -> Router:
+        started.append(Router(tmp_path / name, name, workers, **other))
         return started[-1]
 
     yield begin
@@ -181,6 +183,45 @@ def test_what_answers_but_is_no_router_is_an_error_that_names_it(
         with pytest.raises(EdgeError, match=f"router {url}: its state cannot be read"):
             traffic_of(url).observe()
         thread.join(10)
+
+
+def test_a_router_that_asks_for_certificates_is_shown_ours(
+    start: Start, traffic_of: Callable[..., RouterTraffic], tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "ours")
+    cert, key = authority.sign("router", (SERVER,))
+    ours = authority.sign("controller", (CLIENT,))
+    router = start("a", **{"control-cert": cert, "control-key": key, "client-ca": authority.cert})
+    assert router.url.startswith("https://127.0.0.1:")
+    traffic = traffic_of(router.url, token=None, files=Files(*ours, authority.cert))
+    traffic.apply(table(1))
+    assert traffic.wait_confirmed(1, 20.0).confirmed == 1
+    # The token is enough as well.
+    assert traffic_of(router.url, files=Files(ca=authority.cert)).observe().complete
+    theirs = Authority(tmp_path / "theirs", "authority")
+    for files, says in [
+        (Files(ca=authority.cert), r"refuses the token .*, or a certificate of --client-ca"),
+        (Files(*ours, theirs.cert), "its certificate is not trusted: "),
+        (Files(*ours), "its certificate is not trusted: "),
+    ]:
+        traffic = traffic_of(router.url, token=None, files=files, deadline_s=20.0)
+        for act in (traffic.observe, lambda traffic=traffic: traffic.apply(table(2))):
+            with pytest.raises(EdgeError, match=f"router {router.url}: {says}"):
+                act()
+    # It says so after it has seen our certificate, and may be gone before we have read that.
+    traffic = traffic_of(router.url, token=None, files=Files(*theirs.sign("b", (CLIENT,)), authority.cert))
+    with pytest.raises(EdgeError, match=f"router {router.url}: (does not take our certificate|not reachable) "):
+        traffic.apply(table(2))
+
+
+def test_certificates_that_cannot_be_used_are_refused_at_the_start(
+    traffic_of: Callable[..., RouterTraffic], tmp_path: Path
+) -> None:
+    old = Authority(tmp_path).sign("old", (CLIENT,), begins=-9, ends=-1)
+    with pytest.raises(SpecError, match=f"--control-cert {old.cert}: certificate has expired"):
+        traffic_of("https://127.0.0.1:1", files=Files(*old))
+    with pytest.raises(SpecError, match="--control-ca is for a control address with https://, not http://127"):
+        traffic_of("http://127.0.0.1:1", files=Files(ca=tmp_path / "authority.pem"))
 
 
 def test_errors_do_not_show_the_token(traffic_of: Callable[..., RouterTraffic]) -> None:
