@@ -9,15 +9,34 @@ A file begins with a ``Header`` and ends at its last newline; a torn tail is no 
 Idempotency: (journal, seq) identifies a line; ``request_id`` an exposure; ``outcome_id`` an outcome.
 """
 
+import re
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from router.assignment import Arm
 from router.table import Wire
 
 JOURNAL_VERSION = 1
+# What no identifier may hold: it could not be shown, and not be told from another one.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VISIBLE = re.compile(r"[!-~]+")
+
+
+def _without_control(text: str) -> str:
+    if CONTROL.search(text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _visible(text: str) -> str:
+    if not _VISIBLE.fullmatch(text):
+        raise ValueError("visible ASCII characters are allowed, as in the header X-Request-Id")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_without_control)]
 
 
 class FallbackReason(StrEnum):
@@ -88,23 +107,25 @@ class Exposure(Wire):
 
 
 class Outcome(Wire):
-    """A value observed later, for a unit or for one row of a request."""
+    """A value observed later, for a unit or for one row of a request: it names one of the two."""
 
     type: Literal["outcome"] = "outcome"
     seq: int = 0
     t: int = Field(description="when it happened")
     ingest_t: int = Field(0, description="when the outcomes API accepted it")
-    outcome_id: str = Field(min_length=1, max_length=128)
-    unit: str | None = Field(None, min_length=1, max_length=512)
-    request_id: str | None = Field(None, min_length=1, max_length=128)
+    outcome_id: _Text = Field(min_length=1, max_length=128)
+    unit: _Text | None = Field(None, min_length=1, max_length=512)
+    request_id: Annotated[str, AfterValidator(_visible)] | None = Field(None, min_length=1, max_length=128)
     row: int = Field(0, ge=0, le=1_000_000)
-    name: str = Field(min_length=1, max_length=63)
+    name: _Text = Field(min_length=1, max_length=63)
     value: float = Field(1.0, allow_inf_nan=False, ge=-1e9, le=1e9)
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if self.unit is None and self.request_id is None:
             raise ValueError("unit or request_id is needed")
+        if self.unit is not None and self.request_id is not None:
+            raise ValueError("unit or request_id is needed, not both: a request's unit is known from its exposure")
         return self
 
 

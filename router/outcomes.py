@@ -21,6 +21,7 @@ FUTURE_US = 5 * 60 * 1_000_000
 EARLIEST_US = 946_684_800_000_000
 _PROBLEMS_SHOWN = 20
 _OURS = ("seq", "ingest_t")
+_FIELDS = tuple(name for name in Outcome.model_fields if name not in _OURS)
 
 
 class BadOutcomes(ValueError):
@@ -91,7 +92,7 @@ class Outcomes:
         them again.
         """
         try:
-            outcomes = self._checked(parse_lines(body) if lines else parse(body))
+            outcomes = self._checked(parse_lines(body, self._batch) if lines else parse(body, self._batch))
         except BadOutcomes as error:
             with self._lock:
                 self._counted["refused"] += error.count
@@ -124,16 +125,12 @@ class Outcomes:
         return Taken(len(outcomes), len(fresh), duplicates, conflicts)
 
     def _checked(self, items: list[Any]) -> list[Outcome]:
-        if len(items) > self._batch:
-            raise BadOutcomes(
-                [_problem(None, "outcomes", f"{len(items)} outcomes in one request, {self._batch} are allowed")]
-            )
         latest = time.time_ns() // 1000 + FUTURE_US
         good, found = [], []
         for index, item in enumerate(items):
             try:
                 if isinstance(item, dict):
-                    _refuse_ours(item)
+                    _refuse_unknown(item)
                 outcome = Outcome.model_validate(item, strict=True)
                 _refuse_time(outcome.t, latest)
                 good.append(outcome)
@@ -152,10 +149,13 @@ class _FieldFault(ValueError):
         super().__init__(message)
 
 
-def _refuse_ours(item: dict[str, Any]) -> None:
-    for name in _OURS:
-        if name in item:
+def _refuse_unknown(item: dict[str, Any]) -> None:
+    """Refuse the first field that has no place here; there may be a great many."""
+    for name in item:
+        if name in _OURS:
             raise _FieldFault(name, "is set by the router; leave it out")
+        if name not in _FIELDS:
+            raise _FieldFault(name[:128], f"is no field of an outcome; those are {', '.join(_FIELDS)}")
 
 
 def _refuse_time(t: int, latest: int) -> None:
@@ -166,8 +166,8 @@ def _refuse_time(t: int, latest: int) -> None:
         raise _FieldFault("t", f"{t} is before the year 2000: microseconds since 1970 are meant")
 
 
-def parse(body: bytes) -> list[Any]:
-    """The outcomes of a JSON body. Raises BadOutcomes."""
+def parse(body: bytes, most: int) -> list[Any]:
+    """The outcomes of a JSON body, at most so many. Raises BadOutcomes."""
     try:
         content = orjson.loads(body)
     except ValueError as error:
@@ -180,17 +180,21 @@ def parse(body: bytes) -> list[Any]:
         content = content["outcomes"]
     if not isinstance(content, list):
         raise BadOutcomes([_problem(None, "outcomes", "a list of outcomes is needed")])
+    if len(content) > most:
+        raise _too_many(most)
     return content
 
 
-def parse_lines(body: bytes) -> list[Any]:
-    """The outcomes of an NDJSON body, blank lines left out. Raises BadOutcomes."""
+def parse_lines(body: bytes, most: int) -> list[Any]:
+    """The outcomes of an NDJSON body, at most so many, blank lines left out. Raises BadOutcomes."""
     items: list[Any] = []
     found: list[dict[str, Any]] = []
     for line in body.split(b"\n"):
         if not line.strip():
             continue
         index = len(items) + len(found)
+        if index == most:
+            raise _too_many(most)
         try:
             items.append(orjson.loads(line))
         except ValueError as error:
@@ -198,6 +202,10 @@ def parse_lines(body: bytes) -> list[Any]:
     if found:
         raise BadOutcomes(found)
     return items
+
+
+def _too_many(most: int) -> BadOutcomes:
+    return BadOutcomes([_problem(None, "outcomes", f"more than {most} outcomes in one request, {most} are allowed")])
 
 
 def _problem(index: int | None, field: str, message: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 from router.assignment import Arm, point
+from router.events import CONTROL
 from router.heads import Request
 from router.pool import Backend
 from router.redaction import DEFAULT_NAMES, Redactor
@@ -65,8 +66,8 @@ class Routes:
     def allot(self, request: Request, stale: bool) -> Allotment:
         """Unit and arm of a request. A stale table sends everybody to the champion, as no evidence."""
         unit = self._unit(request)
-        if unit is not None and len(unit) > UNIT_CHARS:
-            unit = None
+        if unit is not None and (len(unit) > UNIT_CHARS or (not unit.isprintable() and CONTROL.search(unit))):
+            unit = None  # no outcome could name it
         if self.override is not None and self.override in request.fields:
             arm = request.fields[self.override].strip(b" \t")
             if arm == b"champion" or (arm == b"challenger" and self.challenger is not None and not stale):

@@ -101,13 +101,13 @@ def test_an_exposure_behind_the_watermark_is_late_and_one_that_came_before_is_a_
 
 def test_an_outcome_that_names_nothing_is_unknown_once_it_waited_for_the_grace(journals: Journals) -> None:
     log, said = journals.log(), journals.log("edge-outcomes", 1)
-    said.write(5 * SECOND, outcome_event(OutcomeRow("1", 5 * SECOND, 5 * SECOND, "click", 1.0, None, "late one")))
+    said.write(5 * SECOND, outcome_event(OutcomeRow("1", 5 * SECOND, 5 * SECOND, "click", 1.0, None, "late-one")))
     said.write(5 * SECOND, outcome_event(OutcomeRow("2", 5 * SECOND, 5 * SECOND, "click", 1.0, None, "nobody")))
     for at, unknown in ((14, 0), (16, 2)):
         log.mark(at * SECOND)
         said.mark(at * SECOND)
         assert journals.read(at).losses.unknown == unknown
-    log.write(17 * SECOND, served(17, "late one"))
+    log.write(17 * SECOND, served(17, "late-one"))
     log.mark(18 * SECOND)
     said.mark(18 * SECOND)
     assert journals.read(18).losses.unknown == 1

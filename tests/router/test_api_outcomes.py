@@ -41,7 +41,7 @@ def _ids(router: Router) -> list[str]:
 
 
 def test_an_acknowledged_outcome_is_in_the_journal_as_it_was_sent(router: Router) -> None:
-    sent = _outcome("whole", t=now() - 3 * 86_400_000_000, request_id="r9", row=3, value=12.5)
+    sent = _outcome("whole", t=now() - 3 * 86_400_000_000, unit=None, request_id="r9", row=3, value=12.5)
     before = now()
     answer = _post(router, {"outcomes": [sent]})
     assert answer.status_code == 202
@@ -73,7 +73,19 @@ def test_the_three_ways_to_send_a_batch_are_the_same(router: Router) -> None:
         ({"outcome_id": ""}, "outcome_id"),
         ({"outcome_id": "x" * 129}, "outcome_id"),
         ({"outcome_id": 7}, "outcome_id"),
+        ({"outcome_id": "o\x00"}, "outcome_id"),
+        ({"outcome_id": "o\n"}, "outcome_id"),
+        ({"unit": "u\x1f"}, "unit"),
+        ({"unit": "u\x7f"}, "unit"),
+        ({"unit": "u" * 513}, "unit"),
+        ({"unit": None, "request_id": ""}, "request_id"),
+        ({"unit": None, "request_id": "r" * 129}, "request_id"),
+        ({"unit": None, "request_id": "r 1"}, "request_id"),
+        ({"unit": None, "request_id": "r\xe9"}, "request_id"),
+        ({"unit": None, "request_id": "r\n"}, "request_id"),
+        ({"name": "cl\tick"}, "name"),
         ({"unit": None}, ""),
+        ({"request_id": "r1"}, ""),
         ({"unit": ""}, "unit"),
         ({"name": ""}, "name"),
         ({"name": "x" * 64}, "name"),
@@ -103,6 +115,33 @@ def test_one_bad_outcome_refuses_the_batch_and_is_named(router: Router, change: 
     assert problem["message"].startswith("outcomes[1]: ")
     assert answer.json()["error"].startswith("nothing was taken: ")
     assert _ids(router) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"request_id": "r1"}, "outcomes[0]: unit or request_id is needed, not both: a request's unit is known"),
+        ({"unit": None}, "outcomes[0]: unit or request_id is needed"),
+        ({"unit": "a\nb"}, "outcomes[0]: unit: control characters are not allowed"),
+        ({"unit": None, "request_id": "a b"}, "outcomes[0]: request_id: visible ASCII characters are allowed"),
+        (
+            {"clicks": 1},
+            "outcomes[0]: clicks: is no field of an outcome; those are type, t, outcome_id, unit, request_id, ",
+        ),
+        ({"seq": 1}, "outcomes[0]: seq: is set by the router; leave it out"),
+    ],
+)
+def test_a_refusal_says_what_is_allowed(router: Router, change: dict[str, Any], says: str) -> None:
+    answer = _post(router, [_outcome("o") | change])
+    assert answer.status_code == 400
+    (problem,) = answer.json()["problems"]
+    assert problem["message"].startswith(says)
+
+
+@pytest.mark.parametrize("unit", [" ", "a b", "\xe9\u4e00", "\\xff", "\u200b", "u" * 512])
+def test_any_other_text_is_a_unit(router: Router, unit: str) -> None:
+    assert _post(router, [_outcome(f"unit{hash(unit)}", unit=unit)]).status_code == 202
+    assert _written(router)[-1]["unit"] == unit
 
 
 @pytest.mark.parametrize("field", ["outcome_id", "t", "name"])
@@ -201,7 +240,34 @@ def test_the_memory_for_ids_is_bounded_and_forgets_the_oldest(router: Router) ->
 def test_too_many_outcomes_are_refused(router: Router) -> None:
     answer = _post(router, [{"outcome_id": str(number)} for number in range(101)])
     assert answer.status_code == 400
-    assert "101 outcomes in one request, 100 are allowed" in answer.json()["error"]
+    assert "more than 100 outcomes in one request, 100 are allowed" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("line", ["{}", "1", "{", json.dumps({"outcome_id": "x"})])
+def test_too_many_lines_are_refused_before_they_are_all_looked_at(router: Router, line: str) -> None:
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = router.control.post("/v1/outcomes", content=f"{line}\n" * 101, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["problems"] == [
+        {"index": None, "field": "outcomes", "message": "more than 100 outcomes in one request, 100 are allowed"}
+    ]
+
+
+def test_a_field_too_many_is_named_once_however_many_there_are(router: Router) -> None:
+    answer = _post(router, [_outcome("wide") | {f"f{number}": 1 for number in range(1_500)}])
+    assert [problem["field"] for problem in answer.json()["problems"]] == ["f0"]
+
+
+def test_ndjson_has_the_limits_of_json(router: Router) -> None:
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = router.control.post("/v1/outcomes", content=b"\n" * 20_001, headers=headers)
+    assert answer.status_code == 413
+    good, twice = _outcome("nd0"), _outcome("nd1")
+    lines = "\r\n".join(json.dumps(each) for each in (good, twice, twice, twice | {"value": 2.0}))
+    answer = router.control.post("/v1/outcomes", content=lines, headers=headers)
+    assert answer.json() == {
+        "accepted": 4, "written": 2, "duplicates": 1, "conflicts": [{"index": 3, "outcome_id": "nd1"}],
+    }  # fmt: skip
 
 
 def test_a_body_over_the_limit_is_refused_whatever_length_it_claims(router: Router) -> None:

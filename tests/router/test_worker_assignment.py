@@ -129,6 +129,15 @@ def test_unit_and_attributes_come_from_the_body_where_the_table_says_so(tmp_path
         assert exposure.attributes == {"carrier": "UA", "country": "NL", "deep": "7"}
 
 
+@pytest.mark.parametrize("unit", ["a\\nb", "\\u0000", "\\u007f", "\\t"])
+def test_a_unit_that_no_outcome_could_name_is_none(tmp_path: Path, unit: str) -> None:
+    with serving(tmp_path, weight_bp=9_500, unit={"json_pointer": "/user"}) as (plane, _, challenger):
+        ask(plane.port, post(None, b'{"user": "%b"}' % unit.encode()))
+        (exposure,) = plane.exposures(1)
+        assert (exposure.unit, exposure.arm, exposure.assigned_by) == (None, "champion", "none")
+        assert challenger.count == 0
+
+
 def test_after_its_ttl_a_table_sends_everybody_to_the_champion_until_the_controller_is_heard(tmp_path: Path) -> None:
     with serving(tmp_path, weight_bp=9_500, ttl_s=60) as (plane, _, _), Raw(plane.port) as raw:
         unit = next(f"u{n}" for n in range(100) if point("s/1", f"u{n}") < 9_500)
