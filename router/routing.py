@@ -73,7 +73,8 @@ class Routes:
             if arm == b"champion" or (arm == b"challenger" and self.challenger is not None and not stale):
                 return Allotment(unit, arm.decode(), False, "override", False, False)  # type: ignore[arg-type]
         if unit is None:
-            return _NO_UNIT if self.cookie is None else _MINT
+            # Browsers ask by OPTIONS whether they may ask: without cookies, and without keeping any.
+            return _NO_UNIT if self.cookie is None or request.method == b"OPTIONS" else _MINT
         if stale:
             return Allotment(unit, "champion", False, "hash", False, False)
         place = point(self._salt, unit)

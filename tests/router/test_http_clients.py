@@ -1,7 +1,6 @@
 """Clients that people use: each asks with and without a long body, over one connection, and reads a stream."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tests.router.models import Model
 from tests.router.planes import Plane, running, table
+from tests.router.programs import program
 
 SMALL = '{"inputs": [[1], [2]]}'
 EXPECTED = {"predictions": [0.5, 0.5], "arm": "champion"}
@@ -60,13 +60,6 @@ await ask({method: "POST", body: " ".repeat(3000000) + body});
 def plane(tmp_path: Path) -> Iterator[Plane]:
     with Model("champion") as champion, running(tmp_path, table(1, champion.address)) as running_plane:
         yield running_plane
-
-
-def program(name: str, *otherwise: str) -> str:
-    found = shutil.which(name) or next((path for path in otherwise if Path(path).exists()), None)
-    if found is None:
-        pytest.skip(f"needs-apt: {name}")
-    return found
 
 
 def assert_all_served(printed: str) -> None:
