@@ -290,6 +290,7 @@ def _api_server(plane: ControlPlane, certificates: Certificates | None) -> _Serv
     config = uvicorn.Config(
         build_app(plane),
         http=ControlProtocol,
+        ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,

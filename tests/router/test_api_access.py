@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from router.auth import is_loopback
+from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
 
 TOKEN = "correct horse battery"
@@ -85,6 +86,18 @@ def test_beyond_loopback_with_a_token_is_fine(tmp_path: Path) -> None:
         port = router.ready["control_port"]
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
         assert answer.status_code == 200
+
+
+def test_connections_without_a_request_do_not_stay(unguarded: Router) -> None:
+    # As many as the API serves at once would keep the controller out.
+    port = unguarded.ready["control_port"]
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with Raw(port, timeout=60) as silent, Raw(port, timeout=60) as begun, Raw(port, timeout=60) as again:
+        begun.send(whole[:20])
+        again.send(whole)
+        assert again.answer().status == 200
+        again.send(whole[:20])
+        assert all(raw.ended() for raw in (silent, begun, again))
 
 
 @pytest.mark.parametrize(
