@@ -187,8 +187,8 @@ KINDS: dict[Kind, KindRule] = {
 RATIOS = frozenset({Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.RATIO})
 # A row's error has no worst case but the cap, which is what a missing answer costs.
 ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
-# Label kinds with the same rows in both arms of a mirror, so that two answers have a difference.
-PAIRED = frozenset({Kind.ACCURACY, Kind.RECALL, Kind.LOG_LOSS, Kind.BRIER}) | ERRORS
+# Label kinds whose answers decide which rows count, so that the two answers of a mirror may differ in that.
+DECIDED = frozenset({Kind.PRECISION, Kind.F1})
 # The denominator of a Ratio that needs no outcome.
 REQUESTS = "requests"
 # Families that read labels, the score of an answer, outcomes; and those that need no baseline.
@@ -196,3 +196,5 @@ LABELLED = ("label", "auc")
 SCORED = (*LABELLED, "pair")
 AWAITING = (*LABELLED, "unit")
 UNMEASURED = ("auc", "pair")
+# Families that compare the two answers to a mirrored request.
+MIRRORED = (*SCORED, "failures")

@@ -15,14 +15,17 @@ import math
 from bisect import bisect_right
 from typing import NamedTuple
 
-from controller.core.cells import AreaCell, Block, EpochPlan, Histogram, MetricPlan
+import numpy as np
+
+from controller.core.cells import AreaCell, Block, EpochPlan, Histogram, JointHistogram, MetricPlan, PairAreaCell
 from controller.core.scores import NO_SPREAD, ONE_ARM, TOO_FEW, Effect, log_e_harm
-from controller.core.statistics import delong_from_histogram
+from controller.core.statistics import PairedAuc, delong_from_histogram, delong_paired_from_histogram
 
 DAY = 86_400_000_000
 LEAST_ROWS = 10  # of each label and arm in a stratum that is closed
 EXPECTED_ROWS = 50  # of each label in the challenger, by the champion's share of positives
 FURTHEST_SCORE = 1e9
+MOST_ROWS = 5_000  # of one label that wait in a mirror for rows of the other; more would hardly sharpen an area
 
 
 def _edges() -> tuple[float, ...]:
@@ -203,3 +206,39 @@ def _merged(a: Histogram, b: Histogram) -> Histogram:
     for place, n in b:
         total[place] = total.get(place, 0) + n
     return tuple(sorted(total.items()))
+
+
+class Joint(NamedTuple):
+    """A mirror's open stratum: rows of each label by the bins of both scores, (champion's, challenger's, rows)."""
+
+    positives: JointHistogram = ()
+    negatives: JointHistogram = ()
+
+    def plus(self, cell: PairAreaCell) -> "Joint":
+        """With the rows of a cell, as long as a label has fewer than ``MOST_ROWS``."""
+        pairs = zip(self, cell[2:], self.rows, strict=True)
+        return Joint(*(_joined(old, new) if rows < MOST_ROWS else old for old, new, rows in pairs))
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Positives and negatives."""
+        return sum(n for *_, n in self.positives), sum(n for *_, n in self.negatives)
+
+    def areas(self) -> PairedAuc:
+        """Both arms' areas on these rows; it takes one of each label, and two for a variance."""
+        both = (*self.positives, *self.negatives)
+        places = [{b: i for i, b in enumerate(sorted({row[arm] for row in both}))} for arm in (0, 1)]
+        grids = []
+        for histogram in self:
+            grid = np.zeros((len(places[0]), len(places[1])))
+            for a, b, n in histogram:
+                grid[places[0][a], places[1][b]] = n
+            grids.append(grid)
+        return delong_paired_from_histogram(*grids)
+
+
+def _joined(a: JointHistogram, b: JointHistogram) -> JointHistogram:
+    total = {(i, j): n for i, j, n in a}
+    for i, j, n in b:
+        total[i, j] = total.get((i, j), 0) + n
+    return tuple((i, j, n) for (i, j), n in sorted(total.items()))

@@ -21,10 +21,11 @@ How the engine counts (family of the kind):
   earliest outcome (time, then id) up to ``window`` after the request. An answer that was not usable, or that has no
   number where the score should be, counts as wrong (an error: as the cap); one that was not kept whole, or has no
   such row, does not count.
-  A unit's terms of one block are summed before they are squared.
+  A unit's terms of one block are summed before they are squared. In a mirror a row counts where both answers do;
+  of Precision and F1 also where it has a denominator in one arm alone.
 * ``failures``: a unit with requests in a service block is *at risk* there until the block of its first failure, that of
   a request without a usable answer of its arm; after that it is in no cell any more.
-* ``auc``: labelled rows as for ``label``, by label and the bin of the score, in weighted epochs. No baseline.
+* ``auc``: labelled rows as for ``label``, by label and the bin of the score. No baseline.
 * ``pair``: one per mirrored request, in the block of the later answer: 1 where the answers differ, which is where only
   one of them is usable, or where their rows do not lie on the same sides of the threshold. Requests without a usable
   answer, or of which one was not kept whole, do not count. No baseline.
@@ -53,8 +54,8 @@ nor counted as blocks of a baseline. An exposure earlier than the watermark that
 A request id counts once (its first exposure), an outcome id once (the first that came in).
 """
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, SupportsInt
 
 from controller.kinds import REQUESTS, Family, Kind
 
@@ -176,7 +177,12 @@ class LatencyCell(NamedTuple):
 
 class PairScoreCell(NamedTuple):
     """Mirror: d = y_challenger − y_champion over ``x`` rows of a label kind, or the requests of ``x`` whose answers
-    differ; ``dd`` = Σ d² per unit and block."""
+    differ; ``dd`` = Σ d² per unit and block.
+
+    Precision and F1 (x and y are those of the champion): ``more`` = x_challenger − x_champion, and ``squares`` the sums
+    over units of d·more, d·y, d·x, more², more·y, more·x, y², y·x and x². ``clustered`` as in ScoreCell, of the score
+    d − m·more.
+    """
 
     units: int = 0
     x: int = 0
@@ -184,6 +190,14 @@ class PairScoreCell(NamedTuple):
     dd: int = 0
     clustered: int = 0
     champion_y: int = 0
+    more: int = 0
+    squares: tuple[int, ...] = (0,) * 9
+
+    @classmethod
+    def of(cls, sums: Sequence[SupportsInt]) -> "PairScoreCell":
+        """From the fields before ``squares`` and, if there are any, these one by one."""
+        units, x, d, dd, clustered, champion_y, more, *squares = map(int, sums)
+        return cls(units, x, d, dd, clustered, champion_y, more, tuple(squares) or (0,) * 9)
 
 
 class PairCountCell(NamedTuple):
@@ -208,8 +222,21 @@ class AreaCell(NamedTuple):
     negatives: Histogram = ()
 
 
+JointHistogram = tuple[tuple[int, int, int], ...]
+
+
+class PairAreaCell(NamedTuple):
+    """Mirror: labelled rows of an Auc by the bins of both scores: ((champion's bin, challenger's bin, rows), …)
+    ascending. ``clustered`` as in AreaCell."""
+
+    units: int = 0
+    clustered: int = 0
+    both_positives: JointHistogram = ()
+    both_negatives: JointHistogram = ()
+
+
 ArmCell = AreaCell | ScoreCell | CountCell | LatencyCell
-PairCell = PairScoreCell | PairCountCell
+PairCell = PairAreaCell | PairScoreCell | PairCountCell
 
 
 class Block(NamedTuple):

@@ -45,7 +45,7 @@ from typing import NamedTuple
 
 from controller.core.evidence import Evidence, Verdict
 from controller.core.validity import Validity
-from controller.kinds import KINDS, PAIRED
+from controller.kinds import KINDS, MIRRORED
 from controller.metric import Role
 from controller.spec import Mode, RolloutSpec
 from controller.status import Reason, Verb
@@ -135,7 +135,7 @@ def harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tup
     """
     protected = [s.name for s in spec.segments if s.protected]
     harmful = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
-    paired = [m for m in harmful if m.kind in PAIRED or KINDS[m.kind].family in ("failures", "pair")]
+    paired = [m for m in harmful if KINDS[m.kind].family in MIRRORED]
     weighted = [m for m in harmful if KINDS[m.kind].family != "pair"]
     mirrors = any(s.mirror is not None for s in spec.steps)
     tests = len(weighted) + (len(paired) if mirrors else 0)

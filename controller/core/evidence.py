@@ -15,9 +15,10 @@ from controller.core.areas import AreaFold, area_effect, area_gain
 from controller.core.cells import OVERALL, BaselineSums, MetricPlan
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
+from controller.core.pairs import PairFold, pair_effect, pair_non_inferior, pair_units
 from controller.core.plans import GAMMA, awaited, metric_plan, quantile_bucket
-from controller.core.scores import ONE_ARM, Effect, PairFold, ScoreFold, pair_effect, pair_non_inferior, score_effect
-from controller.kinds import PAIRED
+from controller.core.scores import ONE_ARM, Effect, ScoreFold, score_effect
+from controller.kinds import MIRRORED
 from controller.metric import Metric, Role
 from controller.spec import RolloutSpec
 from controller.status import BASELINE_HAS, RolloutStatus
@@ -159,7 +160,7 @@ def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: boo
     epoch = status.current_epoch
     if epoch is None or (plan.family == "pair" and not paired):
         return False
-    if paired and plan.family not in ("failures", "pair") and plan.kind not in PAIRED:
+    if paired and plan.family not in MIRRORED:
         return False
     return now - epoch.opened_at >= until_data(spec, plan)
 
@@ -244,7 +245,7 @@ def _ranked(plan: MetricPlan, state: AreaFold, blank: Evidence, epoch: int) -> _
 
 def _paired(plan: MetricPlan, state: PairFold, blank: Evidence) -> _Reading:
     effect = pair_effect(plan, state)
-    blank = blank._replace(units=(state.units, state.units), log_e_harm=state.ever_harm)
+    blank = blank._replace(units=pair_units(plan, state), log_e_harm=state.ever_harm)
     if plan.family == "failures":
         return _of_effect(plan, effect, blank, effect.margin)._replace(tau=0.0)
     return _of_effect(plan, effect, blank, plan.tau)._replace(bets=(pair_non_inferior(plan, state, effect),))

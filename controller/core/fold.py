@@ -13,7 +13,8 @@ from typing import NamedTuple
 from controller.core.areas import AreaFold, fold_area
 from controller.core.cells import BaselineSums, Block, EpochCounts, EpochPlan, Losses, MetricPlan
 from controller.core.counts import CountFold, fold_counts
-from controller.core.scores import PairFold, ScoreFold, fold_pair, fold_score
+from controller.core.pairs import PairFold, fold_pair
+from controller.core.scores import ScoreFold, fold_score
 
 Fold = AreaFold | ScoreFold | CountFold | PairFold
 
@@ -42,7 +43,7 @@ def fold(plan: MetricPlan, epoch: EpochPlan, state: Fold | None, block: Block) -
         seen = f"{state.last_block}/{state.last_epoch}"
         raise ValueError(f"{plan.name}: block {block.block}/{block.epoch} comes after {seen} was folded")
     if block.pair is not None:
-        return fold_pair(plan, state if isinstance(state, PairFold) else PairFold(), block)
+        return fold_pair(plan, epoch, state if isinstance(state, PairFold) else PairFold(), block)
     if plan.family == "auc":
         return fold_area(plan, epoch, state if isinstance(state, AreaFold) else AreaFold(), block)
     if plan.family in ("unit", "label"):

@@ -1,4 +1,4 @@
-"""The score e-process: units and labels, weighted and paired.
+"""The score e-process: units and labels under weights.
 
 Weighted epochs: S = Σ (A−π)(y − m x) is a martingale difference sum under randomisation when the arms are equal,
 whatever the trend and however the share π is chosen from the past. Its variance is clustered by unit over the whole
@@ -10,18 +10,14 @@ Ratios (precision, recall, F1, a ratio of outcomes) are y/x where the challenger
 share ρ of the denominators that are the challenger's: then m drops out of θ, which is the difference of the ratios,
 and only serves its variance.
 
-Mirror epochs: both arms answered the same request, so D = y_challenger − y_champion per unit needs no share. Nothing
-is drawn there, so nothing but time tells whether what the pairs show will be so tomorrow: the variance is that
-between blocks too (``batches``).
+What a mirror shows is in ``pairs``.
 """
 
 import math
 from typing import NamedTuple, TypeVar
 
 from controller.core import sequential
-from controller.core.batches import LEAST_BLOCKS, Batches, scatter, spread, with_block
-from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell, ScoreCell
-from controller.core.counts import absolute
+from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
 from controller.kinds import RATIOS, Kind
 
 T = TypeVar("T", int, float)
@@ -32,9 +28,7 @@ LEAST_UNITS = 30
 HITS = frozenset({Kind.PROPORTION, Kind.ACTIVE_UNITS, Kind.ACCURACY, Kind.PRECISION, Kind.RECALL, Kind.F1})
 ONE_ARM = "no units of both arms yet"
 NO_SPREAD = "the values do not vary, which proves nothing"
-SAME_ANSWERS = "no answer differed"
 TOO_FEW = "too few expected events yet"
-TOO_FEW_BLOCKS = "too few blocks of the mirror yet"
 
 
 class ArmSums(NamedTuple):
@@ -70,26 +64,6 @@ class ScoreFold(NamedTuple):
     last_block: int = -1
     last_epoch: int = -1
     clustered_challenger: int = 0
-
-
-class PairFold(NamedTuple):
-    """Mirror epochs: label kinds (sums of d) or failures (discordant units). Never added to weighted epochs."""
-
-    epoch: int = -1
-    units: int = 0
-    x: int = 0
-    d: int = 0
-    dd: int = 0
-    clustered: int = 0
-    champion_y: int = 0
-    batches: tuple[Batches, ...] = ()
-    worse: int = 0
-    better: int = 0
-    blocks: int = 0
-    ever_harm: float = 0.0
-    harm_block: int = -1
-    last_block: int = -1
-    last_epoch: int = -1
 
 
 class Effect(NamedTuple):
@@ -233,13 +207,18 @@ def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
     if units_a < LEAST_UNITS or units_b < LEAST_UNITS or x_a == 0:
         return False
     if plan.kind in HITS:
-        hits, needed = sum(c.y for c in a), EXPECTED_EVENTS * x_a * plan.scale
-        # F1 counts a hit above twice.
-        once = 2 if plan.kind is Kind.F1 else 1
-        return x_b * hits >= once * needed and x_b * (x_a * plan.scale - hits) >= needed
+        return expected_hits(plan, x_a, sum(c.y for c in a), x_b)
     if plan.kind in (Kind.MEAN, Kind.RATIO):
         return units_b * sum(c.nonzero for c in a) >= EXPECTED_NONZERO * units_a
     return True
+
+
+def expected_hits(plan: MetricPlan, x_a: int, y_a: int, x_b: int) -> bool:
+    """Whether the champion's share of hits, ``y_a`` in ``x_a``, leads one to expect enough of both sorts in ``x_b``."""
+    needed = EXPECTED_EVENTS * x_a * plan.scale
+    # F1 counts a hit above twice.
+    once = 2 if plan.kind is Kind.F1 else 1
+    return x_b * y_a >= once * needed and x_b * (x_a * plan.scale - y_a) >= needed
 
 
 def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Block) -> ScoreFold:
@@ -262,76 +241,4 @@ def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Bloc
         last_epoch=block.epoch,
     )
     harm = log_e_harm(plan, score_effect(plan, state))
-    return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state
-
-
-def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
-    """The mirror's effect per row (label kinds: θ = ΣD/n, V = max(clustered, per block, between blocks)) or per unit
-    (failures). The tests of label kinds have a variance of their own (``_pair_variance``)."""
-    if plan.family == "failures":
-        margin = absolute(plan, plan.margin, plan.margin_relative)
-        if state.units == 0:
-            return Effect(margin=margin, note=ONE_ARM)
-        theta, discordant = (state.worse - state.better) / state.units, state.worse + state.better
-        note = "" if discordant else NO_SPREAD
-        return Effect(theta, discordant / state.units**2 or math.inf, 0.0, margin, 0.0, discordant > 0, note)
-    if state.x == 0:
-        return Effect(note=ONE_ARM)
-    theta, mean = state.d / state.x, state.champion_y / state.x
-    margin = plan.margin * abs(mean) if plan.margin_relative else plan.margin
-    beyond = plan.harm_margin * abs(mean) if plan.harm_relative else plan.harm_margin
-    variance = max(state.clustered, state.dd)
-    if variance <= 0:
-        note = SAME_ANSWERS if plan.family == "pair" else NO_SPREAD
-        return Effect(theta, math.inf, mean, margin, beyond, False, note)
-    se2 = max(variance, scatter(state.batches, theta)) / state.x**2
-    if state.units < LEAST_UNITS:
-        return Effect(theta, se2, mean, margin, beyond, False, TOO_FEW)
-    return Effect(theta, se2, mean, margin, beyond, True, "" if state.blocks >= LEAST_BLOCKS else TOO_FEW_BLOCKS)
-
-
-def _pair_variance(plan: MetricPlan, state: PairFold, bad: float) -> float:
-    """Squared error of θ for a test whose boundary lies ``bad`` in the bad direction."""
-    centre = bad if plan.decreasing else -bad
-    return max(state.clustered, state.dd, spread(state.batches, centre)) / state.x**2
-
-
-def pair_non_inferior(plan: MetricPlan, state: PairFold, effect: Effect) -> float:
-    """Log e-value of "not worse by the margin" of a label kind; 0 where there is no test yet."""
-    if not effect.guarded or plan.tau <= 0 or state.blocks < LEAST_BLOCKS:
-        return 0.0
-    se2 = _pair_variance(plan, state, effect.margin)
-    return float(sequential.log_e_one_sided(effect.good(plan) + effect.margin, se2, plan.tau))
-
-
-def pair_harm(plan: MetricPlan, state: PairFold) -> float:
-    """Log e-value of harm: for failures the challenger's share of the discordant units against one half."""
-    if plan.family == "failures":
-        return float(sequential.log_e_discordant(state.worse, state.better))
-    effect = pair_effect(plan, state)
-    if not effect.guarded or state.blocks < LEAST_BLOCKS:
-        return 0.0
-    return log_e_harm(plan, effect._replace(se2=_pair_variance(plan, state, effect.harm_margin)))
-
-
-def fold_pair(plan: MetricPlan, state: PairFold, block: Block) -> PairFold:
-    """``state`` after one block of a mirror epoch, with its ever-harm."""
-    state = state._replace(epoch=block.epoch, blocks=state.blocks + 1, last_block=block.block, last_epoch=block.epoch)
-    if isinstance(block.pair, PairScoreCell):
-        c = block.pair
-        state = state._replace(
-            units=state.units + c.units,
-            x=state.x + c.x,
-            d=state.d + c.d,
-            dd=state.dd + c.dd,
-            clustered=state.clustered + c.clustered,
-            champion_y=state.champion_y + c.champion_y,
-            batches=with_block(state.batches, c.d, c.x),
-        )
-    elif isinstance(block.pair, PairCountCell):
-        c2 = block.pair
-        state = state._replace(
-            units=state.units + c2.units, worse=state.worse + c2.worse, better=state.better + c2.better
-        )
-    harm = pair_harm(plan, state)
     return state._replace(ever_harm=harm, harm_block=block.block) if harm > state.ever_harm else state

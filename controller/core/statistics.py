@@ -24,13 +24,15 @@ _SHARE_FLOOR = 1e-4
 
 
 class PairedAuc(NamedTuple):
-    """Two areas under the ROC curve on the same rows; the variance of their difference is the sum less 2 covariance."""
+    """Two areas under the ROC curve on the same rows. ``difference_variance``, of the challenger's less the champion's,
+    is the sum of the variances less 2 covariance, and exactly 0 where the two rank alike."""
 
     champion: float
     challenger: float
     champion_variance: float
     challenger_variance: float
     covariance: float
+    difference_variance: float
 
 
 def _rows(values: npt.ArrayLike, name: str) -> FloatArray:
@@ -105,13 +107,7 @@ def delong_paired(labels: npt.ArrayLike, champion_scores: npt.ArrayLike, challen
     require("labels", "of both kinds", bool(yes.any()) and bool(no.any()))
     pos_a, neg_a = _placements(a[yes], a[no]), _placements(a[no], a[yes])
     pos_b, neg_b = _placements(b[yes], b[no]), _placements(b[no], b[yes])
-    return PairedAuc(
-        float(np.mean(pos_a)),
-        float(np.mean(pos_b)),
-        _mean_covariance(pos_a, pos_a) + _mean_covariance(neg_a, neg_a),
-        _mean_covariance(pos_b, pos_b) + _mean_covariance(neg_b, neg_b),
-        _mean_covariance(pos_a, pos_b) + _mean_covariance(neg_a, neg_b),
-    )
+    return _paired((pos_a, pos_b, np.ones_like(pos_a)), (neg_a, neg_b, np.ones_like(neg_a)))
 
 
 def delong_paired_from_histogram(positive_counts: npt.ArrayLike, negative_counts: npt.ArrayLike) -> PairedAuc:
@@ -121,12 +117,26 @@ def delong_paired_from_histogram(positive_counts: npt.ArrayLike, negative_counts
     require("positive_counts and negative_counts", "not all zero", positive.sum() > 0 and negative.sum() > 0)
     pos_a, neg_a = _bin_placements(negative.sum(axis=1))[:, None], _bin_placements(positive.sum(axis=1))[:, None]
     pos_b, neg_b = _bin_placements(negative.sum(axis=0))[None, :], _bin_placements(positive.sum(axis=0))[None, :]
+    return _paired((pos_a, pos_b, positive), (neg_a, neg_b, negative))
+
+
+def _paired(
+    positive: tuple[FloatArray, FloatArray, FloatArray], negative: tuple[FloatArray, FloatArray, FloatArray]
+) -> PairedAuc:
+    """From the placements of each label's rows under both arms, and how often each pair of them was seen."""
+
+    def covariance(a: int, b: int) -> float:
+        return sum(_mean_covariance(rows[a], rows[b], rows[2]) for rows in (positive, negative))
+
+    a, b, seen = positive
+    changes = (_mean_covariance(rows[1] - rows[0], rows[1] - rows[0], rows[2]) for rows in (positive, negative))
     return PairedAuc(
-        float(np.sum(positive * pos_a) / positive.sum()),
-        float(np.sum(positive * pos_b) / positive.sum()),
-        _mean_covariance(pos_a, pos_a, positive) + _mean_covariance(neg_a, neg_a, negative),
-        _mean_covariance(pos_b, pos_b, positive) + _mean_covariance(neg_b, neg_b, negative),
-        _mean_covariance(pos_a, pos_b, positive) + _mean_covariance(neg_a, neg_b, negative),
+        float(np.sum(seen * a) / seen.sum()),
+        float(np.sum(seen * b) / seen.sum()),
+        covariance(0, 0),
+        covariance(1, 1),
+        covariance(0, 1),
+        sum(changes),
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from controller.core.batches import LEAST_BLOCKS
 from controller.core.plans import BASELINE_BLOCKS
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
-from controller.kinds import PAIRED, Kind
+from controller.kinds import KINDS, SCORED, Kind
 from controller.metric import Metric
 from controller.planning.boundary import Simulated
 from controller.planning.champion import SHARES, SIMULATED, Champion, how_to_give, judging
@@ -76,7 +76,7 @@ def of_plan(
 def _mirrors(spec: RolloutSpec) -> Iterator[Caution]:
     """Where a mirror has too few blocks for its tests of labels."""
     needed = LEAST_BLOCKS + BASELINE_BLOCKS
-    for metric in (m for m in judging(spec) if m.kind in PAIRED):
+    for metric in (m for m in judging(spec) if KINDS[m.kind].family in SCORED):
         for number, step in enumerate(spec.steps, 1):
             if step.mirror is not None and step.hold // spec.block < needed:
                 text = (

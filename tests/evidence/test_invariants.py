@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from controller.core.cells import Block, CountCell, EpochCounts, Losses, MetricPlan, ScoreCell
 from controller.core.evolve import Transition, evolve
 from controller.core.fold import EMPTY, Fold, Statistics, fold
+from controller.core.pairs import PairFold
 from controller.core.plans import query
 from controller.core.record import canonical
 from controller.core.replay import differs
-from controller.core.scores import PairFold
 from controller.spec import RolloutSpec
 from controller.status import PersonRequest, Progress, RolloutStatus, Verb
 from tests.decide.rollouts import fresh, ready, rollout

@@ -10,7 +10,8 @@ from scipy.stats import sem, ttest_rel
 from controller.core.batches import LEAST_BLOCKS, Batches, spread, with_block
 from controller.core.cells import Block, EpochPlan, MetricPlan, PairCountCell, PairScoreCell
 from controller.core.fold import fold
-from controller.core.scores import PairFold, ScoreFold, pair_effect, pair_harm
+from controller.core.pairs import PairFold, pair_effect, pair_harm
+from controller.core.scores import ScoreFold
 from tests.evidence.drawn import CTR, plan_for
 
 EPOCH = EpochPlan(1, "mirror", 0, {})
@@ -101,12 +102,12 @@ def test_batches_are_sums_over_runs_of_blocks_as_long_as_there_are_twelve_of_the
     d, x = rng.integers(-99, 99, 77), rng.integers(1, 9, 77)
     levels: tuple[Batches, ...] = ()
     for one, rows in zip(d, x, strict=True):
-        levels = with_block(levels, int(one), int(rows))
+        levels = with_block(levels, (int(one), int(rows)))
     squares = []
     for size in (1, 2, 4):
         sums = [(d[i : i + size] - 1.5 * x[i : i + size]).sum() for i in range(0, 77, size)]
         squares.append(float(np.square(sums).sum()))
-    assert spread(levels, 1.5) == pytest.approx(max(squares))
+    assert spread(levels, (1.0, -1.5)) == pytest.approx(max(squares))
     assert len(levels) == 7
 
 
@@ -144,6 +145,7 @@ def test_a_mirror_never_goes_into_the_fold_of_the_weights() -> None:
     plan = plan_for(RIGHT, mean=800_000, tau=20_000.0)
     weighted = ScoreFold(clustered=5, last_block=0, last_epoch=1)
     found = fold(plan, EPOCH, weighted, Block("ctr", "", 1, 1, pair=PairScoreCell(1, 1, 0, 0, 0, 0)))
+    squares = (0,) * 9 + (1,)
     assert found == PairFold(
-        epoch=1, units=1, x=1, blocks=1, batches=(Batches(1, 0, 0, 1, 1, 0, 1),), last_block=1, last_epoch=1
+        epoch=1, units=1, x=1, blocks=1, batches=(Batches(1, squares, 1, (0, 0, 0, 1)),), last_block=1, last_epoch=1
     )

@@ -201,7 +201,7 @@ def test_few_rows_that_look_separated_are_no_certainty() -> None:
     assert Scored().rows == (0, 0)
 
 
-def test_it_is_read_without_a_baseline_and_has_nothing_to_say_in_a_mirror() -> None:
+def test_it_is_read_without_a_baseline() -> None:
     spec = rollout(metrics=[AUC]).spec
     epoch = Epoch(number=1, kind="weight", step=0, weight_bp=5_000, pi_ppm=500_000, opened_at=0)
     status = with_baselines(spec, fresh(epochs=(epoch,), epoch=1), EMPTY)
@@ -211,6 +211,3 @@ def test_it_is_read_without_a_baseline_and_has_nothing_to_say_in_a_mirror() -> N
     assert (found.verdict, found.due, found.last) == (Verdict.WORSE, True, False)
     assert found.estimate == pytest.approx(state.theta)
     assert found.upper < 0
-    mirrored = status.model_copy(update={"epochs": (epoch.model_copy(update={"kind": "mirror"}),)})
-    [quiet] = evidence.read(spec, mirrored, EMPTY, 10**12)
-    assert (quiet.verdict, quiet.due) == (Verdict.NO_DATA, False)

@@ -11,8 +11,8 @@ from controller.core import evidence
 from controller.core.cells import Block, EpochPlan, MetricPlan, PairScoreCell
 from controller.core.evidence import Evidence, Verdict
 from controller.core.fold import EMPTY, fold
+from controller.core.pairs import PairFold, pair_effect, pair_non_inferior
 from controller.core.plans import declared, metric_plan, query, with_baselines
-from controller.core.scores import PairFold, pair_effect, pair_non_inferior
 from controller.kinds import Kind
 from controller.metric import Role
 from controller.status import Epoch

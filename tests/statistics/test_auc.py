@@ -80,7 +80,7 @@ def test_paired_areas_have_the_covariance_of_all_pairs(rows: list[tuple[int, int
     negative = [row for row in rows if not row[2]] + [(5, 5, False), (1, 2, False)]
     a = wins([row[0] for row in positive], [row[0] for row in negative])
     b = wins([row[1] for row in positive], [row[1] for row in negative])
-    expected = (a.mean(), b.mean(), by_pairs(a, a), by_pairs(b, b), by_pairs(a, b))
+    expected = (a.mean(), b.mean(), by_pairs(a, a), by_pairs(b, b), by_pairs(a, b), by_pairs(b - a, b - a))
     first, second, label = zip(*positive, *negative, strict=True)
     assert delong_paired(label, first, second) == pytest.approx(expected, abs=1e-13)
     grids = [np.zeros((10, 10)), np.zeros((10, 10))]
@@ -95,6 +95,7 @@ def test_a_model_paired_with_itself_differs_from_itself_by_nothing() -> None:
     pair = delong_paired(labels, values, values)
     assert pair.champion == pair.challenger
     assert pair.champion_variance + pair.challenger_variance - 2 * pair.covariance == pytest.approx(0, abs=1e-18)
+    assert pair.difference_variance == 0
 
 
 def test_rare_positives_among_a_billion_rows_do_not_overflow() -> None:

@@ -5,17 +5,34 @@ unit of a cell, and then sums. What a labelled row is worth is said in ``terms``
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import combinations_with_replacement
 from typing import Any
 
 import duckdb
 
-from controller.core.cells import PPM, AreaCell, ArmCell, Block, PairCell, PairScoreCell, ScoreCell
+from controller.core.cells import (
+    PPM,
+    AreaCell,
+    ArmCell,
+    Block,
+    PairAreaCell,
+    PairCell,
+    PairScoreCell,
+    ScoreCell,
+)
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
 from controller.edges.engine.service import Found, Service, quoted, service_rows
 from controller.edges.engine.span import Span, champions, evidence
-from controller.edges.engine.values import difference_rows, label_terms, pair_score_rows, ranked_rows, score_rows
+from controller.edges.engine.values import (
+    difference_rows,
+    label_terms,
+    pair_ranked_rows,
+    pair_score_rows,
+    ranked_rows,
+    score_rows,
+)
 from controller.errors import EdgeError
-from controller.kinds import ERRORS, PAIRED, UNMEASURED
+from controller.kinds import DECIDED, ERRORS, MIRRORED, UNMEASURED
 
 
 class Cells:
@@ -51,11 +68,13 @@ class Cells:
         """All blocks of mirror epochs that have a pair, in the order (segment, block, epoch)."""
         if not span.epochs(True):
             return []
-        cells: Iterable[tuple[int, int, int, PairCell]]
+        cells: list[tuple[int, int, int, PairCell]]
         if span.plan.family == "failures":
             cells = self._service.paired(span)
-        elif span.plan.family == "pair" or span.plan.kind in PAIRED:
-            cells = [(*row[:3], PairScoreCell(*map(int, row[3:]))) for row in self._pair_scores(span)]
+        elif span.plan.family == "auc":
+            cells = self._pair_areas(span)
+        elif span.plan.family in MIRRORED:
+            cells = self._pair_scores(span)
         else:
             return []
         return [
@@ -121,21 +140,58 @@ class Cells:
             for *at, n, clustered in sums
         ]
 
-    def _pair_scores(self, span: Span) -> list[tuple[Any, ...]]:
-        rows, values = (difference_rows(span), []) if span.plan.family == "pair" else pair_score_rows(span)
+    def _pair_scores(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
+        plan = span.plan
+        rows, values = (difference_rows(span), []) if plan.family == "pair" else pair_score_rows(span)
+        means = ",".join(f"({e.number}, {e.means.get(plan.name, 0)})" for e in span.epochs(True).values())
         self._query(
-            span, f"CREATE OR REPLACE TEMP TABLE scored AS SELECT *, CAST(d AS HUGEINT) AS s FROM ({rows})", values
+            span,
+            "CREATE OR REPLACE TEMP TABLE scored AS SELECT u.*, CAST(d - mean * CAST(more AS HUGEINT) AS HUGEINT) AS s "
+            f"FROM ({rows}) u JOIN (VALUES {means}) e(epoch, mean) USING (epoch)",
+            values,
         )
+        totals = ("d", "more", "champion_y", "x")
+        squares = [f", sum({a} * {b})" for a, b in combinations_with_replacement(totals, 2)][1:]
         found = self._query(
             span,
             self._running(span, "block, epoch", True)
-            + """
-            SELECT segment, block, epoch, count(*), sum(x), sum(d), sum(s * s), sum(2 * old * s + s * s),
-                sum(champion_y) FROM running GROUP BY ALL
+            + f"""
+            SELECT segment, block, epoch, count(*), sum(x), sum(d), sum(d * d), sum(2 * old * s + s * s),
+                sum(champion_y), sum(more){"".join(squares) if plan.kind in DECIDED else ""}
+            FROM running GROUP BY ALL
             """,
         )
         self._add(span, True)
-        return found
+        return [(*row[:3], PairScoreCell.of(row[3:])) for row in found]
+
+    def _pair_areas(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
+        rows, values = pair_ranked_rows(span)
+        self._query(span, f"CREATE OR REPLACE TEMP TABLE ranked AS {rows}", values)
+        self._query(
+            span,
+            "CREATE OR REPLACE TEMP TABLE scored AS SELECT segment, epoch, block, unit, CAST(count(*) AS HUGEINT) AS s "
+            "FROM ranked GROUP BY ALL",
+        )
+        sums = self._query(
+            span,
+            self._running(span, "block, epoch", True)
+            + "SELECT segment, block, epoch, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
+        )
+        bins = self._query(
+            span,
+            "SELECT segment, block, epoch, positive, champion_bin, challenger_bin, count(*) FROM ranked GROUP BY ALL "
+            "ORDER BY champion_bin, challenger_bin",
+        )
+        self._add(span, True)
+        joint: dict[tuple[int, int, int, bool], list[tuple[int, int, int]]] = {}
+        for segment, block, epoch, positive, *row in bins:
+            champion, challenger, n = row
+            joint.setdefault((segment, block, epoch, positive), []).append((champion, challenger, n))
+        cells: list[tuple[int, int, int, PairCell]] = []
+        for segment, block, epoch, units, clustered in sums:
+            both = (tuple(joint.get((segment, block, epoch, positive), ())) for positive in (True, False))
+            cells.append((segment, block, epoch, PairAreaCell(int(units), int(clustered), *both)))
+        return cells
 
     def _running(self, span: Span, order: str, pair: bool) -> str:
         return f"""

@@ -9,7 +9,7 @@ import duckdb
 
 from controller.core.cells import BaselineSums, Block, EpochCounts, MetricPlan, StatisticsQuery
 from controller.core.fold import Fold, Statistics, fold
-from controller.core.scores import PairFold
+from controller.core.pairs import PairFold
 from controller.edges.engine import ingest, schema
 from controller.edges.engine.blocks import Cells
 from controller.edges.engine.rows import ExposureRow, OutcomeRow

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from controller.core.areas import LAST
 from controller.core.cells import (
     PPM,
     AreaCell,
@@ -19,17 +20,20 @@ from controller.core.cells import (
     Block,
     CountCell,
     EpochCounts,
+    JointHistogram,
     LatencyCell,
     MetricPlan,
+    PairAreaCell,
     PairCell,
     PairCountCell,
     PairScoreCell,
     ScoreCell,
     StatisticsQuery,
 )
-from controller.edges.engine.raw_log import BEFORE, LOG, PLACE, RUNNING, SEGMENTS, differing, load, ranked
+from controller.edges.engine import raw_log
+from controller.edges.engine.raw_log import BEFORE, RUNNING, SEGMENTS, load
 from controller.edges.engine.terms import bucket_edges, denominator_sum, label_term, outcome_sum
-from controller.kinds import AWAITING, ERRORS, PAIRED, REQUESTS, UNMEASURED, Kind
+from controller.kinds import AWAITING, DECIDED, ERRORS, REQUESTS, UNMEASURED, Kind
 
 __all__ = ["baselines", "blocks", "counts", "load"]
 
@@ -42,7 +46,7 @@ class _Metric:
         epochs = ",".join(
             f"({e.number}, {e.kind == 'mirror'}, {e.pi_ppm}, {e.means.get(plan.name, 0)})" for e in query.epochs
         )
-        self.log = LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
+        self.log = raw_log.LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
         wait = plan.window + query.grace if plan.family in AWAITING else 0
         self.end = f"((block + 1) * {plan.block} + {wait})"
         self.final = f"{self.end} <= {watermark}"
@@ -100,7 +104,7 @@ class _Metric:
     def areas(self) -> list[tuple[Any, ...]]:
         """(segment, epoch, block, challenger, units, clustered, bins of positives, bins of negatives) of an Auc."""
         asked = self.asked("evidence AND NOT in_mirror")
-        return self.rows(f"WITH {asked}, {ranked(self.query.positive, self.judged)}")
+        return self.rows(f"WITH {asked}, {raw_log.ranked(self.query.positive, self.judged)}")
 
     def _above(self, capped: bool) -> str:
         """(epoch, unit, y) of a ``unit`` kind."""
@@ -241,37 +245,38 @@ class _Metric:
             """
         )
 
-    def pair_scores(self) -> list[tuple[Any, ...]]:
-        a = self.term("p.usable", "p.scores[l.row + 1]")
-        b = self.term("p.shadow_usable", "p.shadow_scores[l.row + 1]")
-        return self.rows(
-            f"""
-            WITH {self.pairs()},
+    def labelled_pairs(self) -> str:
+        """Requests of mirror epochs, and the labelled rows that both arms answered."""
+        return f"""
+            {self.pairs()},
             labels AS (
                 SELECT c.request_id, c.row, arg_min(c.value, {{'t': c.t, 'id': c.outcome_id}}) AS value
                 FROM credited c JOIN pairs p USING (request_id)
                 WHERE c.name = $name AND c.t <= p.t + {self.plan.window} AND c.ingest_t < {self.end}
                 GROUP BY c.request_id, c.row
             ),
-            terms AS (
-                SELECT {SEGMENTS}, epoch, block, unit, {a[0]} AS x, {b[0]} AS shadow_x, {a[1]} AS a, {b[1]} AS b
-                FROM pairs p JOIN labels l USING (request_id)
+            paired AS (
+                SELECT *, {SEGMENTS} FROM pairs p JOIN labels l USING (request_id)
                 WHERE (NOT p.usable OR len(p.scores) > l.row) AND (NOT p.shadow_usable OR len(p.shadow_scores) > l.row)
-            ),
-            scored AS (
-                SELECT segment, epoch, block, FALSE AS challenger, unit, sum(x) AS x, sum(b - a) AS s, sum(a) AS a
-                FROM terms WHERE x > 0 AND shadow_x > 0 AND {self.judged} GROUP BY ALL
-            ),
-            {RUNNING}
-            SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old),
-                sum(a)
-            FROM running GROUP BY ALL
-            """
-        )
+                    AND {self.judged}
+            )
+        """
+
+    def pair_scores(self) -> list[tuple[Any, ...]]:
+        """(segment, epoch, block, sums …) of a ``label`` kind; of Precision and F1 with nine products more."""
+        a = self.term("usable", "scores[l.row + 1]")
+        b = self.term("shadow_usable", "shadow_scores[l.row + 1]")
+        return self.rows(f"WITH {self.labelled_pairs()}, {raw_log.scored_pairs(a, b, self.plan.kind in DECIDED)}")
+
+    def pair_areas(self) -> list[tuple[Any, ...]]:
+        """(segment, epoch, block, units, clustered, pairs of bins of positives, and of negatives) of an Auc."""
+        return self.rows(f"WITH {self.labelled_pairs()}, {raw_log.ranked_pairs(self.query.positive)}")
 
     def differences(self) -> list[tuple[Any, ...]]:
         """Pairs whose answers differ, counted by request and summed by unit."""
-        return self.rows(f"WITH {self.pairs()}, {differing(self.query.threshold, self.plan.scale, self.judged)}")
+        return self.rows(
+            f"WITH {self.pairs()}, {raw_log.differing(self.query.threshold, self.plan.scale, self.judged)}"
+        )
 
     def baseline(self) -> BaselineSums:
         """The champion before evidence; while the plan is frozen, its mirrors only."""
@@ -281,7 +286,7 @@ class _Metric:
         if self.plan.family in ("unit", "label"):
             source, place = self.units(wanted, False), "0"
             if self.plan.kind in (Kind.MEAN, Kind.RATIO):
-                place = PLACE
+                place = raw_log.PLACE
             sums, table = "sum(x), sum(y), count_if(y <> 0)", "units"
         else:
             source, place, table = self.service(wanted), "bucket", "placed"
@@ -295,7 +300,7 @@ class _Metric:
         counted = [(row[2], row[3]) for row in found]
         if self.plan.kind in ERRORS:
             counted = self.rows(
-                f"WITH {source} SELECT {PLACE}, count(*) FROM terms "
+                f"WITH {source} SELECT {raw_log.PLACE}, count(*) FROM terms "
                 f"WHERE segment = '' AND x > 0 AND {self.final} GROUP BY ALL"
             )
         for bucket, count in counted:
@@ -339,10 +344,16 @@ class _Metric:
         if family == "failures":
             pairs = [(r[0], r[2], r[1], PairCountCell(*map(int, r[3:]))) for r in self.pair_failures()]
         elif family == "pair":
-            pairs = [(r[0], r[2], r[1], PairScoreCell(*map(int, r[3:]))) for r in self.differences()]
-        elif self.plan.kind in PAIRED:
-            pairs = [(r[0], r[2], r[1], PairScoreCell(*map(int, r[3:]))) for r in self.pair_scores()]
+            pairs = [(r[0], r[2], r[1], PairScoreCell.of(r[3:])) for r in self.differences()]
+        elif family == "auc":
+            pairs = [(r[0], r[2], r[1], PairAreaCell(r[3], int(r[4]), *map(_joint, r[5:]))) for r in self.pair_areas()]
+        elif family == "label":
+            pairs = [(r[0], r[2], r[1], PairScoreCell.of(r[3:])) for r in self.pair_scores()]
         return said + [Block(name, s, epoch, block, pair=cell) for s, block, epoch, cell in sorted(pairs)]
+
+
+def _joint(places: list[int] | None) -> JointHistogram:
+    return tuple((*divmod(place, LAST + 1), n) for place, n in sorted(Counter(places or ()).items()))
 
 
 def blocks(con: duckdb.DuckDBPyConnection, query: StatisticsQuery, watermark: int) -> list[Block]:

@@ -126,6 +126,57 @@ def differing(threshold: float, scale: int, judged: str) -> str:
             FROM exploded GROUP BY ALL
         ),
         {RUNNING}
-        SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old), 0
+        SELECT segment, epoch, block, count(*), sum(x), sum(s), sum(s * s), sum((old + s) * (old + s) - old * old), 0, 0
+        FROM running GROUP BY ALL
+    """
+
+
+def scored_pairs(champion: tuple[str, str], challenger: tuple[str, str], decided: bool) -> str:
+    """SQL, after ``paired``: a mirror's cells of a label kind from both arms' terms; ``decided`` as in ``kinds``."""
+    products = """, sum((b - a) * (v - x)), sum((b - a) * a), sum((b - a) * x),
+        sum((v - x) * (v - x)), sum((v - x) * a), sum((v - x) * x), sum(a * a), sum(a * x), sum(x * x)"""
+    return f"""
+        terms AS (
+            SELECT segment, epoch, block, unit, mean, CAST({champion[0]} AS HUGEINT) AS x,
+                CAST({challenger[0]} AS HUGEINT) AS v, CAST({champion[1]} AS HUGEINT) AS a,
+                CAST({challenger[1]} AS HUGEINT) AS b
+            FROM paired l
+        ),
+        units AS (
+            SELECT segment, epoch, block, FALSE AS challenger, unit, mean, sum(x) AS x, sum(v) AS v, sum(a) AS a,
+                sum(b) AS b
+            FROM terms WHERE {"x + v > 0" if decided else "x * v > 0"} GROUP BY ALL
+        ),
+        scored AS (SELECT *, (b - mean * v) - (a - mean * x) AS s FROM units),
+        {RUNNING}
+        SELECT segment, epoch, block, count(*), sum(x), sum(b - a), sum((b - a) * (b - a)),
+            sum((old + s) * (old + s) - old * old), sum(a), sum(v - x){products if decided else ""}
+        FROM running GROUP BY ALL
+    """
+
+
+def ranked_pairs(positive: float) -> str:
+    """SQL, after ``paired``: a mirror's cells of an Auc, with lists of the bins of positives and of negatives,
+    that of the champion's score times the number of bins plus that of the challenger's."""
+    bins = []
+    for arm in ("", "shadow_"):
+        held = f"greatest(least({arm}scores[row + 1], {FURTHEST_SCORE}), -{FURTHEST_SCORE})"
+        place = f"len(list_filter({list(SCORE_EDGES)}, lambda e: e <= {held}))"
+        answered = f"{arm}usable AND {arm}scores[row + 1] IS NOT NULL"
+        bins.append(f"CASE WHEN {answered} THEN {place} WHEN value = {positive!r} THEN 0 ELSE {LAST} END")
+    return f"""
+        placed AS (
+            SELECT segment, epoch, block, unit, value = {positive!r} AS positive,
+                ({bins[0]}) * {LAST + 1} + ({bins[1]}) AS bins
+            FROM paired
+        ),
+        scored AS (
+            SELECT segment, epoch, block, FALSE AS challenger, unit, CAST(count(*) AS HUGEINT) AS s,
+                list(bins) FILTER (positive) AS yes, list(bins) FILTER (NOT positive) AS no
+            FROM placed GROUP BY ALL
+        ),
+        {RUNNING}
+        SELECT segment, epoch, block, count(*), sum((old + s) * (old + s) - old * old),
+            flatten(list(yes) FILTER (yes IS NOT NULL)), flatten(list(no) FILTER (no IS NOT NULL))
         FROM running GROUP BY ALL
     """

@@ -6,7 +6,7 @@ that each unit has reached in the blocks that are folded, by metric and segment,
 
 import duckdb
 
-from controller.core.cells import ArmCell, CountCell, LatencyCell, MetricPlan, PairCountCell
+from controller.core.cells import ArmCell, CountCell, LatencyCell, MetricPlan, PairCell, PairCountCell
 from controller.edges.engine.settle import within
 from controller.edges.engine.span import Span, after_baseline, pairs
 
@@ -86,7 +86,7 @@ class Service:
         ).fetchall()
         return [(*row[:4], CountCell(*map(int, row[4:]))) for row in found]
 
-    def paired(self, span: Span) -> list[tuple[int, int, int, PairCountCell]]:
+    def paired(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
         """The cells of all blocks of mirror epochs that have a pair: segment, block, epoch, cell."""
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE served AS {_pair_rows(span)}")
         faced = self._face_failures(span, True)

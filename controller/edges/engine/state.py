@@ -18,13 +18,15 @@ from controller.core.cells import (
     LatencyCell,
     Losses,
     MetricPlan,
+    PairAreaCell,
     PairCountCell,
     PairScoreCell,
     ScoreCell,
 )
 from controller.core.counts import CountFold
 from controller.core.fold import Fold
-from controller.core.scores import PairFold, ScoreFold
+from controller.core.pairs import PairFold
+from controller.core.scores import ScoreFold
 
 SCALARS = frozenset({int, float, str, bool})  # most of what a state holds
 FOLDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AreaFold, ScoreFold, CountFold, PairFold)}
@@ -74,7 +76,8 @@ def loaded(text: str) -> Fold:
 
 
 _CELLS: dict[tuple[str, ...], type[Any]] = {
-    kind._fields: kind for kind in (AreaCell, ScoreCell, CountCell, LatencyCell, PairScoreCell, PairCountCell)
+    kind._fields: kind
+    for kind in (AreaCell, ScoreCell, CountCell, LatencyCell, PairAreaCell, PairScoreCell, PairCountCell)
 }
 
 

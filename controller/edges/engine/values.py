@@ -4,7 +4,7 @@ from controller.core.areas import LAST, SCORE_EDGES
 from controller.core.cells import MetricPlan
 from controller.edges.engine.span import Span, pairs
 from controller.edges.engine.terms import denominator_sum, differs, held_score, label_term, outcome_sum
-from controller.kinds import REQUESTS, Kind
+from controller.kinds import DECIDED, REQUESTS, Kind
 
 
 def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
@@ -103,17 +103,23 @@ def label_terms(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]
     return sql, [plan.outcome]
 
 
+_EDGES = f"edges AS (SELECT unnest({list(SCORE_EDGES)}) AS edge, unnest(range(1, {LAST})) AS bin)"
+
+
+def _bin(arm: str, found: str) -> str:
+    return f"CASE WHEN {arm}usable AND {arm}score IS NOT NULL THEN {found} WHEN positive THEN 0 ELSE {LAST} END"
+
+
 def ranked_rows(span: Span, rows: str) -> tuple[str, list[object]]:
     """SQL and its values: labelled rows with the bin of their score, in every segment that has them."""
     positive = f"(value = {span.query.positive!r})"
     sql = f"""
         WITH {_labelled(span, rows)},
-        edges AS (SELECT unnest({list(SCORE_EDGES)}) AS edge, unnest(range(1, {LAST})) AS bin),
+        {_EDGES},
         placed AS (
             SELECT *, {positive} AS positive, {held_score("usable", "score")} AS held FROM answers
         )
-        SELECT segment, epoch, block, challenger, unit, positive,
-            CASE WHEN usable AND score IS NOT NULL THEN bin WHEN positive THEN 0 ELSE {LAST} END AS bin
+        SELECT segment, epoch, block, challenger, unit, positive, {_bin("", "bin")} AS bin
         FROM placed ASOF JOIN edges ON held >= edge JOIN combos USING (combo)
     """
     return sql, [span.plan.outcome]
@@ -135,21 +141,17 @@ def difference_rows(span: Span) -> str:
     plan = span.plan
     return f"""
         SELECT segment, epoch, t // {plan.block} AS block, unit, CAST(count(*) AS HUGEINT) AS x,
-            CAST(sum(differs) AS HUGEINT) AS d, CAST(0 AS HUGEINT) AS champion_y
+            CAST(sum(differs) AS HUGEINT) AS d, CAST(0 AS HUGEINT) AS champion_y, CAST(0 AS HUGEINT) AS more
         FROM (SELECT *, {differs(plan, span.query.threshold)} AS differs FROM ({pairs(span)})) JOIN combos USING (combo)
         WHERE differs IS NOT NULL GROUP BY ALL
     """
 
 
-def pair_score_rows(span: Span) -> tuple[str, list[object]]:
-    """SQL and its values: one row per unit and block of a mirror, label kinds: rows x, difference d, champion's y."""
-    plan, query = span.plan, span.query
-    sides = [
-        label_term(plan, query.positive, query.threshold, f"p.{a}_usable", f"p.{a}_scores[l.row + 1]", "l.value")
-        for a in ("champion", "challenger")
-    ]
-    sql = f"""
-        WITH pairs AS ({pairs(span)}),
+def _labelled_pairs(span: Span) -> str:
+    """SQL, to follow a WITH: answers, the labelled rows of a mirror that count for both arms."""
+    plan = span.plan
+    return f"""
+        pairs AS ({pairs(span)}),
         timely AS (
             SELECT o.*, p.t AS pair_t FROM outcomes o JOIN pairs p ON p.n = o.request_n
             WHERE o.name = ? AND o.t <= o.request_t + {plan.window} AND o.ingest_t < {span.final("p.t")}
@@ -158,15 +160,54 @@ def pair_score_rows(span: Span) -> tuple[str, list[object]]:
             SELECT request_n, row, arg_min(value, {{'t': t, 'id': outcome_id}}) AS value
             FROM timely GROUP BY request_n, row
         ),
-        terms AS (
-            SELECT p.epoch, p.t // {plan.block} AS block, p.unit, p.combo, {sides[0].x} AS x,
-                {sides[0].y} AS champion_y, {sides[1].x} AS challenger_x, {sides[1].y} AS challenger_y
+        answers AS (
+            SELECT p.epoch, p.t // {plan.block} AS block, p.unit, p.combo, l.value, p.champion_usable,
+                p.challenger_usable, p.champion_scores[l.row + 1] AS champion_score,
+                p.challenger_scores[l.row + 1] AS challenger_score
             FROM labels l JOIN pairs p ON p.n = l.request_n
             WHERE (NOT p.champion_usable OR len(p.champion_scores) > l.row)
                 AND (NOT p.challenger_usable OR len(p.challenger_scores) > l.row)
         )
+    """
+
+
+def pair_score_rows(span: Span) -> tuple[str, list[object]]:
+    """SQL and its values: one row per unit and block of a mirror, label kinds: rows x, difference d, champion's y, and
+    by how many rows the challenger has more."""
+    plan, query = span.plan, span.query
+    sides = [
+        label_term(plan, query.positive, query.threshold, f"{arm}_usable", f"{arm}_score", "value")
+        for arm in ("champion", "challenger")
+    ]
+    counts = "x > 0 OR challenger_x > 0" if plan.kind in DECIDED else "x > 0 AND challenger_x > 0"
+    sql = f"""
+        WITH {_labelled_pairs(span)},
+        terms AS (
+            SELECT epoch, block, unit, combo, {sides[0].x} AS x, {sides[0].y} AS champion_y,
+                {sides[1].x} AS challenger_x, {sides[1].y} AS challenger_y
+            FROM answers
+        )
         SELECT segment, epoch, block, unit, sum(x) AS x, sum(challenger_y - champion_y) AS d,
-            sum(champion_y) AS champion_y
-        FROM terms JOIN combos USING (combo) WHERE x > 0 AND challenger_x > 0 GROUP BY ALL
+            sum(champion_y) AS champion_y, sum(challenger_x - x) AS more
+        FROM terms JOIN combos USING (combo) WHERE {counts} GROUP BY ALL
     """
     return sql, [plan.outcome]
+
+
+def pair_ranked_rows(span: Span) -> tuple[str, list[object]]:
+    """SQL and its values: labelled rows of a mirror with the bins of both scores, in every segment that has them."""
+    positive = f"(value = {span.query.positive!r})"
+    sql = f"""
+        WITH {_labelled_pairs(span)},
+        {_EDGES},
+        placed AS (
+            SELECT *, {positive} AS positive, {held_score("champion_usable", "champion_score")} AS champion_held,
+                {held_score("challenger_usable", "challenger_score")} AS challenger_held
+            FROM answers
+        )
+        SELECT segment, epoch, block, unit, positive, {_bin("champion_", "a.bin")} AS champion_bin,
+            {_bin("challenger_", "b.bin")} AS challenger_bin
+        FROM placed ASOF JOIN edges a ON champion_held >= a.edge ASOF JOIN edges b ON challenger_held >= b.edge
+            JOIN combos USING (combo)
+    """
+    return sql, [span.plan.outcome]

@@ -7,6 +7,7 @@ made again from the first group on.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from controller.core.areas import LAST
 from controller.core.cells import (
     OVERALL,
     PPM,
@@ -18,16 +19,17 @@ from controller.core.cells import (
     EpochPlan,
     LatencyCell,
     MetricPlan,
+    PairAreaCell,
     PairCell,
     PairCountCell,
     PairScoreCell,
     ScoreCell,
 )
 from controller.core.fold import Fold, fold
-from controller.core.scores import PairFold
+from controller.core.pairs import PairFold
 from controller.edges.memory.events import ArmKey
 from controller.edges.memory.tally import Group, Values, value_bucket
-from controller.kinds import ERRORS, UNMEASURED, Kind
+from controller.kinds import DECIDED, ERRORS, UNMEASURED, Kind
 from router.assignment import Arm
 
 Sums = Mapping[ArmKey, Values]
@@ -74,10 +76,8 @@ class Folding:
             return
         for segment, sums in sorted(group.sums.items()):
             scores = self._scores.setdefault((segment, mirror), {})
-            if mirror and plan.family == "auc":
-                continue
             if mirror:
-                block = _paired(plan, group, segment, sums, scores)
+                block = _paired(plan, epoch, group, segment, sums, scores)
             else:
                 block = _weighted(plan, epoch, group, segment, sums, scores)
             if block is None:
@@ -203,7 +203,7 @@ def _score_cell(
     return ScoreCell(*total)
 
 
-def _paired(plan: MetricPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
+def _paired(plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
     units = _of(sums, "pair")
     if not units:
         return None
@@ -214,12 +214,38 @@ def _paired(plan: MetricPlan, group: Group, segment: str, sums: Sums, scores: Sc
         better = sum(a and not b for a, b in fresh.values())
         scores.update((unit, 1) for unit, (a, b) in fresh.items() if a != b)
         cell = PairCountCell(len(fresh), worse, better)
+    elif plan.family == "auc":
+        cell = _pair_area_cell(units, scores)
     else:
-        x = d_sum = dd = clustered = champion_y = 0
-        for unit, (rows, y_a, y_b) in units.items():
-            d, old = y_b - y_a, scores.get(unit, 0)
-            x, d_sum, dd, champion_y = x + rows, d_sum + d, dd + d * d, champion_y + y_a
-            clustered += (old + d) ** 2 - old**2
-            scores[unit] = old + d
-        cell = PairScoreCell(len(units), x, d_sum, dd, clustered, champion_y)
+        cell = _pair_score_cell(plan, epoch.means.get(plan.name, 0), units, scores)
     return Block(plan.name, segment, group.epoch, group.block, pair=cell)
+
+
+def _pair_score_cell(plan: MetricPlan, mean: int, units: Mapping[str, Values], scores: Scores) -> PairScoreCell:
+    clustered, totals = 0, [0] * 4
+    squares = Counter[int]()
+    for unit, (x_a, y_a, x_b, y_b) in units.items():
+        own = (y_b - y_a, x_b - x_a, y_a, x_a)
+        score, old = (y_b - mean * x_b) - (y_a - mean * x_a), scores.get(unit, 0)
+        clustered += (old + score) ** 2 - old**2
+        scores[unit] = old + score
+        totals = [a + b for a, b in zip(totals, own, strict=True)]
+        squares.update({10 * i + j: own[i] * own[j] for i in range(4) for j in range(i, 4)})
+    d, more, y, x = totals
+    cell = PairScoreCell(len(units), x, d, squares[0], clustered, y, more)
+    if plan.kind in DECIDED:
+        cell = cell._replace(squares=tuple(squares[10 * i + j] for i in range(4) for j in range(i, 4))[1:])
+    return cell
+
+
+def _pair_area_cell(units: Mapping[str, Values], rows: Scores) -> PairAreaCell:
+    """Each row by label and both bins; ``rows`` are those a unit had before."""
+    clustered, labels = 0, (Counter[tuple[int, int]](), Counter[tuple[int, int]]())
+    for unit, codes in units.items():
+        old = rows.get(unit, 0)
+        clustered += (old + len(codes)) ** 2 - old**2
+        rows[unit] = old + len(codes)
+        for code in codes:
+            labels[code % 2][divmod(code // 2, LAST + 1)] += 1
+    negatives, positives = (tuple((a, b, n) for (a, b), n in sorted(found.items())) for found in labels)
+    return PairAreaCell(len(units), clustered, positives, negatives)

@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.core.cells import Block, Losses, MetricPlan, StatisticsQuery
 from controller.core.fold import Fold, Statistics
-from controller.core.scores import PairFold
+from controller.core.pairs import PairFold
 from controller.edges.memory.events import Exposed, observation
 from controller.edges.memory.folding import Folding
 from controller.edges.memory.journals import JournalReading

@@ -5,16 +5,16 @@ they are made from groups later (``folding``) and can be made again.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from controller.core.areas import score_bin
+from controller.core.areas import LAST, score_bin
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
 from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
 from controller.edges.memory.seen import AttemptSeen, Seen
-from controller.kinds import AWAITING, ERRORS, LABELLED, PAIRED, REQUESTS, Kind
+from controller.kinds import AWAITING, DECIDED, ERRORS, LABELLED, MIRRORED, REQUESTS, Kind
 
 Values = tuple[int, ...]
 Sums = dict[str, dict[ArmKey, Values]]
@@ -24,9 +24,10 @@ class Group(NamedTuple):
     """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
 
     ``unit`` and ``label``: (x, y). ``auc``: by row twice the bin, plus 1 for a positive. ``failures``: (1 if any).
-    ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of ``label``:
-    (x, y of the champion, y of the challenger); of ``failures``: (champion failed, challenger failed). Errors have
-    (x, y) twice, uncut and cut at the cap, and ``errors``: the champion's rows by log bucket, uncut.
+    ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of ``label``: (x, y
+    of the champion, x, y of the challenger); of ``auc``: by row twice the place of both bins, plus 1 for a positive; of
+    ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at the cap, and
+    ``errors``: the champion's rows by log bucket, uncut.
     """
 
     block: int
@@ -68,7 +69,7 @@ class Tally:
             self._close(block, epochs[number])
 
     def _expose(self, e: Exposed) -> None:
-        if e.partner is not None and self._plan.family in ("failures", "label", "pair"):
+        if e.partner is not None and self._plan.family in MIRRORED:
             # The pair is complete when the later of both is.
             champion, t = e.partner if e.mirror else e, max(e.t, e.partner.t)
             if champion.hashed and e.place > e.partner.place:
@@ -102,7 +103,8 @@ class Tally:
                 continue
             values = self._values(e, key[1])
             if self._plan.kind in ERRORS and e.arm == "champion":
-                errors.update(value_bucket(y) for _, y in self._costs(e, self._labelled(e, e.t), capped=False).values())
+                costs = self._costs(e, self._labelled(e, e.t), capped=False)
+                errors.update(value_bucket(y) for x, y in costs.values() if x)
             if values is not None:
                 for segment in ("",) if mirror else e.segments(self._query.segments):
                     self._merge(sums.setdefault(segment, {}), key, values)
@@ -156,23 +158,28 @@ class Tally:
 
     def _label_sums(self, e: Exposed) -> Values | None:
         labels = self._labelled(e, e.t)
-        sums = _summed(self._costs(e, labels))
+        sums = _summed(self._costs(e, labels).values())
         if self._plan.kind in ERRORS:
-            sums = (*_summed(self._costs(e, labels, capped=False)), *sums)
+            sums = (*_summed(self._costs(e, labels, capped=False).values()), *sums)
         return sums if any(sums[::2]) else None
 
     def _ranks(self, e: Exposed) -> Values | None:
         """Of each labelled row twice the bin of its score, one more for a positive."""
         labels = self._labelled(e, e.t)
+        places = self._places(e, labels)
+        return tuple(2 * place + (labels[row] == self._query.positive) for row, place in places.items()) or None
+
+    def _places(self, e: Exposed, labels: Mapping[int, float]) -> dict[int, int]:
+        """The bin of the score of each labelled row that counts."""
         scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else []
-        found = []
+        found = {}
         for row, label in labels.items():
             positive = label == self._query.positive
             if not e.usable:
-                found.append(2 * score_bin(None, positive) + positive)
+                found[row] = score_bin(None, positive)
             elif scores is not None and row < len(scores):
-                found.append(2 * score_bin(scores[row], positive) + positive)
-        return tuple(found) or None
+                found[row] = score_bin(scores[row], positive)
+        return found
 
     def _unit_value(self, e: Exposed, unit: str, left: int | None) -> int:
         plan = self._plan
@@ -215,40 +222,46 @@ class Tally:
         if self._plan.family == "pair":
             return self._difference(a, b)
         labels = self._labelled(a, max(a.t, b.t))
-        of_a, of_b = self._costs(a, labels), self._costs(b, labels)
-        rows = of_a.keys() & of_b.keys()
-        if not rows or self._plan.kind not in PAIRED:
-            return None
-        return (sum(of_a[r][0] for r in rows), sum(of_a[r][1] for r in rows), sum(of_b[r][1] for r in rows))
+        if self._plan.family == "auc":
+            of_a, of_b = self._places(a, labels), self._places(b, labels)
+            codes = [
+                (of_a[r] * (LAST + 1) + of_b[r]) * 2 + (labels[r] == self._query.positive) for r in of_a if r in of_b
+            ]
+            return tuple(codes) or None
+        costs, others = self._costs(a, labels), self._costs(b, labels)
+        counts = any if self._plan.kind in DECIDED else all
+        rows = [r for r in costs if r in others and counts((costs[r][0], others[r][0]))]
+        return (*_summed([costs[r] for r in rows]), *_summed([others[r] for r in rows])) if rows else None
 
     def _difference(self, a: Exposed, b: Exposed) -> Values | None:
-        """(1, 0, value where the answers differ); None where that is not known."""
+        """(1, 0, 1, value where the answers differ); None where that is not known."""
         if not a.usable and not b.usable:
             return None
         sides = [self._sides(e) if e.usable else [] for e in (a, b)]
         if None in sides:
-            return None if a.usable and b.usable else (1, 0, self._plan.scale)
-        return (1, 0, 0 if a.usable and b.usable and sides[0] == sides[1] else self._plan.scale)
+            return None if a.usable and b.usable else (1, 0, 1, self._plan.scale)
+        return (1, 0, 1, 0 if a.usable and b.usable and sides[0] == sides[1] else self._plan.scale)
 
     def _sides(self, e: Exposed) -> list[bool | None] | None:
         scores = scores_in(e.answer, self._query.prediction, e.cut)
         return None if scores is None else [None if s is None else s >= self._query.threshold for s in scores]
 
     def _costs(self, e: Exposed, labels: Mapping[int, float], capped: bool = True) -> dict[int, tuple[int, int]]:
-        """(x, y) of each labelled row that counts. A row whose answer was not kept whole does not."""
+        """(x, y) of each labelled row; both are 0 where it does not count. One whose answer was not kept whole is left
+        out."""
         scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else None
         plan = self._plan if capped else self._plan._replace(cap=None)
-        costs = {}
+        costs: dict[int, tuple[int, int]] = {}
         for row, label in labels.items():
             if not e.usable:
                 costs[row] = worth(self._query, plan, None, label)
             elif scores is not None and row < len(scores):
                 costs[row] = worth(self._query, plan, scores[row], label)
-        return {row: (x, y) for row, (x, y) in costs.items() if x > 0}
+        return costs
 
 
-def _summed(costs: Mapping[int, tuple[int, int]]) -> Values:
-    return sum(x for x, _ in costs.values()), sum(y for _, y in costs.values())
+def _summed(costs: Collection[tuple[int, int]]) -> Values:
+    return sum(x for x, _ in costs), sum(y for _, y in costs)
 
 
 def value_bucket(value: int) -> int:
