@@ -14,7 +14,7 @@ from controller.core.cells import BaselineSums
 from controller.core.plans import requirements
 from controller.errors import SpecError
 from controller.kinds import Kind
-from controller.planning.champion import SHARES, SPREAD, Given
+from controller.planning.champion import OF_LABELS, SHARES, SPREAD, Given
 from controller.planning.forecast import Forecast, MetricForecast, forecast
 from controller.planning.ramp import Course
 from controller.planning.steps import DAY
@@ -62,7 +62,8 @@ def progress() -> Callable[[int, int, str], None]:
 )
 @click.option("--base", multiple=True, metavar="METRIC=VALUE", help="The champion's mean or share; Latency: ms.")
 @click.option("--spread", multiple=True, metavar="METRIC=SD", help="Standard deviation per unit, after the cap.")
-@click.option("--nonzero", multiple=True, metavar="METRIC=SHARE", help="Mean: share of units with a value at all.")
+@click.option("--nonzero", multiple=True, metavar="METRIC=SHARE", help="Mean, Ratio: share of units with a value.")
+@click.option("--share", multiple=True, metavar="METRIC=SHARE", help="Share of positives; Precision: of yeses.")
 @click.option("--runs", type=int, default=300, show_default=True, help="Rollouts simulated for each figure.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same plan.")
 @output
@@ -78,7 +79,8 @@ def plan(
     """What the rollout in FILE can prove, how soon, and what a bad challenger could do, by simulating its tests.
 
     Offline. Base rates come from the metrics' baselines or from --base. Of spreads that are not given, a Mean's is
-    that of 3 units in 100 with values, a loss' is twice its mean. Segments and mirror steps are not simulated.
+    that of 3 units in 100 with values, a loss' and a Ratio's is twice the mean. What is assumed is listed as a
+    warning. Segments are not simulated, mirror steps only for Disagreement.
     """
     if seed < 0:
         raise SpecError(f"--seed: allowed is a whole number from 0, got {seed}")
@@ -135,13 +137,15 @@ def _metric_json(m: MetricForecast) -> dict[str, Any]:
         "base": c.base,
         "spread": c.spread or None,
         "spread_assumed": c.assumed,
+        "share": c.share if c.metric.kind in OF_LABELS else None,
+        "assumptions": list(c.assumptions),
         "margin": m.margin,
         "baseline_days": m.lead / DAY,
         "log_e_harm_needed": c.harm_needed,
         "log_e_non_inferior_needed": c.proof_needed,
         "steps": [
             {
-                "step": s.step,
+                "step": s.at.number,
                 "units_to_prove_not_worse": s.proof.units,
                 "days_to_prove_not_worse": s.proof.days,
                 "detectable_harm": s.detectable,
@@ -169,7 +173,7 @@ def text(name: str, said: Forecast) -> list[str]:
     traffic = "unknown traffic" if said.units_per_day is None else f"{said.units_per_day:,.0f} units a day"
     lines = [f"{name}: {traffic}, {said.runs} simulated rollouts for each figure"]
     for m in said.metrics:
-        lines += _metric_text(m, said)
+        lines += _metric_text(m)
     lines.append("")
     if said.days is not None:
         lines.append(
@@ -183,20 +187,26 @@ def text(name: str, said: Forecast) -> list[str]:
     return lines
 
 
-def _metric_text(m: MetricForecast, said: Forecast) -> list[str]:
+def _metric_text(m: MetricForecast) -> list[str]:
     c = m.champion
     spread = (
         f", standard deviation {c.spread:.4g}{' (assumed)' if c.assumed else ''}" if c.metric.kind in SPREAD else ""
     )
     champion = f"p{100 * c.plan.quantile:g} {c.base:.4g} ms" if c.metric.kind is Kind.LATENCY else f"{c.base:.4g}"
+    if c.metric.kind in OF_LABELS:
+        what = "yes is said to" if c.metric.kind is Kind.PRECISION else "positives are"
+        champion += f", {what} {100 * c.share:.3g} % of the rows"
     margin = c.metric.margin.text if c.metric.margin else "none"
+    seen = ("mirror", "requests        ") if c.plan.family == "pair" else ("weight", "challenger units")
+    whose = "answers that differ" if c.plan.family == "pair" else "champion"
     lines = [
         "",
-        f"{c.metric.name} ({c.metric.kind}, {c.metric.role}): champion {champion}{spread}, margin {margin}",
+        f"{c.metric.name} ({c.metric.kind}, {c.metric.role}): {whose} {champion}{spread}, margin {margin}",
         *_baseline_text(m),
-        "  step  weight  lasts      challenger units   days    finds a harm of",
+        f"  step  {seen[0]}  lasts      {seen[1]}   days    finds a harm of",
     ]
-    for step, row in zip(said.steps, m.steps, strict=True):
+    for row in m.steps:
+        step = row.at
         units = "none in reach" if row.proof.units is None else f"{row.proof.units:,}"
         days = "–" if row.proof.days is None else f"{row.proof.days:.3g}"
         lines.append(

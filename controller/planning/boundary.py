@@ -13,12 +13,13 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from controller.core import sequential
+from controller.core.areas import EXPECTED_ROWS
 from controller.core.arrays import FloatArray, as_array
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, absolute, slower_bucket
 from controller.core.plans import GAMMA
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS, TAU_FACTORS
 from controller.kinds import Kind
-from controller.planning.champion import SHARES, Champion, latency_place
+from controller.planning.champion import SHARES, VALUES, Champion, latency_place
 
 Flags = npt.NDArray[np.bool_]
 Side = Literal["both", "harm", "proof"]
@@ -75,15 +76,12 @@ class Simulated(Protocol):
     def first_guess(self, pi: float) -> float: ...
 
 
-def simulated(champion: Champion) -> Simulated:
-    """The draws and tests of a metric."""
-    return Counts(champion) if champion.service else Scores(champion)
-
-
 class Scores:
-    """``unit`` and ``label`` kinds: the score e-process, every unit new.
+    """``unit``, ``label`` and ``auc`` kinds: the score e-process, every unit new.
 
-    Harm is the difference of the means in the bad direction, in the metric's unit.
+    Harm is the difference of the means in the bad direction, in the metric's unit. A ratio whose rows are only some of
+    all is the mean of these rows, an area a mean with the variance of an area: the tests of both are score tests of
+    such differences.
     """
 
     def __init__(self, champion: Champion) -> None:
@@ -95,7 +93,7 @@ class Scores:
         """Nothing comes back at all; for kinds where less is better: ten times as much."""
         base, share = abs(self.champion.base), self.champion.metric.kind in SHARES
         if not self.champion.plan.decreasing:
-            return base
+            return base - (0.5 if self.champion.metric.kind is Kind.AUC else 0.0)
         return 1 - base if share else 9 * base
 
     def margin(self) -> float:
@@ -104,13 +102,14 @@ class Scores:
         return plan.margin * abs(self.champion.base) if plan.margin_relative else plan.margin / self.scale
 
     def gross(self) -> float:
-        """Half of the champion's value is gone, or it has doubled; never less than two margins."""
-        usual = abs(self.champion.base) * (1.0 if self.champion.plan.decreasing else 0.5)
+        """Half of the champion's value is gone (of an area: of what it has above chance), or it has doubled; never less
+        than two margins."""
+        usual = abs(self.champion.base) if self.champion.plan.decreasing else 0.5 * self.worst()
         return min(self.worst(), max(usual, 2 * self.margin()))
 
     def first_guess(self, pi: float) -> float:
         """Challenger units that one look at a fixed size would need."""
-        return max(50.0, 6.2 * (self.champion.spread / self.margin()) ** 2 / (1 - pi))
+        return max(50.0, 6.2 * (self.champion.spread / self.margin()) ** 2 / (1 - pi)) / self.champion.rows
 
     def fold(
         self, rng: np.random.Generator, state: State, harm: FloatArray, traffic: Traffic, side: Side = "both"
@@ -119,8 +118,8 @@ class Scores:
         base, c = self.champion.base, self.champion
         mean_b = base + (harm if c.plan.decreasing else -harm)[:, None]
         shape = np.broadcast_shapes(traffic.challenger.shape, harm[:, None].shape)
-        n_a = as_array(rng.poisson(np.broadcast_to(traffic.champion, shape)))
-        n_b = as_array(rng.poisson(np.broadcast_to(traffic.challenger, shape)))
+        n_a = as_array(rng.poisson(np.broadcast_to(traffic.champion * c.rows, shape)))
+        n_b = as_array(rng.poisson(np.broadcast_to(traffic.challenger * c.rows, shape)))
         y_a, q_a = self._values(rng, n_a, as_array(base))
         y_b, q_b = self._values(rng, n_b, mean_b)
         pi, co = traffic.pi, 1 - traffic.pi
@@ -170,11 +169,16 @@ class Scores:
 
     def _enough(self, n_a: FloatArray, n_b: FloatArray, y_a: FloatArray) -> Flags:
         enough: Flags = (n_a >= LEAST_UNITS) & (n_b >= LEAST_UNITS)
-        kind = self.champion.metric.kind
+        kind, share = self.champion.metric.kind, self.champion.share
         if kind in SHARES:
-            return enough & (n_b * y_a >= EXPECTED_EVENTS * n_a) & (n_b * (n_a - y_a) >= EXPECTED_EVENTS * n_a)
-        if kind is Kind.MEAN:
+            hits, others = n_b * y_a, n_b * (n_a - y_a)
+            if kind is Kind.F1:  # of each row below the line there are 2 − F, and a hit counts twice above it
+                hits, others = hits * (1 - self.champion.base / 2), others * (2 - self.champion.base)
+            return enough & (hits >= EXPECTED_EVENTS * n_a) & (others >= EXPECTED_EVENTS * n_a)
+        if kind in VALUES:
             return enough & (n_b * self.champion.nonzero >= EXPECTED_NONZERO)
+        if kind is Kind.AUC:
+            return enough & (n_b * min(share, 1 - share) >= EXPECTED_ROWS)
         return enough
 
 

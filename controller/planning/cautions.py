@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from controller.core.areas import EXPECTED_ROWS
 from controller.core.batches import LEAST_BLOCKS
-from controller.core.plans import BASELINE_BLOCKS
+from controller.core.plans import BASELINE_BLOCKS, metric_plan
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
-from controller.kinds import KINDS, SCORED, Kind
+from controller.kinds import KINDS, SCORED, UNMEASURED, Kind
 from controller.metric import Metric
 from controller.planning.boundary import Simulated
-from controller.planning.champion import SHARES, SIMULATED, Champion, how_to_give, judging
+from controller.planning.champion import SHARES, SIMULATED, VALUES, Champion, how_to_give, judging
 from controller.planning.ramp import Course, weighted_time
 from controller.planning.steps import DAY, POWER, Allocation, informative_share, span, until_evidence
 from controller.quantities import format_duration
@@ -28,6 +29,7 @@ class Code(StrEnum):
     MISSING_BASE = "MissingBase"
     NOT_SIMULATED = "NotSimulated"
     NO_TRAFFIC = "NoTraffic"
+    ASSUMED_BASE = "AssumedBase"
     ASSUMED_SPREAD = "AssumedSpread"
     HEAVY_TAIL = "HeavyTail"
     HOLD_TOO_SHORT = "HoldTooShort"
@@ -57,6 +59,8 @@ def of_plan(
     for metric in judging(spec):
         if metric.kind not in SIMULATED:
             text = f"{metric.name}: the kind {metric.kind} is not simulated; its units and days are unknown here"
+            if metric.kind is Kind.RESOURCE:
+                text = f"{metric.name}: a {metric.kind} is held to its limit by a rule, which needs no sample size"
             yield Caution(Code.NOT_SIMULATED, text, metric.name)
     if not traffic:
         yield Caution(Code.NO_TRAFFIC, "days, detectable harm and exposure need the traffic: give --units-per-day")
@@ -75,14 +79,15 @@ def of_plan(
 
 def _mirrors(spec: RolloutSpec) -> Iterator[Caution]:
     """Where a mirror has too few blocks for its tests of labels."""
-    needed = LEAST_BLOCKS + BASELINE_BLOCKS
     for metric in (m for m in judging(spec) if KINDS[m.kind].family in SCORED):
+        family, block = KINDS[metric.kind].family, metric_plan(spec, metric, None).block
+        needed = LEAST_BLOCKS + (0 if family in UNMEASURED else BASELINE_BLOCKS)
         for number, step in enumerate(spec.steps, 1):
-            if step.mirror is not None and step.hold // spec.block < needed:
+            if step.mirror is not None and step.hold // block < needed:
                 text = (
                     f"{metric.name} is shown in step {number} and can stop it, but is not tested there: its hold "
-                    f"{format_duration(step.hold)} has {step.hold // spec.block} blocks of "
-                    f"{format_duration(spec.block)}, and labels of a mirror need {needed}"
+                    f"{format_duration(step.hold)} has {step.hold // block} blocks of {format_duration(block)}, and "
+                    f"its test in a mirror needs {needed}"
                 )
                 yield Caution(Code.SHORT_MIRROR, text, metric.name, number)
 
@@ -99,20 +104,26 @@ def _min_units(spec: RolloutSpec, steps: Sequence[Allocation]) -> Iterator[Cauti
             yield Caution(Code.MIN_UNITS, text, None, step.number)
 
 
+def of_champion(champion: Champion) -> Iterator[Caution]:
+    """What nobody gave and is assumed."""
+    for text in champion.assumptions:
+        yield Caution(Code.ASSUMED_BASE, text, champion.metric.name)
+    if champion.assumed:
+        yield Caution(Code.ASSUMED_SPREAD, _assumed(champion), champion.metric.name)
+
+
 def of_metric(
     spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocation], lead: int, per_unit: float, traffic: bool
 ) -> Iterator[Caution]:
     """Where a metric cannot gate a step."""
     champion = metric.champion
     name = champion.metric.name
-    if champion.assumed:
-        yield Caution(Code.ASSUMED_SPREAD, _assumed(champion), name)
-    heavy = champion.metric.kind is Kind.MEAN and champion.spread > HEAVY_VARIATION * abs(champion.base)
+    heavy = champion.metric.kind in VALUES and champion.spread > HEAVY_VARIATION * abs(champion.base)
     for i, step in enumerate(steps):
         if heavy and step.weight < LEAST_WEIGHT_OF_HEAVY_TAILS:
             text = (
-                f"{name} cannot gate step {step.number}: a heavy-tailed Mean at {step.weight:g} % weight "
-                f"(below {LEAST_WEIGHT_OF_HEAVY_TAILS:g} %) rests on a few large values"
+                f"{name} cannot gate step {step.number}: a heavy-tailed {champion.metric.kind} at {step.weight:g} % "
+                f"weight (below {LEAST_WEIGHT_OF_HEAVY_TAILS:g} %) rests on a few large values"
             )
             yield Caution(Code.HEAVY_TAIL, text, name, step.number)
         length = span(spec, metric, step, i == 0, lead)
@@ -132,11 +143,14 @@ def _guard(champion: Champion, step: Allocation, length: int) -> Iterator[Cautio
     """Where the step alone never reaches what the score tests want before they say anything."""
     if champion.service:
         return
-    units, name = step.challenger * length, champion.metric.name
+    units, name = step.challenger * length * champion.rows, champion.metric.name
     if champion.metric.kind in SHARES:
         rarer = min(champion.base, 1 - champion.base)
         have, needed, what = units * rarer, EXPECTED_EVENTS, "expected events"
-    elif champion.metric.kind is Kind.MEAN:
+    elif champion.metric.kind is Kind.AUC:
+        rarer = min(champion.share, 1 - champion.share)
+        have, needed, what = units * rarer, EXPECTED_ROWS, "expected rows of each label"
+    elif champion.metric.kind in VALUES:
         have, needed, what = units * champion.nonzero, EXPECTED_NONZERO, "expected values other than 0"
     else:
         have, needed, what = units, LEAST_UNITS, "units"
@@ -169,8 +183,11 @@ def _assumed(champion: Champion) -> str:
             f"{name}: latencies taken as lognormal with sigma 0.6; give baseline.latencies (p50 p90 p95 p99 p99.9, "
             "milliseconds)"
         )
-    text = f"{name}: a standard deviation of {champion.spread:.4g} per unit is assumed; give --spread {name}=SD"
-    return f"{text} or --nonzero {name}=SHARE" if kind is Kind.MEAN else text
+    per = (
+        "per unit" if kind is not Kind.RATIO else "per unit (of its numerator less its due, over the mean denominator)"
+    )
+    text = f"{name}: a standard deviation of {champion.spread:.4g} {per} is assumed; give --spread {name}=SD"
+    return f"{text} or --nonzero {name}=SHARE" if kind in VALUES else text
 
 
 def of_course(spec: RolloutSpec, metric: Simulated, equal: Course) -> Iterator[Caution]:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.errors import SpecError
+from controller.kinds import Kind
 from controller.planning import cautions
-from controller.planning.boundary import Simulated, simulated
+from controller.planning.boundary import Simulated
 from controller.planning.cautions import Caution
 from controller.planning.champion import Champion, Given, champions, judging
+from controller.planning.laws import simulated
 from controller.planning.ramp import Course, courses, weighted_time
 from controller.planning.steps import (
     DAY,
@@ -19,6 +21,7 @@ from controller.planning.steps import (
     allocations,
     baseline_lead,
     detectable,
+    mirror_steps,
     need,
     span,
 )
@@ -30,14 +33,15 @@ Progress = Callable[[int, int, str], None]
 class StepForecast(NamedTuple):
     """One metric in one step: what a proof needs, and the smallest harm found before it can end (None: none is)."""
 
-    step: int
+    at: Allocation
     proof: Need
     detectable: float | None
 
 
 class MetricForecast(NamedTuple):
     """``lead``: µs of the weighted steps that go into the baseline. ``equal``, ``two_margins``, ``gross``: the whole
-    ramp with such a challenger; None without known traffic."""
+    ramp with such a challenger; None without known traffic, and for what is only seen in a mirror, whose steps are
+    those."""
 
     champion: Champion
     margin: float
@@ -79,7 +83,7 @@ def forecast(
     """
     _check(units_per_day, requests_per_unit, runs)
     known, missing = champions(spec, given)
-    steps = allocations(spec, units_per_day)
+    steps, shadows = allocations(spec, units_per_day), mirror_steps(spec, units_per_day, requests_per_unit)
     said = list(cautions.of_plan(spec, steps, missing, units_per_day is not None))
     total, found = len(known) * (len(steps) + 1), list[MetricForecast]()
     for i, champion in enumerate(known):
@@ -89,6 +93,10 @@ def forecast(
             progress(i * (len(steps) + 1) + k, total, what)
 
         metric = simulated(champion)
+        said += cautions.of_champion(champion)
+        if champion.plan.family == "pair":
+            found.append(_mirrored(spec, metric, shadows, runs, seed, report))
+            continue
         one = _metric(spec, metric, steps, requests_per_unit, runs, seed, report)
         found.append(one)
         said += cautions.of_metric(spec, metric, steps, one.lead, requests_per_unit, units_per_day is not None)
@@ -103,7 +111,7 @@ def forecast(
         tuple(steps),
         tuple(found),
         _most_exposed(spec, steps) if units_per_day else None,
-        _days(spec, steps, found, missing=len(known) < len(judging(spec))),
+        _days(spec, steps, found, missing=len(known) < sum(m.kind is not Kind.RESOURCE for m in judging(spec))),
         tuple(said),
     )
 
@@ -126,22 +134,49 @@ def _metric(
     seed: int,
     report: Callable[[int], None],
 ) -> MetricForecast:
-    lead, name = baseline_lead(spec, metric, steps, per_unit), metric.champion.metric.name
-    root = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
-    seeds = root.spawn(2 * len(steps) + 1)
+    lead = baseline_lead(spec, metric, steps, per_unit)
+    seeds = _seeds(metric, seed, steps)
+    rows = _steps(spec, metric, steps, lead, per_unit, runs, seeds, report)
+    report(len(steps))
+    if not steps[0].challenger:
+        return MetricForecast(metric.champion, metric.margin(), lead, rows, None, None, None)
+    harms = [0.0, min(2 * metric.margin(), metric.worst()), metric.gross()]
+    three = courses(spec, metric, steps, harms, per_unit, lead, runs, np.random.default_rng(seeds[-1]))
+    return MetricForecast(metric.champion, metric.margin(), lead, rows, *three)
+
+
+def _mirrored(
+    spec: RolloutSpec, metric: Simulated, shadows: list[Allocation], runs: int, seed: int, report: Callable[[int], None]
+) -> MetricForecast:
+    """What the mirror steps show of answers that differ; their units are requests."""
+    report(0)
+    rows = _steps(spec, metric, shadows, 0, 1.0, runs, _seeds(metric, seed, shadows), lambda k: None)
+    return MetricForecast(metric.champion, metric.margin(), 0, rows, None, None, None)
+
+
+def _seeds(metric: Simulated, seed: int, steps: list[Allocation]) -> list[np.random.SeedSequence]:
+    root = np.random.SeedSequence([seed, zlib.crc32(metric.champion.metric.name.encode())])
+    return root.spawn(2 * len(steps) + 1)
+
+
+def _steps(
+    spec: RolloutSpec,
+    metric: Simulated,
+    steps: list[Allocation],
+    lead: int,
+    per_unit: float,
+    runs: int,
+    seeds: list[np.random.SeedSequence],
+    report: Callable[[int], None],
+) -> tuple[StepForecast, ...]:
     rows = []
     for k, step in enumerate(steps):
         report(k)
         proof = need(spec, metric, step, per_unit, runs, np.random.default_rng(seeds[2 * k]))
         length = span(spec, metric, step, k == 0, lead)
         least = detectable(metric, step, length, per_unit, runs, seeds[2 * k + 1])
-        rows.append(StepForecast(step.number, proof, least))
-    report(len(steps))
-    if not steps[0].challenger:
-        return MetricForecast(metric.champion, metric.margin(), lead, tuple(rows), None, None, None)
-    harms = [0.0, min(2 * metric.margin(), metric.worst()), metric.gross()]
-    three = courses(spec, metric, steps, harms, per_unit, lead, runs, np.random.default_rng(seeds[-1]))
-    return MetricForecast(metric.champion, metric.margin(), lead, tuple(rows), *three)
+        rows.append(StepForecast(step, proof, least))
+    return tuple(rows)
 
 
 def _most_exposed(spec: RolloutSpec, steps: list[Allocation]) -> float:
@@ -155,8 +190,9 @@ def _most_exposed(spec: RolloutSpec, steps: list[Allocation]) -> float:
 
 
 def _days(spec: RolloutSpec, steps: list[Allocation], found: list[MetricForecast], missing: bool) -> float | None:
-    if missing or any(m.equal is None or m.equal.proven_days is None for m in found):
+    weighted = [m for m in found if m.champion.plan.family != "pair"]
+    if missing or not weighted or any(m.equal is None or m.equal.proven_days is None for m in weighted):
         return None
-    mirrors = sum(s.hold for s in spec.steps if s.weight is None) / DAY
-    weights = max(m.equal.proven_days for m in found if m.equal and m.equal.proven_days is not None)
-    return max(mirrors + sum(s.lasts for s in steps) / DAY, mirrors + weights, spec.decision.min_age / DAY)
+    shadows = sum(s.hold for s in spec.steps if s.weight is None) / DAY
+    weights = max(m.equal.proven_days for m in weighted if m.equal and m.equal.proven_days is not None)
+    return max(shadows + sum(s.lasts for s in steps) / DAY, shadows + weights, spec.decision.min_age / DAY)

@@ -11,6 +11,7 @@ import numpy as np
 
 from controller.core import plans
 from controller.core.arrays import FloatArray, as_array
+from controller.core.batches import LEAST_BLOCKS
 from controller.core.cells import BaselineSums
 from controller.core.evidence import until_final
 from controller.planning.boundary import Simulated, State, Traffic
@@ -69,6 +70,16 @@ def allocations(spec: RolloutSpec, units_per_day: float | None) -> list[Allocati
     return said
 
 
+def mirror_steps(spec: RolloutSpec, units_per_day: float | None, per_unit: float) -> list[Allocation]:
+    """The mirror steps, in which both arms answer the same requests: units are requests here."""
+    rate, said = (units_per_day or 0.0) * per_unit / DAY, list[Allocation]()
+    for number, step in enumerate(spec.steps, start=1):
+        if step.mirror is not None:
+            each = rate * step.mirror / 100
+            said.append(Allocation(number, step.mirror, step.hold, step.hold, 0, 0.5, each, each))
+    return said
+
+
 def until_evidence(spec: RolloutSpec, metric: Simulated) -> int:
     """Microseconds from the end of a block until the block is evidence."""
     return until_final(spec, metric.champion.plan)
@@ -83,7 +94,7 @@ def baseline_lead(spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocati
     champion = metric.champion
     if plans.declared(champion.metric) is not None:
         return 0
-    block, worth = champion.plan.block, per_unit if champion.service else 1.0
+    block, worth = champion.plan.block, per_unit if champion.service else min(1.0, champion.rows)
     mirrors = sum(s.hold for s in spec.steps if s.weight is None)
     rate = steps[0].champion * worth
     everybody = rate * POINTS / (POINTS - spec.largest_bp)
@@ -108,7 +119,8 @@ def need(
     grid = guess / 8 * np.exp2(np.arange(_OCTAVES * _LOOKS_AN_OCTAVE) / _LOOKS_AN_OCTAVE)
     more = np.diff(grid, prepend=0.0)
     rate = step.challenger * (per_unit if metric.champion.service else 1.0)
-    blocks = more / rate / metric.champion.plan.block if rate else np.ones_like(more)
+    unknown = LEAST_BLOCKS if metric.champion.plan.family == "pair" else 1  # as many as its tests ask for
+    blocks = more / rate / metric.champion.plan.block if rate else np.full_like(more, unknown)
     traffic = _constant(step, more * (1 - step.share) / step.share, more, np.maximum(blocks, 1e-9))
     _, found = metric.fold(rng, State(), np.zeros(runs), traffic, "proof")
     proven = np.mean(found.proof >= metric.champion.proof_needed, axis=0)

@@ -1,7 +1,8 @@
 """Rollouts to plan."""
 
-from controller.planning.boundary import Simulated, simulated
+from controller.planning.boundary import Simulated
 from controller.planning.champion import Given, champions
+from controller.planning.laws import simulated
 from controller.spec import RolloutSpec
 from controller.specfile import parse
 

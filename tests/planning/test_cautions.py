@@ -11,12 +11,11 @@ QUIET = {
     "steps": "[{weight: 10, hold: 2d}, {weight: 50, hold: 2d}]",
     "decision": "{tick: 60s, minUnits: 100, minAge: 7d, maxDuration: 14d}",
 }
+AUC = "{name: auc, kind: Auc, outcome: late, window: 1h, margin: 0.01}"
 FAST = "[{weight: 1, hold: 20m}, {weight: 50, hold: 2d}]"
 CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
     Code.MISSING_BASE: ([CTR, ERRORS.replace(", baseline: {mean: 0.001}", "")], {}, {}, "--base errors=VALUE"),
-    Code.NOT_SIMULATED: (
-        [CTR, "{name: auc, kind: Auc, outcome: late, window: 1h, margin: 0.01}"], {}, {}, "kind Auc is not simulated"
-    ),
+    Code.ASSUMED_BASE: ([CTR, AUC], {}, {}, "auc: positives are 10 % of the rows, it is assumed"),
     Code.NO_TRAFFIC: ([CTR], {}, {"units_per_day": None}, "--units-per-day"),
     Code.ASSUMED_SPREAD: ([GMV], {}, {}, "--spread gmv=SD or --nonzero gmv=SHARE"),
     Code.HEAVY_TAIL: ([GMV], {"steps": FAST}, {}, "gmv cannot gate step 1: a heavy-tailed Mean at 1 % weight"),
@@ -28,7 +27,7 @@ CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
     Code.SHORT_MIRROR: (
         [LOSS],
         {"steps": "[{mirror: 50, hold: 5h}, {weight: 10, hold: 2d}, {weight: 50, hold: 2d}]"}, {},
-        "its hold 5h has 30 blocks of 10m, and labels of a mirror need 34",
+        "its hold 5h has 30 blocks of 10m, and its test in a mirror needs 34",
     ),
     Code.GUARD: (
         [CTR.replace("0.05}", "0.0001}")], {}, {"units_per_day": 1e6}, "its tests begin at 30 expected events"
@@ -47,7 +46,8 @@ def _codes(metrics: list[str], how: dict[str, str], asked: dict[str, object]) ->
     return {c.code: c.message for c in said.cautions}
 
 
-@pytest.mark.parametrize("code", list(Code))
+# What no kind of this version has is in test_kinds.
+@pytest.mark.parametrize("code", [c for c in Code if c is not Code.NOT_SIMULATED])
 def test_a_plan_that_cannot_work_is_warned_of(code: Code) -> None:
     metrics, how, asked, words = CASES[code]
     said = _codes(metrics, how, asked)
@@ -78,6 +78,13 @@ def test_a_mean_says_nothing_below_a_hundred_values(nonzero: float, words: str |
     if words is not None:
         assert words in said[0].message
         assert (said[0].metric, said[0].step) == ("gmv", 1)
+
+
+def test_an_area_says_nothing_below_fifty_rows_of_each_label() -> None:
+    known = Given(base={"auc": 0.8}, share={"auc": 0.01})
+    [first, *_] = [c for c in forecast(spec_of(AUC, **QUIET), known, 1e4, runs=40).cautions if c.code is Code.GUARD]
+    assert (first.step, "50 expected rows of each label" in first.message) == (1, True)
+    assert "it brings 1" in first.message
 
 
 def test_a_longer_tick_thickens_the_blocks_and_shortens_the_proof() -> None:

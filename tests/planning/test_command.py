@@ -121,7 +121,7 @@ def test_a_percentage_is_a_share(tmp_path: Path) -> None:
         (["--base", "gmv=0"], "error: --base gmv=0: gmv is of kind Mean; allowed is any number but 0"),
         (["--spread", "ctr=1"], "error: --spread ctr=1: ctr is of kind Proportion; its spread follows from its base"),
         (["--spread", "gmv=-1"], "--spread gmv=-1: gmv is of kind Mean; allowed is a standard deviation above 0"),
-        (["--nonzero", "ctr=.1"], "error: --nonzero ctr=0.1: ctr is of kind Proportion; only a Mean takes --nonzero"),
+        (["--nonzero", "ctr=.1"], "ctr=0.1: ctr is of kind Proportion; only a Mean or a Ratio takes --nonzero"),
         (["--nonzero", "gmv=2"], "error: --nonzero gmv=2: gmv is of kind Mean; allowed is a share above 0 and up to 1"),
         (["--units-per-day", "0"], "error: --units-per-day: allowed is a number above 0"),
         (["--requests-per-unit", "-1"], "error: --requests-per-unit: allowed is a number above 0"),
