@@ -40,13 +40,15 @@ class Feed(Generic[Row]):
         self._time: Callable[[Row], int] = time
         self._next: Row | None = next(self._rows, None)
         self._held: list[Row] = []  # taken from the rows, and not handed out
-        self._last = 0, 0
+        self._recent: list[Row] = []  # handed out at the last two times
+        self._before = 0  # how many of them the first time
 
     def until(self, t: int) -> list[Row]:
         """Every row before ``t`` that was not handed out yet."""
         found = self._held[: self.ahead(t)]
         del self._held[: len(found)]
-        self._last = self._last[1], len(found)
+        self._recent = self._recent[self._before :] + found
+        self._before = len(self._recent) - len(found)
         return found
 
     def ahead(self, t: int) -> int:
@@ -56,9 +58,9 @@ class Feed(Generic[Row]):
             self._next = next(self._rows, None)
         return bisect_left(self._held, t, key=self._time)
 
-    def at_most(self, t: int) -> int:
-        """No fewer than the rows before ``t`` whose block was not final at the last of the times asked for."""
-        return sum(self._last) + self.ahead(t)
+    def between(self, since: int, t: int) -> int:
+        """How many rows there are from ``since``, no earlier than the last time but one, to ``t``."""
+        return sum(self._time(row) >= since for row in self._recent) + self.ahead(t)
 
 
 class Past(NamedTuple):
@@ -180,7 +182,7 @@ class Player:
             return False
         metric = next(m for m in self._spec.metrics if m.name == plan.name)
         [units] = [r for r in plans.requirements(metric, self._baselines[plan.name]) if r.what == plans.UNITS]
-        return units.need - units.have > self._past.exposures.at_most(now + self._tick)
+        return units.need - units.have > self._past.exposures.between(now // plan.block * plan.block, now + self._tick)
 
     def _horizon(self) -> int:
         last = self._past.allocations.last
