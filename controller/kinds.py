@@ -6,9 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
+from controller import gauge
 from controller.declared import Fault, refuse
+from controller.quantities import parse_size
 
-Family = Literal["unit", "label", "auc", "failures", "latency", "pair", "other"]
+Family = Literal["unit", "label", "auc", "failures", "latency", "throughput", "resource", "limit", "pair", "other"]
 
 
 class Kind(StrEnum):
@@ -39,7 +41,8 @@ class KindRule(NamedTuple):
     """What a kind means.
 
     ``family``: ``unit`` one value per unit and epoch from outcomes; ``label`` a sum over labelled requests;
-    ``auc`` scores of labelled requests; ``failures`` and ``latency`` once per unit and block; ``pair`` mirror only.
+    ``auc`` scores of labelled requests; ``failures``, ``latency`` and ``throughput`` once per unit and block;
+    ``resource`` samples of a gauge; ``limit`` the hard limit on a Latency, a metric of no user; ``pair`` mirror only.
     ``scale`` turns a value into the
     metric's integer unit. ``supported`` is false while the kind's engine is not there.
     """
@@ -54,7 +57,10 @@ class KindRule(NamedTuple):
     def check(self, metric: Any) -> None:
         """Raise Faults where ``metric`` lacks a field its kind needs, has one its kind does not take, or has a value
         that this kind cannot have."""
-        refuse([*self._of_kind(metric), *_pairs(metric), *_margins(metric), *_baseline(metric)])
+        refuse([
+            *self._of_kind(metric), *_pairs(metric), *_margins(metric), *_baseline(metric), *_limits(metric),
+            *_queries(metric),
+        ])  # fmt: skip
 
     def _of_kind(self, metric: Any) -> list[Fault]:
         kind, given = metric.kind, {f for f in OPTIONAL if getattr(metric, f) is not None}
@@ -91,7 +97,7 @@ def _pairs(metric: Any) -> list[Fault]:
     said, kind = [], metric.kind
     if metric.numerator is not None and metric.numerator == metric.denominator:
         said.append(Fault("denominator", f"{metric.denominator} is the numerator too"))
-    if KINDS[kind].family not in UNMEASURED:
+    if KINDS[kind].family not in ABSOLUTE:
         return said
     if metric.role == "Success" and KINDS[kind].family == "pair":
         said.append(Fault("role", f"{kind} is only seen in a mirror and cannot be a Success; allowed is Guardrail"))
@@ -121,6 +127,45 @@ def _margins(metric: Any) -> list[Fault]:
             most = LARGEST[metric.kind]
             allowed = f"below {most:g}" + (" (100pp)" if metric.kind in SHARES else "")
             said.append(Fault(field, f"{margin.text} is as large as {metric.kind} can be; allowed is {allowed}"))
+    return said
+
+
+def _limits(metric: Any) -> list[Fault]:
+    """A limit is above 0; of a latency in milliseconds. Without a margin nothing is compared."""
+    said, limit = [], metric.limit
+    if limit is not None and parse_size(limit) <= 0:
+        said.append(Fault("limit", f"{limit} must be above 0"))
+    if limit is not None and metric.kind == Kind.LATENCY and not limit.replace(".", "", 1).isdigit():
+        said.append(Fault("limit", f"{limit} is a size; of a Latency it is a number of milliseconds, such as 250"))
+    if (
+        metric.margin is None
+        and metric.harm_margin is not None
+        and KINDS[metric.kind].family in ("latency", "resource")
+    ):
+        said.append(Fault("harmMargin", "without a margin the arms are not compared; give a margin as well"))
+    for field, margin in (("margin", metric.margin), ("harmMargin", metric.harm_margin)):
+        if margin is not None and not margin.relative and metric.kind == Kind.THROUGHPUT:
+            said.append(Fault(field, f"{margin.text} of Throughput must be relative, such as 2%"))
+    return said
+
+
+def _queries(metric: Any) -> list[Fault]:
+    """What is asked of a Resource, and whether the arms can be compared by it."""
+    query, said = metric.query, []
+    if query is None or metric.kind != Kind.RESOURCE:
+        return []
+    for stranger in gauge.strangers(query):
+        allowed = ", ".join(f"${name}" for name in gauge.PLACEHOLDERS)
+        said.append(Fault("query", f"{stranger} stands for nothing; allowed are {allowed}"))
+    if metric.margin is not None and query == "cpu":
+        text = "cpu grows with the traffic that an arm gets, so the arms cannot be compared by it"
+        said.append(Fault("margin", f"{text}; give a limit, or a query of PromQL that divides by the requests"))
+    elif metric.margin is not None and not gauge.of_each_arm(query):
+        said.append(Fault("margin", "the query says the same of both arms; $arm or $version in it tells them apart"))
+    if metric.role == "Success":
+        said.append(Fault("role", "a Resource is never proven better; allowed: Guardrail, Signal, Observe"))
+    if metric.window is not None and not 1_000_000 <= metric.window <= 3_600_000_000:
+        said.append(Fault("window", "of a Resource it is from 1s to 1h"))
     return said
 
 
@@ -176,9 +221,9 @@ KINDS: dict[Kind, KindRule] = {
     Kind.ABSOLUTE_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, True),
     Kind.SQUARED_ERROR: _rule("label", "Decrease", _LABEL, "cap", 1_000, True),
     Kind.ERROR_RATE: _rule("failures", "Decrease", "", "", 1, True),
-    Kind.LATENCY: _rule("latency", "Decrease", "", "quantile", 1, True),
-    Kind.RESOURCE: _rule("other", "Decrease", "query", "limit", 1, False),
-    Kind.THROUGHPUT: _rule("other", "Increase", "", "", 1, False),
+    Kind.LATENCY: _rule("latency", "Decrease", "", "quantile limit", 1, True),
+    Kind.RESOURCE: _rule("resource", "Decrease", "query", "limit window", 1_000, True),
+    Kind.THROUGHPUT: _rule("throughput", "Increase", "", "", 1_000_000, True),
     Kind.DRIFT: _rule("other", "Decrease", "", "", 1, False),
     Kind.DISAGREEMENT: _rule("pair", "Decrease", "", "", 1_000_000, True),
 }
@@ -191,10 +236,14 @@ ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
 DECIDED = frozenset({Kind.PRECISION, Kind.F1})
 # The denominator of a Ratio that needs no outcome.
 REQUESTS = "requests"
-# Families that read labels, the score of an answer, outcomes; and those that need no baseline.
+# Families that read labels, the score of an answer, outcomes; those that need no baseline, those whose margin is
+# absolute for the lack of one, those that are counted at every tick, and those that look at servers, not at units.
 LABELLED = ("label", "auc")
 SCORED = (*LABELLED, "pair")
 AWAITING = (*LABELLED, "unit")
-UNMEASURED = ("auc", "pair")
+UNMEASURED = ("auc", "pair", "throughput", "resource", "limit")
+ABSOLUTE = ("auc", "pair")
+SERVED = ("failures", "latency", "throughput")
+OF_SERVERS = ("resource", "limit")
 # Families that compare the two answers to a mirrored request.
 MIRRORED = (*SCORED, "failures")

@@ -222,5 +222,8 @@ def series(status: RolloutStatus, evidence: tuple[Evidence, ...], statistics: St
             "log_e_harm": e.log_e_harm, "log_e_non_inferior": e.log_e_non_inferior, "log_e_superior": e.log_e_superior,
             "units.champion": float(e.units[0]), "units.challenger": float(e.units[1]),
         }  # fmt: skip
-        said.update({f"{name}/{k}": v for k, v in values.items()})
+        if e.compared:
+            said.update({f"{name}/{k}": v for k, v in values.items()})
+        if e.limit is not None and e.limit.windows:
+            said.update({f"{name}/value": e.limit.value, f"{name}/breaches": float(e.limit.breaches)})
     return {k: float(v) for k, v in said.items() if abs(v) < 1e300}

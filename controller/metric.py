@@ -46,21 +46,35 @@ class Metric(Declared):
     outcome: Text | None = Field(None, max_length=63, description="name of the outcome")
     numerator: Text | None = Field(None, max_length=63, description="Ratio: outcome summed above")
     denominator: Text | None = Field(None, max_length=63, description="Ratio: outcome, or `requests`")
-    window: Duration | None = Field(None, description="outcomes later than this after the exposure do not count")
+    window: Duration | None = Field(
+        None,
+        description="outcomes later than this after the exposure do not count; Resource: length of a window (1m)",
+    )
     cap: CapField | None = Field(
         None,
         description="quantile of the champion's values, or a value, at which a unit's sum is cut",
     )
     quantile: float | None = Field(None, gt=0, lt=1, description="Latency: the quantile judged (0.99)")
     covariate: Text | None = Field(None, max_length=128, description="number that comes with the request (CUPED)")
-    query: Text | None = Field(None, max_length=2048, description="Resource: built-in name or PromQL")
-    limit: LimitField | None = Field(None, description="Resource, Latency: hard limit")
+    query: Text | None = Field(
+        None,
+        max_length=2048,
+        description="Resource: `memory` or `cpu` of our own servers, or PromQL with `$arm`, `$version`, `$rollout`",
+    )
+    limit: LimitField | None = Field(
+        None, description="Resource, Latency (milliseconds): rolls back when 3 of the last 5 windows are above it"
+    )
     baseline: Baseline | None = None
 
     @model_validator(mode="after")
     def _fields_of_kind(self) -> Self:
         KINDS[self.kind].check(self)
         return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether the arms are compared; else its limit alone decides, or it is only shown."""
+        return self.margin is not None or (self.limit is None and self.kind is not Kind.RESOURCE)
 
     @property
     def decreasing(self) -> bool:

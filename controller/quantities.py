@@ -130,6 +130,14 @@ def parse_size(text: object) -> float:
     return float(found[1]) * _SIZES[found[2] or ""]
 
 
+def format_size(size: float) -> str:
+    """A number of bytes for people, such as ``1.9 GiB``."""
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(size) >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.3g} bytes"
+
+
 def _limit(value: object) -> str:
     parse_size(value)
     return _number_text(value)

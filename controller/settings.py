@@ -37,6 +37,9 @@ class Settings(BaseModel):
     mlflow_port: Port = Field(0, description="Port of the tracking server that is started; 0 takes a free one.")
     metrics_port: Port = Field(0, description="Port of the controller's own metrics; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=128, description="Worker processes of the router.")
+    prometheus_url: str | None = Field(
+        None, pattern=r"^https?://", description="Address of the Prometheus that metrics of kind Resource ask."
+    )
     control_url: str | None = Field(
         None, pattern=r"^https?://", description="Address of the router's control API, for the controller."
     )

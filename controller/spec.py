@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from controller.declared import Declared, Fault, Name, refuse
+from controller.gauge import built_in
 from controller.kinds import KINDS, SCORED
 from controller.metric import Metric, Role
 from controller.quantities import SECOND, format_duration
@@ -182,7 +183,7 @@ def _times(spec: RolloutSpec) -> Iterator[Fault]:
         text = f"{format_duration(decision.min_age)} is longer than decision.maxDuration, which is {longest}"
         yield Fault("decision.minAge", text)
     for i, metric in enumerate(spec.metrics):
-        if metric.role in JUDGING and (metric.window or 0) >= decision.max_duration:
+        if metric.role in JUDGING and metric.kind != "Resource" and (metric.window or 0) >= decision.max_duration:
             text = (
                 f"{format_duration(metric.window or 0)} must be shorter than decision.maxDuration, which is {longest}"
             )
@@ -204,9 +205,11 @@ def _judges(spec: RolloutSpec) -> Iterator[Fault]:
         if twice:
             yield Fault(field, f"names must differ, {', '.join(twice)} stands twice")
     shown = [m for m in spec.metrics if KINDS[m.kind].family != "pair"]
-    if not any(m.role in JUDGING for m in shown):
+    if not any(m.role in JUDGING and m.compared for m in shown):
         seen = " that is not only seen in a mirror" if len(shown) < len(spec.metrics) else ""
-        yield Fault("metrics", f"at least one Guardrail or Success{seen} is needed, else nothing could be proven")
+        limits = " with a margin" if any(m.role in JUDGING for m in shown) else ""
+        text = f"at least one Guardrail or Success{limits}{seen} is needed, else nothing could be proven"
+        yield Fault("metrics", text)
     for i, metric in enumerate(spec.metrics):
         if KINDS[metric.kind].family == "pair" and all(s.mirror is None for s in spec.steps):
             yield Fault(f"metrics.{i}.kind", f"{metric.kind} is only seen in a mirror, and steps has none")
@@ -233,6 +236,7 @@ def _servers(spec: RolloutSpec) -> Iterator[Fault]:
             yield Fault("servers.challenger.url", f"{b.url} is the champion's server too; each version needs its own")
         if a.service is not None and (a.service, a.port) == (b.service, b.port):
             yield Fault("servers.challenger.service", f"{b.service} is the champion's too; each version needs its own")
+    yield from _adopted(spec)
     router = spec.traffic.router
     override = router.override_header if router else None
     scored = [m.name for m in spec.metrics if KINDS[m.kind].family in SCORED]
@@ -242,3 +246,14 @@ def _servers(spec: RolloutSpec) -> Iterator[Fault]:
     if override is not None and override.lower() == (spec.unit.header or "").lower():
         text = f"{override} is unit.header too; a header that names the arm cannot name the unit"
         yield Fault("traffic.router.overrideHeader", text)
+
+
+def _adopted(spec: RolloutSpec) -> Iterator[Fault]:
+    """On one machine, the processes of somebody else's server are not ours to measure."""
+    servers = {arm: getattr(spec.servers, arm, None) for arm in ("challenger", "champion")}
+    adopted = [arm for arm, server in servers.items() if server is not None and server.url is not None]
+    for i, metric in enumerate(spec.metrics):
+        ours = metric.query is not None and built_in(metric.query)
+        if ours and adopted and ("challenger" in adopted or metric.compared):
+            text = f"{metric.query} is measured at our own servers, and servers.{adopted[0]} is adopted"
+            yield Fault(f"metrics.{i}.query", f"{text}; write a query of PromQL")

@@ -5,7 +5,10 @@ Another place to run in needs another function beside ``build``, and other edges
 
 import os
 
+from controller import specfile
 from controller.edges.engine.source import JournalSource
+from controller.edges.gauges import Prometheus, SampledSource
+from controller.edges.gauges.journal import SampleJournal
 from controller.edges.notifier import Fanout, LogNotifier, SlackNotifier
 from controller.edges.registry import MlflowRegistry
 from controller.edges.routes import RouterTraffic
@@ -31,17 +34,22 @@ def build(settings: Settings) -> Loop:
     keys = store.keys()
     for key in keys:
         stored = store.load(key)
+        if settings.prometheus_url is None and specfile.of_prometheus(stored.rollout.spec):
+            raise SpecError(*specfile.of_prometheus(stored.rollout.spec))
         slack = slack_address(stored.rollout.spec.notify, os.environ)
         if slack is not None:
             notifiers["Slack"] = SlackNotifier(slack)
         if stored.status.attempt is not None:
             registry.catch_up(stored.rollout, stored.status, store.records(key))
     token = settings.token.get_secret_value() if settings.token else None
+    servers = LocalServers(settings.servers_file)
+    prometheus = Prometheus(settings.prometheus_url) if settings.prometheus_url else None
+    journals = JournalSource(settings.journal_dir, settings.engine_file)
     return Loop(
         store=store,
-        source=JournalSource(settings.journal_dir, settings.engine_file),
+        source=SampledSource(journals, SampleJournal(settings.journal_dir), servers, prometheus),
         traffic=RouterTraffic([settings.control_url], token, settings.certificates),
-        workloads=LocalServers(settings.servers_file),
+        workloads=servers,
         registry=registry,
         notifier=Fanout(notifiers),
     )
@@ -52,5 +60,5 @@ def close(loop: Loop, timeout_s: float) -> None:
     assert isinstance(loop.registry, MlflowRegistry)
     loop.registry.close(timeout_s)
     for edge in (loop.source, loop.traffic, loop.workloads, loop.store):
-        assert isinstance(edge, JournalSource | RouterTraffic | LocalServers | SqliteStore)
+        assert isinstance(edge, SampledSource | RouterTraffic | LocalServers | SqliteStore)
         edge.close()

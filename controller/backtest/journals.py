@@ -5,8 +5,8 @@ from pathlib import Path
 from controller.backtest.allocations import recorded
 from controller.backtest.player import Feed, Past, Player, Progressed
 from controller.backtest.result import Result
-from controller.edges.engine import ExposureRow, OutcomeRow, tailer
-from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
+from controller.edges.engine import ExposureRow, OutcomeRow, SampleRow, tailer
+from controller.edges.engine.rows import Pointer, exposure_row, outcome_row, sample_row
 from controller.errors import EdgeError, SpecError
 from controller.kinds import KINDS, SCORED
 from controller.spec import ModelRollout
@@ -24,6 +24,7 @@ class _Read:
         self._attempt = attempt
         self.exposures: list[ExposureRow] = []
         self.outcomes: list[OutcomeRow] = []
+        self.samples: list[SampleRow] = []
         self.lost = 0
         self.no_unit = 0
 
@@ -41,6 +42,7 @@ class _Read:
             rows = (exposure_row(e, self._segments, self._pointer) for e in found.exposures)
             self.exposures += [row for row in rows if row.attempt <= self._attempt]
             self.outcomes += [outcome_row(e) for e in found.outcomes]
+            self.samples += [sample_row(e) for e in found.samples]
 
 
 def replay_journals(
@@ -76,12 +78,14 @@ def replay_journals(
         raise SpecError(f"{journals}: holds no exposure of attempt {status.attempt.number}")
     read.exposures.sort(key=lambda row: row.t)
     read.outcomes.sort(key=lambda row: row.ingest_t)
+    read.samples.sort(key=lambda row: row.t)
     past = Past(
         rollout.metadata.name,
         status.attempt.number,
         recorded(rollout.spec, status, max(counted)),
         Feed(read.exposures, lambda row: row.t),
         Feed(read.outcomes, lambda row: row.ingest_t),
+        Feed(read.samples, lambda row: row.t),
         dict(status.baselines),
         read.lost,
         read.no_unit,

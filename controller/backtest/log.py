@@ -70,6 +70,8 @@ class _Log:
             tables.need_latency(self.shown)
         if KINDS[metric.kind].family == "pair":
             raise SpecError(f"metric {metric.name}: {metric.kind} compares answers of a mirror, which a log has not")
+        if KINDS[metric.kind].family == "resource":
+            raise SpecError(f"metric {metric.name}: a {metric.kind} is measured at servers, which a log has not")
         for name in (metric.outcome, metric.numerator, metric.denominator):
             if name not in names | {None, REQUESTS}:
                 raise SpecError(
@@ -172,6 +174,7 @@ def run_log(
             log.allocations,
             Feed(log.exposures(), lambda row: row.t),
             Feed(log.outcomes(), lambda row: row.ingest_t),
+            Feed([], lambda row: row.t),
             no_unit=sum(log.con.execute("SELECT count(*) FROM shown WHERE unit IS NULL").fetchone() or ()),
         )
         chosen = tick or max(DEFAULT_TICK, -(-span // MOST_TICKS // DEFAULT_TICK) * DEFAULT_TICK)

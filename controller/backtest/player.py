@@ -17,18 +17,18 @@ from controller.core.cells import BaselineSums, MetricPlan, StatisticsQuery
 from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve, plan_digest
 from controller.core.fold import Statistics
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import Engine, ExposureRow, OutcomeRow, SampleRow
 from controller.kinds import AWAITING, KINDS
 from controller.spec import RolloutSpec
 from controller.status import Attempt, Epoch, Frozen, Observed, Progress, Reason, RolloutStatus, Verb
 
-HARM = (Reason.SERVICE_HARM, Reason.OUTCOME_HARM, Reason.SEGMENT_HARM)
+HARM = (Reason.LIMIT_BREACHED, Reason.SERVICE_HARM, Reason.OUTCOME_HARM, Reason.SEGMENT_HARM)
 CONFIRMED = 1 << 53
 # Ticks as short as a block until baselines are frozen, at most so many: a metric may never get one.
 FINE_TICKS = 5_000
 TAIL_TICKS = 20
 
-Row = TypeVar("Row", ExposureRow, OutcomeRow)
+Row = TypeVar("Row", ExposureRow, OutcomeRow, SampleRow)
 Progressed = Callable[[int, RolloutStatus], None]
 
 
@@ -74,6 +74,7 @@ class Past(NamedTuple):
     allocations: Allocations
     exposures: Feed[ExposureRow]
     outcomes: Feed[OutcomeRow]
+    samples: Feed[SampleRow]
     baselines: dict[str, Frozen] = {}
     lost: int = 0
     no_unit: int = 0
@@ -194,7 +195,8 @@ class Player:
 
     def _read(self, t: int) -> Statistics:
         with self._engine.batch():
-            self._engine.ingest(self._past.exposures.until(t), self._past.outcomes.until(t))
+            past = self._past
+            self._engine.ingest(past.exposures.until(t), past.outcomes.until(t), past.samples.until(t))
             statistics = self._engine.advance(self._query(), t)
         self._baselines.update(statistics.baselines)
         return statistics

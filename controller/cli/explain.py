@@ -55,6 +55,7 @@ def row(
         **{k: v if v is not None and math.isfinite(v) else None for k, v in numbers.items()},
         "due": e.due,
         "note": e.note or None,
+        "limit": str(e.limit) if e.limit is not None else None,
         "missing": missing,
         "expected_in_s": _expected(spec, status, statistics, e),
     }
@@ -143,14 +144,15 @@ def _text(one: dict[str, Any]) -> None:
 
     where = f" in {one['segment']}" if one["segment"] else ""
     click.echo(f"\n{one['metric']}{where} ({one['role']}): {one['verdict']}")
-    click.echo(f"  units       {one['units']['champion']} champion, {one['units']['challenger']} challenger")
-    click.echo(
-        f"  estimate    {number('estimate')}  [{number('lower')}, {number('upper')}]  champion {number('champion')}"
-    )
+    if one["se"] is not None or one["limit"] is None:
+        click.echo(f"  units       {one['units']['champion']} champion, {one['units']['challenger']} challenger")
+        click.echo(
+            f"  estimate    {number('estimate')}  [{number('lower')}, {number('upper')}]  champion {number('champion')}"
+        )
     if one["log_e_harm_needed"] is not None:
         click.echo(f"  harm        log e {number('log_e_harm')} of {number('log_e_harm_needed')}")
         click.echo(f"  not worse   log e {number('log_e_non_inferior')} of {number('log_e_non_inferior_needed')}")
-    for name in ("note", "missing"):
+    for name in ("limit", "note", "missing"):
         if one[name]:
             click.echo(f"  {name:<11} {one[name]}")
     if one["expected_in_s"]:

@@ -29,6 +29,10 @@ How the engine counts (family of the kind):
 * ``pair``: one per mirrored request, in the block of the later answer: 1 where the answers differ, which is where only
   one of them is usable, or where their rows do not lie on the same sides of the threshold. Requests without a usable
   answer, or of which one was not kept whole, do not count. No baseline.
+* ``throughput``: one per unit and service block in which it made a request that is evidence. No baseline, and m is 0.
+* ``resource``: the samples of a gauge of either arm's server, by the metric's block (its window). No baseline.
+* ``limit``: what a hard limit on a Latency looks at: the challenger's requests assigned by hash, its mirrored ones
+  among them, whether evidence or not, as for ``latency``; neither baseline nor segments.
 * ``latency``: one per unit and service block: the log bucket of its slowest first attempt, in microseconds: the least
   b with 1.02**b >= latency. At each edge a unit is at risk until the first block with a slowest request above it.
 
@@ -81,7 +85,8 @@ class MetricPlan(NamedTuple):
     unknown), ``cap``, ``edges`` (bucket numbers of p50 p90 p95 p99 p99.9), ``judged`` (bucket of the judged quantile
     q, bucket of q + margin) and ``p_hist`` come from the frozen baseline. ``frozen``: the baseline is known;
     before that the engine gathers ``BaselineSums`` and no evidence. Evidence begins after ``(from_block,
-    from_epoch)`` in the order of blocks.
+    from_epoch)`` in the order of blocks. ``query``: of a Resource; ``span``: length of the windows of a hard
+    limit (µs).
     """
 
     name: str
@@ -106,6 +111,8 @@ class MetricPlan(NamedTuple):
     quantile: float = 0.99
     p_hist: float = 0.0
     denominator: str | None = None
+    query: str | None = None
+    span: int = 0
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -235,7 +242,19 @@ class PairAreaCell(NamedTuple):
     both_negatives: JointHistogram = ()
 
 
-ArmCell = AreaCell | ScoreCell | CountCell | LatencyCell
+class GaugeCell(NamedTuple):
+    """One arm's ``samples`` of a Resource in a window, and their sum."""
+
+    samples: int = 0
+    total: int = 0
+
+    @property
+    def mean(self) -> int:
+        """In the metric's integer unit, rounded down; of at least one sample."""
+        return self.total // self.samples
+
+
+ArmCell = AreaCell | ScoreCell | CountCell | LatencyCell | GaugeCell
 PairCell = PairAreaCell | PairScoreCell | PairCountCell
 
 

@@ -6,6 +6,7 @@ Rows are tried from the top; the first that holds decides. H = log e of ever-har
 =====  ==============================================  ===========================  =====================
 row    condition                                       decision                     reason
 =====  ==============================================  ===========================  =====================
+0      a limit breached in 3 of 5 windows              RollBack                     LimitBreached
 1      service metric: H proven                        RollBack                     ServiceHarm
 2      breaker open for 60 s in total                  RollBack                     BreakerOpen
 3      outcome metric: H proven                        RollBack                     OutcomeHarm
@@ -24,7 +25,8 @@ row    condition                                       decision                 
 16     an estimate too far on the bad side             Hold                         Gate (Signal: Signal)
 17     not the last step, it needs approval            Hold                         AwaitingApproval
 18     not the last step                               Advance                      GateMet
-19     a Guardrail or Success not proven NotWorse      Hold                         NotProven
+19     a Guardrail or Success not proven NotWorse,     Hold                         NotProven
+       or a limit not met in 5 windows
 20     the last epoch alone beyond the margin          Hold                         LastEpochWorse
        no data of the last epoch yet                   Hold                         NoData
 21     Superior: no Success proven better              Hold                         NotProven
@@ -34,7 +36,7 @@ row    condition                                       decision                 
 25     else                                            Promote                      Proven
 =====  ==============================================  ===========================  =====================
 
-Rows 1–4 need no minimum, hold in every state, also while paused or invalid, and say which validity they had. Row 7
+Rows 0–4 need no minimum, hold in every state, also while paused or invalid, and say which validity they had. Row 7
 comes after the question whether rows 19–25 would promote now: time runs out only for what is not earned. An A/A run
 ends in row 24 or at maxDuration, never promoted.
 """
@@ -44,6 +46,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from controller.core.evidence import Evidence, Verdict
+from controller.core.limits import WINDOWS
 from controller.core.validity import Validity
 from controller.kinds import KINDS, MIRRORED
 from controller.metric import Role
@@ -104,9 +107,12 @@ def decide(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence], validi
 
 
 def harm(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence], validity: Validity) -> Decision | None:
-    """Rows 1 to 4: proven harm, service kinds first."""
+    """Rows 0 to 4: breached limits and proven harm, service kinds first."""
     tests = harm_thresholds(spec, evidence)
     suffix = f" (while {validity.reason}: {validity.message})" if validity.reason else ""
+    for e in judging(evidence):
+        if e.limit is not None and e.limit.breached:
+            return Decision(Verb.ROLL_BACK, Reason.LIMIT_BREACHED, f"{e.metric} {e.limit}{suffix}", e.metric)
     for service in (True, False):
         for e, threshold in tests:
             if not e.segment and e.service is service and e.log_e_harm >= threshold:
@@ -130,21 +136,22 @@ def judging(evidence: Sequence[Evidence]) -> list[Evidence]:
 def harm_thresholds(spec: RolloutSpec, evidence: Sequence[Evidence]) -> list[tuple[Evidence, float]]:
     """Every harm test with the log e it must reach. Their alphas sum to at most ``rollbackAlpha``.
 
+    A metric that is not compared has a limit, which is no test and takes no part of it.
     A mirror's tests are tests of their own beside those of the weights, so a plan with a mirror counts them as well.
     The k-th value of a protected segment to appear has the weight 1/(k(k+1)), so their number needs no bound.
     """
     protected = [s.name for s in spec.segments if s.protected]
-    harmful = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS)]
+    harmful = [m for m in spec.metrics if m.role in (Role.GUARDRAIL, Role.SUCCESS) and m.compared]
     paired = [m for m in harmful if KINDS[m.kind].family in MIRRORED]
     weighted = [m for m in harmful if KINDS[m.kind].family != "pair"]
     mirrors = any(s.mirror is not None for s in spec.steps)
     tests = len(weighted) + (len(paired) if mirrors else 0)
     whole = spec.decision.rollback_alpha * (1 - PROTECTED_SHARE if protected else 1) / tests
-    said = [(e, -math.log(whole)) for e in judging(evidence)]
+    said = [(e, -math.log(whole)) for e in judging(evidence) if e.compared]
     rank: dict[str, int] = {}
     for e in evidence:
         name = e.segment.partition("=")[0]
-        if e.segment and name in protected and e.role in (Role.GUARDRAIL, Role.SUCCESS):
+        if e.segment and name in protected and e.compared and e.role in (Role.GUARDRAIL, Role.SUCCESS):
             k = rank.setdefault(e.segment, len(rank) + 1)
             alpha = spec.decision.rollback_alpha * PROTECTED_SHARE / tests / (k * (k + 1))
             said.append((e, -math.log(alpha)))
@@ -196,7 +203,11 @@ def _widening(facts: Facts) -> Decision:
 def _promotion(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) -> Decision:
     alpha = spec.decision.promote_alpha
     needed = -math.log(alpha)
-    open_ones = [e for e in judging(evidence) if e.log_e_non_inferior < needed]
+    for e in judging(evidence):
+        if e.limit is not None and not e.limit.met:
+            text = f"{e.metric} {e.limit}; a limit is met after {WINDOWS} windows of this step"
+            return Decision(Verb.HOLD, Reason.NOT_PROVEN, text, e.metric)
+    open_ones = [e for e in judging(evidence) if e.compared and e.log_e_non_inferior < needed]
     if open_ones:
         worst = min(open_ones, key=lambda e: e.log_e_non_inferior)
         text = f"{len(open_ones)} metrics are not proven yet; {describe(worst, needed, worst.log_e_non_inferior)}"
@@ -231,9 +242,11 @@ def _note(e: Evidence) -> str:
 
 
 def describe(e: Evidence, threshold: float | None = None, log_e: float | None = None) -> str:
-    """One line for people: estimate, interval, units, evidence against what is needed."""
+    """One line for people: estimate, interval, units, evidence against what is needed; how it stands to its limit."""
+    if not e.compared and e.limit is not None:
+        return f"{e.metric} {e.limit}"
     text = f"{e.metric} {e.estimate:+.4g} [{e.lower:.4g}, {e.upper:.4g}], champion {e.champion:.4g}"
     text += f", {e.units[0]} and {e.units[1]} units"
     if threshold is not None:
         text += f", log e {e.log_e_harm if log_e is None else log_e:.2f} of {threshold:.2f}"
-    return f"{text}, {e.note}" if e.note else text
+    return ", ".join(filter(None, (text, e.note, str(e.limit or ""))))

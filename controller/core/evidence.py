@@ -15,11 +15,14 @@ from controller.core.areas import AreaFold, area_effect, area_gain
 from controller.core.cells import OVERALL, BaselineSums, MetricPlan
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
 from controller.core.fold import Fold, Statistics
+from controller.core.limits import Limited, LimitFold, limited
 from controller.core.pairs import PairFold, pair_effect, pair_non_inferior, pair_units
-from controller.core.plans import GAMMA, awaited, metric_plan, quantile_bucket
-from controller.core.scores import ONE_ARM, Effect, ScoreFold, score_effect
-from controller.kinds import MIRRORED
+from controller.core.plans import GAMMA, awaited, limit_plan, metric_plan, quantile_bucket
+from controller.core.resources import BATCH, LEAST_BATCHES, ResourceFold, resource_effect, resource_non_inferior
+from controller.core.scores import ONE_ARM, Effect, ScoreFold, activity, score_effect
+from controller.kinds import AWAITING, MIRRORED
 from controller.metric import Metric, Role
+from controller.quantities import parse_size
 from controller.spec import RolloutSpec
 from controller.status import BASELINE_HAS, RolloutStatus
 
@@ -46,6 +49,7 @@ class Evidence(NamedTuple):
     Of a Latency ``estimate`` is the difference of the shares above the champion's usual quantile, and ``margin`` what
     that would be about if every answer took the margin longer; ``gate`` and ``last`` have the edges of the test.
     ``due``: the current epoch is old enough for this metric to have data. ``note``: what is missing, or more to say.
+    ``compared``: the arms are; else its limit alone decides. ``limit``: how the challenger stands to it, if it has one.
     """
 
     metric: str
@@ -68,6 +72,8 @@ class Evidence(NamedTuple):
     due: bool
     verdict: Verdict
     note: str = ""
+    compared: bool = True
+    limit: Limited | None = None
 
 
 class _Rates(NamedTuple):
@@ -120,7 +126,8 @@ def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: 
             state = source.get((plan.name, segment))
             if always or state is not None:
                 found.append(_one(plan, state, blank._replace(segment=segment), status.epoch))
-    return _tested(found, spec.decision.promote_alpha)
+    tested = _tested(found, spec.decision.promote_alpha)
+    return tuple(_limited(spec, status, statistics, e, now) if e.segment == OVERALL else e for e in tested)
 
 
 def _blank(
@@ -130,7 +137,7 @@ def _blank(
     role = Role.OBSERVE if plan.family == "pair" and not paired else metric.role
     return Evidence(
         metric.name, OVERALL, role, service, paired, 0.0, math.inf, -math.inf, math.inf, 0.0, 0.0, 0.0, 0.0,
-        0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA,
+        0.0, (0, 0), True, None, _due(spec, status, plan, paired, now), Verdict.NO_DATA, "", metric.compared,
     )  # fmt: skip
 
 
@@ -138,6 +145,8 @@ def _absence(metric: Metric, plan: MetricPlan, paired: bool, statistics: Statist
     """Why there is nothing to read of a metric, where that is so."""
     if plan.family == "pair" and not paired:
         return "only seen in a mirror"
+    if not metric.compared or plan.family == "resource":
+        return ""
     if plan.frozen:
         return ONE_ARM
     return BASELINE_HAS + awaited(metric, statistics.baselines.get(metric.name, BaselineSums()))
@@ -152,6 +161,8 @@ def _one(plan: MetricPlan, state: Fold | None, blank: Evidence, epoch: int) -> _
         return _ranked(plan, state, blank, epoch)
     if isinstance(state, CountFold):
         return _counted(plan, state, blank, epoch)
+    if isinstance(state, ResourceFold) and blank.compared:
+        return _by_hours(plan, state, blank, epoch)
     return _Reading(blank)
 
 
@@ -165,15 +176,42 @@ def _due(spec: RolloutSpec, status: RolloutStatus, plan: MetricPlan, paired: boo
     return now - epoch.opened_at >= until_data(spec, plan)
 
 
+def _limited(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, e: Evidence, now: int) -> Evidence:
+    """``e`` with its hard limit, which decides alone where the arms are not compared, and beside that else."""
+    metric, trouble = spec.metric(e.metric), statistics.troubles.get(e.metric, "")
+    e = e._replace(note="; ".join(filter(None, (e.note, trouble))))
+    if metric.limit is None:
+        return e
+    plan = limit_plan(spec, metric) or metric_plan(spec, metric, None)
+    state = statistics.folds.get((plan.name, OVERALL))
+    held = state if isinstance(state, ResourceFold | LimitFold) else LimitFold()
+    epoch = status.current_epoch
+    opened_at = epoch.opened_at if epoch else now
+    limit = limited(plan, parse_size(metric.limit), held.recent, held.last_block, status.epoch, opened_at, now)
+    e, said = e._replace(limit=limit), Verdict.INCONCLUSIVE
+    if limit.breached or not limit.here:
+        said = Verdict.WORSE if limit.breached else Verdict.NO_DATA
+    elif limit.met:
+        said = Verdict.NOT_WORSE
+    if not e.compared or (e.paired and plan.family not in MIRRORED):
+        last = True if limit.here else None
+        return e._replace(verdict=said, due=limit.due, gate=not limit.above, last=last)
+    e = e._replace(gate=e.gate and not limit.above)
+    if said is Verdict.WORSE or (said is Verdict.NO_DATA and limit.due):
+        return e._replace(verdict=said, due=e.due or said is Verdict.NO_DATA)
+    proven = e.verdict in (Verdict.NOT_WORSE, Verdict.BETTER)
+    return e._replace(verdict=Verdict.INCONCLUSIVE) if proven and not limit.met else e
+
+
 def until_data(spec: RolloutSpec, plan: MetricPlan) -> int:
     """From the opening of an epoch to its first evidence of a metric, at the latest (µs)."""
-    return 2 * plan.block + until_final(spec, plan)
+    hours = LEAST_BATCHES * max(BATCH, plan.block) if plan.family == "resource" else 0
+    return hours + 2 * plan.block + until_final(spec, plan)
 
 
 def until_final(spec: RolloutSpec, plan: MetricPlan) -> int:
     """From the end of a block until it is evidence (µs): what waits for outcomes has a window, and the grace."""
-    at_once = plan.family in ("failures", "latency", "pair")
-    return 0 if at_once else plan.window + spec.decision.grace
+    return plan.window + spec.decision.grace if plan.family in AWAITING else 0
 
 
 def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
@@ -231,6 +269,8 @@ def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> 
     for e in state.epochs:
         if e.epoch == epoch and e.champion.x and e.challenger.x:
             change = e.challenger.y / e.challenger.x - e.champion.y / e.champion.x
+            if plan.family == "throughput":
+                change = plan.scale * activity(e).change
             last = (-change if plan.decreasing else change) > -effect.margin
     return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
 
@@ -241,6 +281,15 @@ def _ranked(plan: MetricPlan, state: AreaFold, blank: Evidence, epoch: int) -> _
     last = None if own is None else own * plan.scale > -effect.margin
     units = (state.champion.units, state.challenger.units)
     return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
+
+
+def _by_hours(plan: MetricPlan, state: ResourceFold, blank: Evidence, epoch: int) -> _Reading:
+    effect = resource_effect(plan, state)
+    of_epoch, d = state.last_d
+    last = d < effect.margin if of_epoch == epoch else None
+    blank = blank._replace(units=(state.batches, state.batches), last=last, log_e_harm=state.ever_harm)
+    found = _of_effect(plan, effect, blank, effect.margin)
+    return found._replace(tau=0.0, bets=(resource_non_inferior(state, effect),))
 
 
 def _paired(plan: MetricPlan, state: PairFold, blank: Evidence) -> _Reading:

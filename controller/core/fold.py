@@ -13,17 +13,20 @@ from typing import NamedTuple
 from controller.core.areas import AreaFold, fold_area
 from controller.core.cells import BaselineSums, Block, EpochCounts, EpochPlan, Losses, MetricPlan
 from controller.core.counts import CountFold, fold_counts
+from controller.core.limits import LimitFold, fold_limit
 from controller.core.pairs import PairFold, fold_pair
+from controller.core.resources import ResourceFold, fold_resource
 from controller.core.scores import ScoreFold, fold_score
 
-Fold = AreaFold | ScoreFold | CountFold | PairFold
+Fold = AreaFold | ScoreFold | CountFold | PairFold | ResourceFold | LimitFold
 
 
 class Statistics(NamedTuple):
     """Everything a decision may look at.
 
-    ``folds`` by (metric, segment): weighted epochs; ``pairs`` the same for the mirror. ``counts`` by epoch.
-    ``watermark`` (µs): all journals are read up to here; 0 without any journal.
+    ``folds`` by (metric, segment): weighted epochs; ``pairs`` the same for the mirror. A Resource and a hard limit on
+    a Latency (``limit_name``) have one fold for both. ``counts`` by epoch. ``watermark`` (µs): all journals are read
+    up to here; 0 without any journal. ``troubles``: by metric, why no samples come.
     """
 
     folds: Mapping[tuple[str, str], Fold]
@@ -32,6 +35,7 @@ class Statistics(NamedTuple):
     counts: Mapping[int, EpochCounts]
     losses: Losses
     watermark: int
+    troubles: Mapping[str, str] = {}
 
 
 EMPTY = Statistics({}, {}, {}, {}, Losses(), 0)
@@ -46,6 +50,11 @@ def fold(plan: MetricPlan, epoch: EpochPlan, state: Fold | None, block: Block) -
         return fold_pair(plan, epoch, state if isinstance(state, PairFold) else PairFold(), block)
     if plan.family == "auc":
         return fold_area(plan, epoch, state if isinstance(state, AreaFold) else AreaFold(), block)
-    if plan.family in ("unit", "label"):
+    if plan.family == "resource":
+        held = state if isinstance(state, ResourceFold) else ResourceFold()
+        return fold_resource(plan, epoch.kind != "mirror", held, block)
+    if plan.family == "limit":
+        return fold_limit(plan, state if isinstance(state, LimitFold) else LimitFold(), block)
+    if plan.family in ("unit", "label", "throughput"):
         return fold_score(plan, epoch, state if isinstance(state, ScoreFold) else ScoreFold(), block)
     return fold_counts(plan, epoch, state if isinstance(state, CountFold) else CountFold(), block)

@@ -19,7 +19,7 @@ def until_proof(e: Evidence, decreasing: bool, elapsed: int, alpha: float) -> in
     needed = -math.log(alpha)
     if e.log_e_non_inferior >= needed:
         return 0
-    if e.paired or elapsed <= 0 or not all(e.units) or not math.isfinite(e.se) or e.se <= 0:
+    if e.paired or not e.compared or elapsed <= 0 or not all(e.units) or not math.isfinite(e.se) or e.se <= 0:
         return None
     if e.service:
         # The bets' logarithm grows in proportion to the data.

@@ -30,15 +30,16 @@ from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
 from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.core.statistics import bucket_of as bucket_of_number
-from controller.kinds import ERRORS, KINDS, UNMEASURED, Kind
+from controller.kinds import ABSOLUTE, ERRORS, KINDS, SERVED, UNMEASURED, Family, Kind
 from controller.metric import Metric, Role
-from controller.quantities import Margin, parse_size
+from controller.quantities import SECOND, Margin, parse_size
 from controller.spec import RolloutSpec
 from controller.status import Epoch, Frozen, RolloutStatus
 
 GAMMA = BUCKET_GROWTH  # ratio of two bounds of the log histograms
 BASELINE_BLOCKS = 10
-BASELINE_UNITS = {"unit": 30, "label": 30, "auc": 1, "failures": 1, "latency": 100, "pair": 1, "other": 1}
+BASELINE_UNITS: dict[Family, int] = {"unit": 30, "label": 30, "latency": 100}  # of others one is enough
+WINDOW = 60 * SECOND  # of a limit: longer than the usual interval between two scrapes of Prometheus
 BASELINE_NONZERO = 30  # a quantile of fewer values is no cap
 BEYOND_JUDGED = 10  # values expected beyond the judged quantile of a latency
 BEYOND_CAP = 1
@@ -52,14 +53,15 @@ NO_HARM_MARGIN = Margin(0.0, False, "0")
 
 def margin_of(metric: Metric) -> Margin:
     """The declared margin; 5 % for metrics that only report, of the whole scale where there is no baseline."""
-    return metric.margin or (SHARE_MARGIN if KINDS[metric.kind].family in UNMEASURED else DEFAULT_MARGIN)
+    return metric.margin or (SHARE_MARGIN if KINDS[metric.kind].family in ABSOLUTE else DEFAULT_MARGIN)
 
 
 def harm_margin_of(metric: Metric) -> Margin:
-    """Declared, or 0 for ErrorRate and Success metrics other than Latency, or the margin."""
+    """Declared, or 0 for ErrorRate, Throughput and Success metrics other than Latency, or the margin."""
     if metric.harm_margin is not None:
         return metric.harm_margin
-    if metric.kind is not Kind.LATENCY and (metric.kind is Kind.ERROR_RATE or metric.role is Role.SUCCESS):
+    counted = metric.kind in (Kind.ERROR_RATE, Kind.THROUGHPUT)
+    if metric.kind is not Kind.LATENCY and (counted or metric.role is Role.SUCCESS):
         return NO_HARM_MARGIN
     return margin_of(metric)
 
@@ -71,7 +73,6 @@ def _counted(metric: Metric, margin: Margin) -> float:
 def metric_plan(spec: RolloutSpec, metric: Metric, frozen: Frozen | None) -> MetricPlan:
     """How ``metric`` is counted and judged, with its baseline if there is one."""
     rule = KINDS[metric.kind]
-    service = rule.family in ("failures", "latency")
     margin, harm = margin_of(metric), harm_margin_of(metric)
     plan = MetricPlan(
         name=metric.name,
@@ -81,13 +82,15 @@ def metric_plan(spec: RolloutSpec, metric: Metric, frozen: Frozen | None) -> Met
         scale=rule.scale,
         outcome=metric.outcome or metric.numerator,
         denominator=metric.denominator,
-        window=metric.window or 0,
-        block=spec.decision.tick if service or rule.family == "pair" else spec.block,
+        window=0 if rule.family == "resource" else metric.window or 0,
+        block=_block(spec, metric),
         margin=_counted(metric, margin),
         margin_relative=margin.relative,
         harm_margin=_counted(metric, harm),
         harm_relative=harm.relative,
         quantile=metric.quantile or 0.99,
+        query=metric.query,
+        span=_span(spec, metric),
     )
     if frozen is None:
         return plan
@@ -103,13 +106,41 @@ def metric_plan(spec: RolloutSpec, metric: Metric, frozen: Frozen | None) -> Met
     )
 
 
+def _span(spec: RolloutSpec, metric: Metric) -> int:
+    """Length of a limit's windows (µs)."""
+    return max(metric.window if metric.kind is Kind.RESOURCE and metric.window else WINDOW, spec.decision.tick)
+
+
+def _block(spec: RolloutSpec, metric: Metric) -> int:
+    family = KINDS[metric.kind].family
+    if family == "resource":
+        return _span(spec, metric)
+    return spec.decision.tick if family in (*SERVED, "pair") else spec.block
+
+
+def limit_plan(spec: RolloutSpec, metric: Metric) -> MetricPlan | None:
+    """What is counted for the hard limit of a Latency, beside its comparison; None where that needs nothing more."""
+    if metric.kind is not Kind.LATENCY or metric.limit is None:
+        return None
+    plan = metric_plan(spec, metric, None)
+    return plan._replace(name=limit_name(metric.name), family="limit", frozen=True)
+
+
+def limit_name(metric: str) -> str:
+    """The name under which the limit of a Latency is counted: none that a metric can have."""
+    return f"{metric} limit"
+
+
 def query(name: str, spec: RolloutSpec, status: RolloutStatus) -> StatisticsQuery:
     """What the engine is asked at this tick."""
     return StatisticsQuery(
         rollout=name,
         attempt=status.attempt.number if status.attempt else 0,
         epochs=tuple(EpochPlan(e.number, e.kind, e.pi_ppm, e.means) for e in status.epochs),
-        metrics=tuple(metric_plan(spec, m, status.baselines.get(m.name)) for m in spec.metrics),
+        metrics=(
+            *(metric_plan(spec, m, status.baselines.get(m.name)) for m in spec.metrics),
+            *filter(None, (limit_plan(spec, m) for m in spec.metrics)),
+        ),
         segments=tuple(s.name for s in spec.segments),
         grace=spec.decision.grace,
         prediction=spec.prediction.json_pointer,
@@ -122,7 +153,7 @@ def declared(metric: Metric) -> Frozen | None:
     """The baseline the user wrote down, if it is all that the kind needs."""
     b, rule = metric.baseline, KINDS[metric.kind]
     if rule.family in UNMEASURED:
-        return Frozen(source="Declared", tau=_tau(metric, 0.0))
+        return Frozen(source="Declared", tau=_tau(metric, rule.scale))
     if b is None:
         return None
     if metric.kind is Kind.LATENCY:
@@ -169,7 +200,7 @@ class Requirement(NamedTuple):
 def requirements(metric: Metric, sums: BaselineSums) -> list[Requirement]:
     """All that has to be there before ``sums`` are a baseline; of sums that are empty, how much that is."""
     family = KINDS[metric.kind].family
-    units, share = BASELINE_UNITS[family], quantile_of_cap(metric)
+    units, share = BASELINE_UNITS.get(family, 1), quantile_of_cap(metric)
     if metric.kind is Kind.LATENCY:
         units = max(units, _least(metric.quantile or 0.99, BEYOND_JUDGED))
     said = [Requirement(sums.blocks, BASELINE_BLOCKS, BLOCKS), Requirement(sums.units, units, UNITS)]
@@ -306,6 +337,8 @@ def opening_means(spec: RolloutSpec, baselines: Mapping[str, Frozen], statistics
     means = {name: round(f.mean) for name, f in baselines.items()}
     for metric in spec.metrics:
         state = statistics.folds.get((metric.name, ""))
+        if metric.kind is Kind.THROUGHPUT:
+            continue  # always about 0: units that do not come cannot be centred
         if metric.name in means and isinstance(state, ScoreFold):
             x = sum(e.champion.x for e in state.epochs)
             if x:

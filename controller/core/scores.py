@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from controller.core import sequential
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
+from controller.core.throughput import Activity, relative_change
 from controller.kinds import RATIOS, Kind
 
 T = TypeVar("T", int, float)
@@ -106,6 +107,8 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     """
     if plan.kind in RATIOS:
         return _ratio_effect(plan, state)
+    if plan.family == "throughput":
+        return _activity_effect(plan, state)
     s = h = v_emp = v_pred = reference = 0
     x_a = x_b = 0
     for e in state.epochs:
@@ -166,6 +169,22 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     apart_b = _inflation(state.clustered_challenger, alone_b)
     variance = max(v_a * apart_a + v_b * apart_b, v_pred)
     return _effect(plan, state, theta / h, variance / (h * h), reference / h)
+
+
+def activity(epoch: EpochScore) -> Activity:
+    """A Throughput's active units by block in one epoch."""
+    return Activity(epoch.pi_ppm, epoch.champion.x, epoch.challenger.x)
+
+
+def _activity_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
+    """The relative difference in activity (``throughput``), in units of ``scale``."""
+    clustered = (state.clustered - state.clustered_challenger, state.clustered_challenger)
+    found = relative_change([activity(e) for e in state.epochs], clustered, plan.scale)
+    if found is None:
+        return Effect(note=ONE_ARM)
+    theta, se2 = found.theta * plan.scale, found.se2 * plan.scale**2
+    margin, harm_margin = plan.margin * plan.scale, plan.harm_margin * plan.scale
+    return Effect(theta, se2, plan.scale, margin, harm_margin, found.enough, "" if found.enough else TOO_FEW)
 
 
 def _inflation(clustered: float, alone: float) -> float:

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS wanted (arm TEXT PRIMARY KEY, version TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS servers (
   version TEXT PRIMARY KEY, upstream TEXT, adopted INTEGER NOT NULL, ready INTEGER NOT NULL, message TEXT NOT NULL
   ) STRICT;
+CREATE TABLE IF NOT EXISTS processes (version TEXT PRIMARY KEY, pid INTEGER NOT NULL, created REAL NOT NULL) STRICT;
 """
 
 
@@ -119,6 +120,18 @@ class LocalServers:
         """Its server is gone."""
         with self._held() as db:
             db.execute("DELETE FROM servers WHERE version = ?", (version,))
+            db.execute("DELETE FROM processes WHERE version = ?", (version,))
+
+    def put_process(self, version: str, pid: int, created: float) -> None:
+        """Tell which process of ours serves ``version``; ``created`` (seconds since 1970) tells it from a later one
+        with its number."""
+        with self._held() as db:
+            db.execute("INSERT OR REPLACE INTO processes VALUES (?, ?, ?)", (version, pid, created))
+
+    def processes(self) -> dict[str, tuple[int, float]]:
+        """Process id, and when it was created, of each of our own servers that was started, by version."""
+        with self._held() as db:
+            return {v: (pid, at) for v, pid, at in db.execute("SELECT version, pid, created FROM processes").fetchall()}
 
     def close(self) -> None:
         with self._held() as db:

@@ -16,12 +16,12 @@ from controller.settings import Settings, environment_name
 from router.certificates import BadCertificate, Certificates
 
 RUN_FLAGS = (
-    "state_dir", "tracking_uri", "host", "port", "control_port", "mlflow_port", "metrics_port", "workers",
-    "control_ca", "control_cert", "control_key", "linger_s", "drain_s", "ready_s", "log_level",
+    "state_dir", "tracking_uri", "prometheus_url", "host", "port", "control_port", "mlflow_port", "metrics_port",
+    "workers", "control_ca", "control_cert", "control_key", "linger_s", "drain_s", "ready_s", "log_level",
 )  # fmt: skip
 CONTROLLER_FLAGS = (
-    "state_dir", "tracking_uri", "control_url", "control_ca", "control_cert", "control_key", "metrics_port",
-    "log_level",
+    "state_dir", "tracking_uri", "prometheus_url", "control_url", "control_ca", "control_cert", "control_key",
+    "metrics_port", "log_level",
 )  # fmt: skip
 _TYPES: Mapping[type, Any] = {int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path)}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

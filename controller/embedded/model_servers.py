@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import psutil
+
 from controller.edges.servers import LocalServers, ServerRow, upstream_of
 from controller.embedded.child import Child, Keeper, environment, python
 from controller.embedded.readiness import Asking
@@ -93,12 +95,19 @@ class OwnServer:
         found = _LISTENING.search(await child.says(_LISTENING))
         assert found is not None
         self._upstream, was = found[1], None
+        self._tell_process(child.pid)
         while True:
             now = await self._asking.health(f"http://{self._upstream}")
             if now != was:
                 self._tell(now.ready, now.message)
             was = now
             await asyncio.sleep(_STEADY_S if now.ready else _STARTING_S)
+
+    def _tell_process(self, pid: int) -> None:
+        try:
+            self._table.put_process(self._version, pid, psutil.Process(pid).create_time())
+        except (EdgeError, psutil.Error) as error:
+            log.warning("the server of version %s cannot be measured: %s", self._version, error)
 
     def _tell(self, ready: bool, message: str) -> None:
         _put(self._table, ServerRow(self._version, self._upstream, False, ready, message))

@@ -164,11 +164,12 @@ class Parent:
         def command() -> list[str]:
             assert self._controller is not None
             first = not checked and not self._controller.settled
+            asked = ["--prometheus-url", settings.prometheus_url] if settings.prometheus_url else []
             return python(
                 "controller.embedded", "controller", "--state-dir", str(self._folder.path),
                 "--tracking-uri", self.addresses.tracking, "--control-url", self.addresses.control,
                 "--metrics-port", str(metrics), "--log-level", settings.log_level, *_flags(settings.certificates),
-                *(["--check"] if first else []),
+                *asked, *(["--check"] if first else []),
             )  # fmt: skip
 
         token = {environment_name("token"): settings.token.get_secret_value()} if settings.token else {}

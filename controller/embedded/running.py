@@ -22,9 +22,11 @@ _LOOK_S = 0.2
 _DELIVERY_S = 10.0
 
 
-def refuse_what_cannot_run_here(rollout: ModelRollout) -> None:
-    """SpecError with a line for everything in the file that has no engine yet, or needs a cluster."""
+def refuse_what_cannot_run_here(rollout: ModelRollout, settings: Settings) -> None:
+    """SpecError with a line for everything in the file that has no engine yet, or needs a cluster or a Prometheus."""
     said = specfile.unsupported(rollout.spec)
+    if settings.prometheus_url is None:
+        said += specfile.of_prometheus(rollout.spec)
     servers = rollout.spec.servers or Servers()
     for arm, server in (("champion", servers.champion), ("challenger", servers.challenger)):
         if server is None:
@@ -184,7 +186,7 @@ def run(settings: Settings, rollout: ModelRollout, until_end: bool, as_json: boo
     """The whole command; the exit code. Errors are lines on standard error, never a trace."""
     view = View(to_stderr=as_json)
     try:
-        refuse_what_cannot_run_here(rollout)
+        refuse_what_cannot_run_here(rollout, settings)
         stored, asked = asyncio.run(Run(settings, rollout, view, until_end).run())
     except SpecError as error:
         return failed(error.problems, 2)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from controller.core.areas import EXPECTED_ROWS
 from controller.core.batches import LEAST_BLOCKS
+from controller.core.limits import BREACHES, WINDOWS
 from controller.core.plans import BASELINE_BLOCKS, metric_plan
+from controller.core.resources import LEAST_BATCHES
 from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS
 from controller.kinds import KINDS, SCORED, UNMEASURED, Kind
 from controller.metric import Metric
@@ -28,6 +30,7 @@ class Code(StrEnum):
 
     MISSING_BASE = "MissingBase"
     NOT_SIMULATED = "NotSimulated"
+    LIMIT = "Limit"
     NO_TRAFFIC = "NoTraffic"
     ASSUMED_BASE = "AssumedBase"
     ASSUMED_SPREAD = "AssumedSpread"
@@ -57,10 +60,15 @@ def of_plan(
     for metric in missing:
         yield Caution(Code.MISSING_BASE, how_to_give(metric), metric.name)
     for metric in judging(spec):
-        if metric.kind not in SIMULATED:
+        window = metric_plan(spec, metric, None).span
+        if metric.limit is not None:
+            rule = f"breached in {BREACHES} of the last {WINDOWS} windows, met after {WINDOWS} of a step"
+            text = f"{metric.name}: its limit is a rule, no sample size: {rule} ({format_duration(WINDOWS * window)})"
+            yield Caution(Code.LIMIT, text, metric.name)
+        if metric.compared and metric.kind not in SIMULATED:
             text = f"{metric.name}: the kind {metric.kind} is not simulated; its units and days are unknown here"
             if metric.kind is Kind.RESOURCE:
-                text = f"{metric.name}: a {metric.kind} is held to its limit by a rule, which needs no sample size"
+                text = f"{metric.name}: a {metric.kind} is compared by the hour, in no less than {LEAST_BATCHES} hours"
             yield Caution(Code.NOT_SIMULATED, text, metric.name)
     if not traffic:
         yield Caution(Code.NO_TRAFFIC, "days, detectable harm and exposure need the traffic: give --units-per-day")

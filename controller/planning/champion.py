@@ -103,7 +103,7 @@ def champions(spec: RolloutSpec, given: Given) -> tuple[list[Champion], list[Met
     needed, proof = thresholds(spec), -math.log(spec.decision.promote_alpha)
     known, missing = [], []
     for metric in judging(spec):
-        if metric.kind not in SIMULATED:
+        if metric.kind not in SIMULATED or not metric.compared:
             continue
         base = given.base.get(metric.name, metric.baseline.mean if metric.baseline else None)
         if metric.kind is Kind.LATENCY:

@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller.errors import SpecError
+from controller.gauge import built_in
 from controller.kinds import KINDS
 from controller.spec import API_VERSION, ModelRollout, RolloutSpec
 from controller.specfile.document import LIMIT_BYTES, read
 from controller.specfile.words import lines, place, shown
 
-__all__ = ["Unreadable", "load", "parse", "unsupported"]
+__all__ = ["Unreadable", "load", "of_prometheus", "parse", "unsupported"]
 
 
 class Unreadable(SpecError):
@@ -35,6 +36,16 @@ def unsupported(spec: RolloutSpec) -> list[str]:
     if spec.on_rollback.remedy == "Build":
         said.append("spec.onRollback.remedy: Build is not supported yet; allowed now: Off, Suggest")
     return said
+
+
+def of_prometheus(spec: RolloutSpec) -> list[str]:
+    """One line per metric that asks a Prometheus, whose address is a setting and not in the file."""
+    return [
+        f"{_of_metric(i, 'query', m.name)}: is PromQL, which needs the address of a Prometheus: --prometheus-url "
+        "(UNDERSTUDY_PROMETHEUS_URL)"
+        for i, m in enumerate(spec.metrics)
+        if m.query is not None and not built_in(m.query)
+    ]
 
 
 def _of_metric(i: int, field: str, name: str) -> str:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(500)
 
 
 LABEL = {"outcome": "label", "window": "2s", "role": "Observe"}
+LIMIT = {"name": "memory", "kind": "Resource", "query": "memory", "limit": "64Gi", "window": "1s"}
 # What only reports, of every kind that answers, labels and outcomes can feed.
 REPORTED = [
     *({"name": k.lower(), "kind": k, **LABEL} for k in ("Precision", "Recall", "F1", "Auc", "LogLoss", "Brier")),
@@ -30,6 +31,8 @@ REPORTED = [
      "role": "Observe"},
     {"name": "back", "kind": "ActiveUnits", "window": "2s", "role": "Observe"},
     {"name": "same", "kind": "Disagreement", "role": "Observe"},
+    {"name": "visits", "kind": "Throughput", "role": "Observe"},
+    {"name": "cores", "kind": "Resource", "query": "cpu", "limit": 100, "window": "1s", "role": "Observe"},
 ]  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def seen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen
     folder = tmp_path_factory.mktemp("run")
     registered.copy_store(store, folder / "state" / "mlflow")
     plan = rollouts.plan()
-    plan["spec"]["metrics"] += REPORTED
+    plan["spec"]["metrics"] += [LIMIT, *REPORTED]
     machine = Machine(folder, plan, ["--until-end", "--output", "json"])
     try:
         traffic, control = machine.addresses(240)

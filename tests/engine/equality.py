@@ -15,7 +15,12 @@ def raw(made: World) -> duckdb.DuckDBPyConnection:
     """The raw log as the oracle wants it, in no order."""
     con = duckdb.connect(":memory:", config={"threads": 1})
     rng = random.Random(1)
-    oracle.load(con, rng.sample(made.exposures, len(made.exposures)), rng.sample(made.outcomes, len(made.outcomes)))
+    oracle.load(
+        con,
+        rng.sample(made.exposures, len(made.exposures)),
+        rng.sample(made.outcomes, len(made.outcomes)),
+        made.samples,
+    )
     return con
 
 

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from controller.edges.engine import ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow, SampleRow
 from router.events import Exposure, Header, Mark, Outcome
 from tests.engine.worlds import World
 
@@ -48,6 +48,12 @@ def exposure_event(row: ExposureRow, rng: random.Random) -> dict[str, Any]:
 def outcome_event(row: OutcomeRow) -> dict[str, Any]:
     """What the outcomes API would have said of ``row``."""
     return Outcome(**row._asdict()).model_dump()
+
+
+def sample_event(row: SampleRow) -> dict[str, Any]:
+    """What the controller would have said of ``row``."""
+    said = {name: value for name, value in row._asdict().items() if name != "challenger"}
+    return {"type": "sample", "arm": "challenger" if row.challenger else "champion", **said}
 
 
 class Log:
@@ -105,17 +111,21 @@ class Log:
 
 
 class Routers:
-    """Two workers and an outcomes API that write a world down as time goes on."""
+    """Two workers, an outcomes API and a controller that write a world down as time goes on."""
 
     def __init__(self, directory: Path, made: World, seed: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.rng = random.Random(seed)
-        self.logs = {name: Log(directory, name, self.rng) for name in ("edge-w0", "edge-w1", "edge-outcomes")}
+        self.logs = {
+            name: Log(directory, name, self.rng) for name in ("edge-w0", "edge-w1", "edge-outcomes", "edge-samples")
+        }
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
         for row in made.exposures:
             self._lines.append((row.t, self.rng.choice(["edge-w0", "edge-w1"]), exposure_event(row, self.rng)))
         for said in made.outcomes:
             self._lines.append((said.ingest_t, "edge-outcomes", outcome_event(said)))
+        for sampled in made.samples:
+            self._lines.append((sampled.t, "edge-samples", sample_event(sampled)))
         self._lines.sort(key=lambda line: line[0])
         self._at = 0
 

@@ -21,7 +21,7 @@ def test_a_baseline_frozen_late_leaves_every_later_block_as_evidence() -> None:
     frozen: dict[str, BaselineSums] = {}
     first, said = query(OPEN), EMPTY
     for number, some in enumerate(deliveries(made, 11)):
-        engine.ingest(some.exposures, some.outcomes)
+        engine.ingest(some.exposures, some.outcomes, some.samples)
         # What is read at the second delivery is frozen and comes into force some deliveries later.
         asked = first if number < 6 else _frozen(frozen)
         said = engine.advance(asked, some.watermark)
@@ -106,7 +106,7 @@ def test_a_new_attempt_begins_with_nothing_but_the_rows_that_came_for_it_already
     made, engine, kept = world(12, requests=700), Engine(), set[Block]()
     said, asked = EMPTY, query()
     for number, some in enumerate(deliveries(made, 12)):
-        engine.ingest(some.exposures, some.outcomes)
+        engine.ingest(some.exposures, some.outcomes, some.samples)
         asked = query(attempt=1 if number < 7 else 2)
         said = engine.advance(asked, some.watermark)
         if number == 6:

@@ -18,7 +18,7 @@ def test_shuffled_micro_batches_give_the_cells_of_one_query_over_the_raw_log(see
     made, asked, engine, kept = world(seed, units, 1_000), query(), Engine(), set[Block]()
     said = EMPTY
     for some in deliveries(made, seed):
-        engine.ingest(some.exposures, some.outcomes)
+        engine.ingest(some.exposures, some.outcomes, some.samples)
         said = engine.advance(asked, some.watermark)
         kept.update(engine.blocks())
     assert said.losses.late > 0
@@ -45,7 +45,7 @@ def test_at_every_moment_the_statistics_are_those_of_the_rows_before_the_waterma
     made, asked, engine = world(100, requests=600), query(), Engine()
     rng, kept = random.Random(5), set[Block]()
     for some in deliveries(made, 5):
-        engine.ingest(some.exposures, some.outcomes)
+        engine.ingest(some.exposures, some.outcomes, some.samples)
         said = engine.advance(asked, some.watermark)
         kept.update(engine.blocks())
         if rng.random() < 0.2:
@@ -56,7 +56,7 @@ def test_a_new_process_object_on_the_same_file_goes_on_as_if_nothing_had_happene
     made, asked, rng = world(200, requests=700), query(), random.Random(6)
     engine, kept, said = Engine(tmp_path / "state.duckdb"), set[Block](), EMPTY
     for some in deliveries(made, 6):
-        engine.ingest(some.exposures, some.outcomes)
+        engine.ingest(some.exposures, some.outcomes, some.samples)
         if rng.random() < 0.2:
             engine.close()
             engine = Engine(tmp_path / "state.duckdb")

@@ -124,7 +124,7 @@ def test_units_that_always_fail_are_counted_alike_by_the_engine_and_one_query_ho
         made, asked, engine = sticky(world(seed, units, 900, late_s=60), 0.2), query(SERVICE), Engine()
         kept, said = set[Block](), EMPTY
         for some in deliveries(made, seed):
-            engine.ingest(some.exposures, some.outcomes)
+            engine.ingest(some.exposures, some.outcomes, some.samples)
             said = engine.advance(asked, some.watermark)
             kept.update(engine.blocks())
         assert_equal(kept, said, asked, made)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
-from controller.edges.engine import ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow, SampleRow
 from controller.kinds import KINDS, LABELLED, Kind
 
 SECOND = 1_000_000
@@ -64,6 +64,9 @@ METRICS = (
     plan(Kind.ACTIVE_UNITS, window=60 * SECOND, block=10 * SECOND),
     plan(Kind.DISAGREEMENT),
     plan(Kind.AUC, block=7 * SECOND),
+    plan(Kind.THROUGHPUT),
+    plan(Kind.RESOURCE, block=7 * SECOND, span=7 * SECOND),
+    plan(Kind.LATENCY, "Latency limit", family="limit", span=20 * SECOND, quantile=0.9),
 )
 
 
@@ -87,6 +90,7 @@ class World(NamedTuple):
     exposures: list[ExposureRow]
     outcomes: list[OutcomeRow]
     end: int
+    samples: list[SampleRow] = []
 
 
 def world(seed: int, units: int = 40, requests: int = 1_500, span_s: int = 300, late_s: int = 170_000) -> World:
@@ -110,7 +114,21 @@ def world(seed: int, units: int = 40, requests: int = 1_500, span_s: int = 300, 
     outcomes += [
         o._replace(ingest_t=o.ingest_t + rng.randrange(3) * SECOND) for o in rng.sample(outcomes, len(outcomes) // 20)
     ]
-    return World(exposures, outcomes, (late_s + 10 * span_s) * SECOND)
+    return World(exposures, outcomes, (late_s + 10 * span_s) * SECOND, _samples(seed, span_s, order, changes))
+
+
+def _samples(seed: int, span_s: int, order: list[int], changes: list[int]) -> list[SampleRow]:
+    """Samples of both servers, some twice (once with another value), some of another attempt or metric."""
+    rng = random.Random(seed + 1_000)
+    made = []
+    for t in sorted(rng.sample(range(span_s * 10), span_s)):
+        epoch = order[sum(t * 100_000 >= c for c in changes)]
+        name = rng.choice(["Resource"] * 5 + ["other"])
+        row = SampleRow(rng.choice([2] * 9 + [1]), epoch, name, rng.random() < 0.6, t * 100_000, rng.randrange(10**12))
+        made.append(row)
+        if rng.random() < 0.1:
+            made.append(row._replace(value=rng.choice([row.value, 7])))
+    return made
 
 
 def sticky(made: World, share: float) -> World:
@@ -195,15 +213,17 @@ class Delivery(NamedTuple):
 
     exposures: list[ExposureRow]
     outcomes: list[OutcomeRow]
+    samples: list[SampleRow]
     watermark: int
 
 
 def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[Delivery]:
     """The log in random micro-batches, each row up to ``lateness`` after its line time, never behind a watermark."""
     rng = random.Random(seed)
-    lines: list[tuple[int, int, ExposureRow | OutcomeRow]] = []
+    lines: list[tuple[int, int, ExposureRow | OutcomeRow | SampleRow]] = []
     lines += [(row.t + rng.randrange(lateness), row.t, row) for row in made.exposures]
     lines += [(row.ingest_t + rng.randrange(lateness), row.ingest_t, row) for row in made.outcomes]
+    lines += [(row.t + rng.randrange(lateness), row.t, row) for row in made.samples]
     lines.sort(key=lambda item: item[0])
     # The earliest line time among what is still to come.
     ahead = [made.end] * (len(lines) + 1)
@@ -218,6 +238,7 @@ def deliveries(made: World, seed: int, lateness: int = 15 * SECOND) -> Iterator[
         yield Delivery(
             [row for row in part if isinstance(row, ExposureRow)],
             [row for row in part if isinstance(row, OutcomeRow)],
+            [row for row in part if isinstance(row, SampleRow)],
             rng.choice([ahead[place], ahead[place], max(0, ahead[place] - rng.randrange(40 * SECOND))]),
         )
-    yield Delivery([], [], made.end)
+    yield Delivery([], [], [], made.end)

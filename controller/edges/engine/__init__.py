@@ -14,7 +14,7 @@ one. Units and their running scores are kept for the attempt. An attribute has p
 """
 
 from controller.edges.engine.engine import Engine
-from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
 from controller.edges.engine.source import JournalSource
 
-__all__ = ["Engine", "ExposureRow", "JournalSource", "OutcomeRow"]
+__all__ = ["Engine", "ExposureRow", "JournalSource", "OutcomeRow", "SampleRow"]

@@ -20,6 +20,7 @@ from controller.core.cells import (
     PairScoreCell,
     ScoreCell,
 )
+from controller.edges.engine import gauges
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
 from controller.edges.engine.service import Found, Service, quoted, service_rows
 from controller.edges.engine.span import Span, champions, evidence
@@ -32,7 +33,7 @@ from controller.edges.engine.values import (
     score_rows,
 )
 from controller.errors import EdgeError
-from controller.kinds import DECIDED, ERRORS, MIRRORED, UNMEASURED
+from controller.kinds import DECIDED, ERRORS, MIRRORED, OF_SERVERS, UNMEASURED
 
 
 class Cells:
@@ -44,7 +45,10 @@ class Cells:
         self._service = Service(con)
 
     def weighted(self, span: Span) -> list[Block]:
-        """All blocks of weighted epochs that have a row, in the order (segment, block, epoch)."""
+        """All blocks of weighted epochs that have a row, in the order (segment, block, epoch); of what looks at servers
+        those of mirrors as well."""
+        if span.plan.family in OF_SERVERS:
+            return gauges.blocks(self._con, span)
         if not span.epochs(False):
             return []
         if span.plan.family == "pair":
@@ -52,7 +56,7 @@ class Cells:
         found: Iterable[Found]
         if span.plan.family == "auc":
             found = self._areas(span)
-        elif span.plan.family in ("unit", "label"):
+        elif span.plan.family in ("unit", "label", "throughput"):
             found = [(*row[:4], ScoreCell(*map(int, row[4:]))) for row in self._scores(span)]
         else:
             found = self._service.weighted(span)

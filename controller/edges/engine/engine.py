@@ -10,16 +10,16 @@ import duckdb
 from controller.core.cells import BaselineSums, Block, EpochCounts, MetricPlan, StatisticsQuery
 from controller.core.fold import Fold, Statistics, fold
 from controller.core.pairs import PairFold
-from controller.edges.engine import ingest, schema
+from controller.edges.engine import gauges, ingest, schema
 from controller.edges.engine.blocks import Cells
-from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
 from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
 from controller.edges.engine.span import Span
 from controller.edges.engine.state import Progress, State, dumped, loaded, plain, restored, restored_block
 from controller.errors import EdgeError
-from controller.kinds import AWAITING
+from controller.kinds import AWAITING, OF_SERVERS, SERVED
 
-FAMILIES = (*AWAITING, "failures", "latency", "pair")
+FAMILIES = (*AWAITING, *SERVED, *OF_SERVERS, "pair")
 DAY = 86_400_000_000
 HOUR = 3_600_000_000
 MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour after their time instead of a day
@@ -145,14 +145,21 @@ class Engine:
             )
             con.execute("DELETE FROM outcomes")
             con.execute("UPDATE pending SET fresh = TRUE")
-            con.execute("DELETE FROM staged_exposures WHERE attempt < ?", [query.attempt])
+            for table in ("staged_exposures", "samples"):
+                con.execute(f"DELETE FROM {table} WHERE attempt < ?", [query.attempt])
             self._folds, self._progress = {}, {}
             self._pending = one(con, "SELECT count(*) FROM pending")
             # What was staged for the new attempt while the old one was asked for is not late: nothing is settled yet.
             self._state = State(query.rollout, query.attempt)
 
-    def ingest(self, exposures: Sequence[ExposureRow] = (), outcomes: Sequence[OutcomeRow] = ()) -> None:
-        """Take rows, in any order and any number of times. Exposures of earlier attempts are not counted."""
+    def ingest(
+        self,
+        exposures: Sequence[ExposureRow] = (),
+        outcomes: Sequence[OutcomeRow] = (),
+        samples: Sequence[SampleRow] = (),
+    ) -> None:
+        """Take rows, in any order and any number of times. Exposures of earlier attempts are not counted, samples of
+        earlier ones, or from before the watermark, are passed over."""
         attempt = self._state.attempt
         current = [row for row in exposures if row.attempt >= attempt]
         with self.batch():
@@ -161,6 +168,7 @@ class Engine:
             if len(current) < len(exposures):
                 ingest.admit_foreign(self.con, [row for row in exposures if row.attempt < attempt])
             self._staged += len(current) + len(outcomes)
+            gauges.admit(self.con, samples, attempt, self._state.settled)
 
     def count(self, lost: int = 0, no_unit: int = 0, malformed: int = 0) -> None:
         """Add to the losses what a reader noticed."""
@@ -289,7 +297,9 @@ class Engine:
         before, con = needed - DAY, self.con
         many = one(con, "SELECT count(*) FROM requests") > MOST_REQUESTS
         con.execute(f"DELETE FROM requests WHERE t < {needed - HOUR if many else before}")
-        for table, t in (("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t")):
+        for table, t in (
+            ("foreign_ids", "t"), ("cells", "until"), ("seen_outcomes", "ingest_t"), ("samples", "t")
+        ):  # fmt: skip
             con.execute(f"DELETE FROM {table} WHERE {t} < {before}")
         con.execute(f"DELETE FROM outcomes WHERE credit_t < {before} AND ingest_t < {before}")
         names = outcome_names(query.metrics)

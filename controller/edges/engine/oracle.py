@@ -32,8 +32,9 @@ from controller.core.cells import (
 )
 from controller.edges.engine import raw_log
 from controller.edges.engine.raw_log import BEFORE, RUNNING, SEGMENTS, load
+from controller.edges.engine.raw_servers import server_blocks
 from controller.edges.engine.terms import bucket_edges, denominator_sum, label_term, outcome_sum
-from controller.kinds import AWAITING, DECIDED, ERRORS, REQUESTS, UNMEASURED, Kind
+from controller.kinds import AWAITING, DECIDED, ERRORS, OF_SERVERS, REQUESTS, UNMEASURED, Kind
 
 __all__ = ["baselines", "blocks", "counts", "load"]
 
@@ -42,11 +43,8 @@ class _Metric:
     """The queries of one metric."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, query: StatisticsQuery, plan: MetricPlan, watermark: int):
-        self.con, self.query, self.plan = con, query, plan
-        epochs = ",".join(
-            f"({e.number}, {e.kind == 'mirror'}, {e.pi_ppm}, {e.means.get(plan.name, 0)})" for e in query.epochs
-        )
-        self.log = raw_log.LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
+        self.con, self.query, self.plan, self.watermark = con, query, plan, watermark
+        self.log = raw_log.log(query, plan, watermark)
         wait = plan.window + query.grace if plan.family in AWAITING else 0
         self.end = f"((block + 1) * {plan.block} + {wait})"
         self.final = f"{self.end} <= {watermark}"
@@ -63,6 +61,8 @@ class _Metric:
     def units(self, rows: str, capped: bool) -> str:
         """One row per unit and cell: x and y."""
         plan = self.plan
+        if plan.family == "throughput":
+            return f"{self.log}, {raw_log.active(plan, rows)}"
         if plan.family == "unit":
             return f"""
                 {self.log},
@@ -323,6 +323,8 @@ class _Metric:
         """All final blocks of evidence, by (segment, block, epoch), pairs last."""
         family, name = self.plan.family, self.plan.name
         arms: dict[tuple[str, int, int], dict[bool, ArmCell]] = {}
+        if family in OF_SERVERS:
+            return server_blocks(self.con, self.query, self.plan, self.watermark, self.log)
         of_family = {"failures": self.failures, "latency": self.latencies, "auc": self.areas, "pair": list}
         found = of_family.get(family, self.scores)()
         for segment, epoch, block, challenger, *sums in found:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import duckdb
 
 from controller.core.areas import FURTHEST_SCORE, LAST, SCORE_EDGES
-from controller.edges.engine.rows import ExposureRow, OutcomeRow
+from controller.core.cells import MetricPlan, StatisticsQuery
+from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
 from controller.edges.engine.terms import bucket_edges
 
 EXPOSURES = """
@@ -15,6 +16,7 @@ EXPOSURES = """
 OUTCOMES = """
     outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
     row INTEGER"""
+SAMPLES = "attempt INTEGER, epoch INTEGER, metric VARCHAR, challenger BOOLEAN, t BIGINT, value BIGINT"
 # The log up to the watermark, each event once; every outcome with the unit, request and time that it counts for; the
 # first exposure of each unit in each epoch, with the time when the unit entered its next one.
 LOG = """
@@ -72,11 +74,25 @@ BEFORE = """
 """
 
 
-def load(con: duckdb.DuckDBPyConnection, exposures: Sequence[ExposureRow], outcomes: Sequence[OutcomeRow]) -> None:
-    """Make the two tables of the raw log from rows (slowly; DuckDB can as well read them from files)."""
+def log(query: StatisticsQuery, plan: MetricPlan, watermark: int) -> str:
+    """SQL, to follow a WITH: the log up to ``watermark`` (µs), with each epoch's share and mean of ``plan``."""
+    epochs = ",".join(
+        f"({e.number}, {e.kind == 'mirror'}, {e.pi_ppm}, {e.means.get(plan.name, 0)})" for e in query.epochs
+    )
+    return LOG.format(epochs=epochs or "(-1, FALSE, 0, 0)", attempt=query.attempt, watermark=watermark)
+
+
+def load(
+    con: duckdb.DuckDBPyConnection,
+    exposures: Sequence[ExposureRow],
+    outcomes: Sequence[OutcomeRow],
+    samples: Sequence[SampleRow] = (),
+) -> None:
+    """Make the tables of the raw log from rows (slowly; DuckDB can as well read them from files)."""
+    con.execute(f"CREATE OR REPLACE TABLE samples ({SAMPLES})")
     con.execute(f"CREATE OR REPLACE TABLE exposures ({EXPOSURES})")
     con.execute(f"CREATE OR REPLACE TABLE outcomes ({OUTCOMES})")
-    for table, rows in (("exposures", exposures), ("outcomes", outcomes)):
+    for table, rows in (("exposures", exposures), ("outcomes", outcomes), ("samples", samples)):
         for start in range(0, len(rows), 500):
             part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
             marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
@@ -179,4 +195,16 @@ def ranked_pairs(positive: float) -> str:
         SELECT segment, epoch, block, count(*), sum((old + s) * (old + s) - old * old),
             flatten(list(yes) FILTER (yes IS NOT NULL)), flatten(list(no) FILTER (no IS NOT NULL))
         FROM running GROUP BY ALL
+    """
+
+
+def active(plan: MetricPlan, rows: str) -> str:
+    """SQL, after the log: a Throughput's units by block."""
+    return f"""
+        exploded AS (SELECT *, t // {plan.block} AS block, {SEGMENTS} FROM requests WHERE {rows}),
+        units AS (
+            SELECT segment, epoch, block, challenger, in_mirror, any_value(pi) AS pi, any_value(mean) AS mean, unit,
+                CAST(1 AS HUGEINT) AS x, CAST({plan.scale} AS HUGEINT) AS y
+            FROM exploded GROUP BY segment, epoch, block, challenger, in_mirror, unit
+        )
     """

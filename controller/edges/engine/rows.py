@@ -13,6 +13,7 @@ import orjson
 
 LONGEST_SEGMENT = 128
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
+LARGEST_SAMPLE = 1 << 60
 _LARGEST_TIME = 1 << 53
 
 Scores = tuple[float | None, ...]
@@ -54,6 +55,17 @@ class OutcomeRow(NamedTuple):
     unit: str | None = None
     request_id: str | None = None
     row: int = 0
+
+
+class SampleRow(NamedTuple):
+    """One sample of a Resource: of the server of an arm, at ``t`` (µs), in the metric's integer unit."""
+
+    attempt: int
+    epoch: int
+    metric: str
+    challenger: bool
+    t: int
+    value: int
 
 
 class Pointer:
@@ -125,6 +137,23 @@ def exposure_row(event: Mapping[str, Any], segments: Sequence[str], pointer: Poi
         _integer(event["latency_us"]),
         tuple(segment_texts(attributes, segments)) if attributes and segments else (),
         scores,
+    )
+
+
+def sample_row(event: Mapping[str, Any]) -> SampleRow:
+    """The row of a sample event. Raises ValueError, TypeError or KeyError where it is malformed."""
+    if event["arm"] not in ("champion", "challenger"):
+        raise ValueError("arm is none")
+    value = event["value"]
+    if type(value) is not int or abs(value) > LARGEST_SAMPLE:
+        raise ValueError("value is no integer, or too large")
+    return SampleRow(
+        _integer(event["attempt"]),
+        _integer(event["epoch"]),
+        _text(event["metric"]),
+        event["arm"] == "challenger",
+        _integer(event["t"]),
+        value,
     )
 
 

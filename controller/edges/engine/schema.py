@@ -32,6 +32,8 @@ TABLES = {
     "pending": f"{_OUTCOME}, fresh BOOLEAN",
     "outcomes": f"{_OUTCOME}, request_n BIGINT, request_t BIGINT, credit_t BIGINT",
     "seen_outcomes": "h UBIGINT, ingest_t BIGINT",
+    # Samples of gauges that were in time.
+    "samples": "attempt INTEGER, metric VARCHAR, challenger BOOLEAN, t BIGINT, epoch INTEGER, value BIGINT",
     # Requests and units of other attempts: their outcomes are not unknown.
     "foreign_ids": "h UBIGINT, t BIGINT",
     # Combinations of segments that exposures have; segment 0 is everything.

@@ -13,7 +13,7 @@ from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.edges.engine import tailer
 from controller.edges.engine.engine import Engine
-from controller.edges.engine.rows import Pointer, exposure_row, outcome_row
+from controller.edges.engine.rows import Pointer, exposure_row, outcome_row, sample_row
 from controller.edges.engine.state import plain, restored
 from controller.edges.engine.tailer import Place
 from controller.errors import EdgeError
@@ -142,9 +142,11 @@ class JournalSource:
         found = tailer.understand(lines, place)
         exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer))
         outcomes, more = _rows(found.outcomes, outcome_row)
+        samples, wrong = _rows(found.samples, sample_row)
         with self._engine.batch():
-            self._engine.ingest(exposures, outcomes)
-            self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=found.malformed + spoilt + more)
+            self._engine.ingest(exposures, outcomes, samples)
+            malformed = found.malformed + spoilt + more + wrong
+            self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=malformed)
             body = json.dumps(plain(found.place))
             self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [journal.key, body])
         self._places[journal.key] = found.place

@@ -15,6 +15,7 @@ from controller.core.cells import (
     Block,
     CountCell,
     EpochPlan,
+    GaugeCell,
     LatencyCell,
     Losses,
     MetricPlan,
@@ -25,11 +26,15 @@ from controller.core.cells import (
 )
 from controller.core.counts import CountFold
 from controller.core.fold import Fold
+from controller.core.limits import LimitFold
 from controller.core.pairs import PairFold
+from controller.core.resources import ResourceFold
 from controller.core.scores import ScoreFold
 
 SCALARS = frozenset({int, float, str, bool})  # most of what a state holds
-FOLDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (AreaFold, ScoreFold, CountFold, PairFold)}
+FOLDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (AreaFold, ScoreFold, CountFold, PairFold, ResourceFold, LimitFold)
+}
 
 
 def plain(value: Any) -> Any:
@@ -77,7 +82,7 @@ def loaded(text: str) -> Fold:
 
 _CELLS: dict[tuple[str, ...], type[Any]] = {
     kind._fields: kind
-    for kind in (AreaCell, ScoreCell, CountCell, LatencyCell, PairAreaCell, PairScoreCell, PairCountCell)
+    for kind in (AreaCell, ScoreCell, CountCell, LatencyCell, GaugeCell, PairAreaCell, PairScoreCell, PairCountCell)
 }
 
 

@@ -44,6 +44,7 @@ class Found(NamedTuple):
 
     exposures: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
     place: Place
     lost: int
     no_unit: int
@@ -107,6 +108,7 @@ def understand(lines: list[bytes], place: Place) -> Found:
     """
     exposures: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
     lost = no_unit = malformed = 0
     for line in lines:
         try:
@@ -131,12 +133,14 @@ def understand(lines: list[bytes], place: Place) -> Found:
             exposures.append(event)
         elif kind == "outcome":
             outcomes.append(event)
+        elif kind == "sample":
+            samples.append(event)
         elif kind == "mark":
             place, dropped, without = _mark(place, event)
             lost, no_unit = lost + dropped, no_unit + without
         else:
             malformed += 1
-    return Found(exposures, outcomes, place, lost, no_unit, malformed)
+    return Found(exposures, outcomes, samples, place, lost, no_unit, malformed)
 
 
 def _header(place: Place, seq: int, t: int) -> tuple[Place, int]:

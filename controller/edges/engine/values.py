@@ -132,8 +132,20 @@ def _label_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]
 
 
 def score_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
-    """SQL and its values: one row per unit and cell, with its x and y, of a ``unit`` or ``label`` kind."""
+    """SQL and its values: one row per unit and cell, with its x and y, of all that is scored."""
+    if span.plan.family == "throughput":
+        return _active_rows(span, rows), []
     return _unit_rows(span, rows, capped) if span.plan.family == "unit" else _label_rows(span, rows, capped)
+
+
+def _active_rows(span: Span, rows: str) -> str:
+    """SQL: the units that made a request in a block, each once."""
+    return f"""
+        SELECT DISTINCT segment, epoch, t // {span.plan.block} AS block, challenger, unit,
+            CAST(1 AS HUGEINT) AS x, CAST({span.plan.scale} AS HUGEINT) AS y
+        FROM requests JOIN combos USING (combo)
+        WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows}
+    """
 
 
 def difference_rows(span: Span) -> str:

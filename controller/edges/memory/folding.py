@@ -76,6 +76,8 @@ class Folding:
             return
         for segment, sums in sorted(group.sums.items()):
             scores = self._scores.setdefault((segment, mirror), {})
+            if mirror and plan.family == "throughput":
+                continue
             if mirror:
                 block = _paired(plan, epoch, group, segment, sums, scores)
             else:

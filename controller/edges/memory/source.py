@@ -7,15 +7,16 @@ traffic of the rollout it serves. What is counted how is said in ``core.cells``.
 from collections.abc import Mapping
 from typing import Any
 
-from controller.core.cells import Block, Losses, MetricPlan, StatisticsQuery
+from controller.core.cells import OVERALL, BaselineSums, Block, EpochPlan, Losses, MetricPlan, StatisticsQuery
 from controller.core.fold import Fold, Statistics
 from controller.core.pairs import PairFold
 from controller.edges.memory.events import Exposed, observation
 from controller.edges.memory.folding import Folding
+from controller.edges.memory.gauges import Gauging, Sample, sample
 from controller.edges.memory.journals import JournalReading
 from controller.edges.memory.seen import Seen
 from controller.edges.memory.tally import Tally
-from controller.kinds import ERRORS
+from controller.kinds import ERRORS, OF_SERVERS
 
 
 class MemorySource:
@@ -27,6 +28,8 @@ class MemorySource:
         self._journals: dict[str, JournalReading] = {}
         self._tallies: dict[tuple[int, str], tuple[object, Tally]] = {}
         self._foldings: dict[tuple[int, str], Folding] = {}
+        self._samples: dict[int, list[Sample]] = {}
+        self._gauging: dict[tuple[int, str], Gauging] = {}
         self._duplicates = self._malformed = 0
         self._begun: dict[int, Losses] = {}
 
@@ -58,7 +61,11 @@ class MemorySource:
         baselines = {}
         late: set[str] = set()
         for plan in query.metrics:
-            if plan.family == "other":
+            if plan.family in OF_SERVERS:
+                fold = self._gauge(query, plan, epochs, until)
+                if fold is not None:
+                    folds[plan.name, OVERALL] = fold
+                baselines[plan.name] = BaselineSums()
                 continue
             tally, folding = self._of(query, plan)
             tally.advance(until, epochs)
@@ -78,8 +85,17 @@ class MemorySource:
         )
         return Statistics(folds, pairs, baselines, seen.counts(list(epochs)), losses, watermark)
 
+    def _gauge(self, query: StatisticsQuery, plan: MetricPlan, epochs: dict[int, EpochPlan], until: int) -> Fold | None:
+        gauging = self._gauging.setdefault((query.attempt, plan.name), Gauging())
+        samples = self._samples.get(query.attempt, ())
+        gauging.advance(plan, epochs, until, samples, self._seen.attempt(query.attempt).exposures)
+        return gauging.fold
+
     def blocks(self, attempt: int, metric: str) -> list[Block]:
         """Every cell of ``metric`` that was folded so far; only with ``keep_blocks``."""
+        gauging = self._gauging.get((attempt, metric))
+        if gauging is not None:
+            return list(gauging.blocks)
         folding = self._foldings.get((attempt, metric))
         return list(folding.blocks) if folding is not None else []
 
@@ -97,9 +113,15 @@ class MemorySource:
             self._seen.hold_back(Exposed(event))
         elif kind == "outcome":
             self._seen.hold_back(observation(event))
+        elif kind == "sample":
+            self._hold_sample(sample(event))
         else:
             raise ValueError(f"no event: {kind}")
         reading.watermark = max(reading.watermark, event.get("ingest_t") or 0 if kind == "outcome" else event["t"])
+
+    def _hold_sample(self, found: Sample) -> None:
+        if found.t >= self._seen.attempt(found.attempt).settled_to:
+            self._samples.setdefault(found.attempt, []).append(found)
 
     def _of(self, query: StatisticsQuery, plan: MetricPlan) -> tuple[Tally, Folding]:
         """The state of one metric; a new one where it is counted otherwise than before."""

@@ -23,11 +23,11 @@ Sums = dict[str, dict[ArmKey, Values]]
 class Group(NamedTuple):
     """One final block of one epoch: by segment, and by arm and unit, what the unit contributed.
 
-    ``unit`` and ``label``: (x, y). ``auc``: by row twice the bin, plus 1 for a positive. ``failures``: (1 if any).
-    ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of ``label``: (x, y
-    of the champion, x, y of the challenger); of ``auc``: by row twice the place of both bins, plus 1 for a positive; of
-    ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at the cap, and
-    ``errors``: the champion's rows by log bucket, uncut.
+    ``unit``, ``label`` and ``throughput``: (x, y). ``auc``: by row twice the bin, plus 1 for a positive. ``failures``:
+    (1 if any). ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of
+    ``label``: (x, y of the champion, x, y of the challenger); of ``auc``: by row twice the place of both bins, plus 1
+    for a positive; of ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at
+    the cap, and ``errors``: the champion's rows by log bucket, uncut.
     """
 
     block: int
@@ -131,7 +131,7 @@ class Tally:
             into[key] = values
         elif self._plan.family == "auc":
             into[key] = old + values
-        elif self._service:
+        elif self._service or self._plan.family == "throughput":
             into[key] = tuple(max(a, b) for a, b in zip(old, values, strict=True))
         else:
             into[key] = tuple(a + b for a, b in zip(old, values, strict=True))
@@ -147,6 +147,8 @@ class Tally:
                 return self._label_sums(e)
             case "auc":
                 return self._ranks(e)
+            case "throughput":
+                return (1, self._plan.scale)
             case "pair":
                 return None
         entries = self._attempt.entries[unit]
