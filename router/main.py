@@ -17,7 +17,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from router.api import ControlPlane, build_app
-from router.auth import Access, Unprotected, refuse_unprotected
+from router.auth import Access, Unprotected, is_loopback, refuse_unprotected
 from router.certificates import BadCertificate, Certificates
 from router.gate import ControlProtocol
 from router.journal import Writer
@@ -199,6 +199,8 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
         raise BadUse(str(error)) from None
     except ValidationError as error:
         raise BadUse(f"--{problems(error)[0]['message'].replace('_', '-')}") from None
+    if certificates is None and not is_loopback(settings.control_host):
+        log.warning("the token passes in the clear to --control-host %s: set --control-cert", settings.control_host)
     store = open_store(settings)
     if settings.ready_file is not None:  # left by a life that was killed
         settings.ready_file.unlink(missing_ok=True)

@@ -86,6 +86,7 @@ def test_beyond_loopback_with_a_token_is_fine(tmp_path: Path) -> None:
         port = router.ready["control_port"]
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
         assert answer.status_code == 200
+        assert "the token passes in the clear" in router.log()
 
 
 def test_connections_without_a_request_do_not_stay(unguarded: Router) -> None:
