@@ -214,6 +214,7 @@ def series(status: RolloutStatus, evidence: tuple[Evidence, ...], statistics: St
         "units/challenger": float(counts.challenger_units),
         "fallbacks": float(counts.fallbacks),
         "events_lost": float(statistics.losses.lost + statistics.losses.late),
+        "covariates_misread": float(statistics.losses.misread),
     }
     for e in evidence:
         name = f"{e.metric}.{e.segment}" if e.segment else e.metric

@@ -1,11 +1,11 @@
 """A metric as declared: a quantity per unit or request, its role, and how much worse is still not worse."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from controller.declared import Declared, Name, Text
+from controller.declared import Declared, Name, Pointer, Text, Token, exactly_one
 from controller.kinds import KINDS, Kind
 from controller.quantities import CapField, Duration, LimitField, MarginField
 
@@ -34,6 +34,32 @@ class Baseline(Declared):
     latencies: tuple[float, ...] = Field((), max_length=5, description="p50 p90 p95 p99 p99.9 in milliseconds")
 
 
+class Covariate(Declared):
+    """Where a unit's number is in its requests, known before the answer (CUPED); exactly one source."""
+
+    feature: Text | None = Field(None, max_length=128, description="model input column (first row)")
+    header: Token | None = Field(None, description="request header")
+    json_pointer: Pointer | None = Field(None, alias="json", description="JSON pointer into the request body")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_its_source(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError(
+                f"{given!r:.60} does not say where it is; write {{feature: …}}, {{header: …}} or {{json: /…}}"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return exactly_one(self, "feature", "header", "json_pointer")
+
+    @property
+    def text(self) -> str:
+        """The column, header or pointer, as declared."""
+        return self.feature or self.header or self.json_pointer or ""
+
+
 class Metric(Declared):
     """A quantity per unit or request, and what it may do. Which fields go with which kind: see ``kinds``."""
 
@@ -55,7 +81,9 @@ class Metric(Declared):
         description="quantile of the champion's values, or a value, at which a unit's sum is cut",
     )
     quantile: float | None = Field(None, gt=0, lt=1, description="Latency: the quantile judged (0.99)")
-    covariate: Text | None = Field(None, max_length=128, description="number that comes with the request (CUPED)")
+    covariate: Covariate | None = Field(
+        None, description="number that comes with a unit's first request, known before it; makes estimates sharper"
+    )
     query: Text | None = Field(
         None,
         max_length=2048,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from controller.declared import Declared, Fault, Name, refuse
 from controller.gauge import built_in
 from controller.kinds import KINDS, SCORED
-from controller.metric import Metric, Role
+from controller.metric import Covariate, Metric, Role
 from controller.quantities import SECOND, format_duration
 from controller.sections import (
     AfterPromotion,
@@ -45,6 +45,7 @@ __all__ = [
     "AfterPromotion",
     "Alert",
     "Capture",
+    "Covariate",
     "Decision",
     "Ending",
     "GatewayTraffic",
@@ -73,6 +74,7 @@ API_VERSION: Literal["understudy.dev/v1alpha1"] = "understudy.dev/v1alpha1"
 
 
 JUDGING = (Role.SUCCESS, Role.GUARDRAIL)
+MOST_COVARIATES = 8  # different ones: each is looked for in every request
 # Fields of ObjectMeta that the API server writes.
 SERVERS_OWN = (
     "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation",
@@ -114,6 +116,11 @@ class RolloutSpec(Declared):
             return self.decision.block
         shortest = min(s.hold for s in self.steps if s.weight is not None)
         return max(min(600 * SECOND, shortest // 30), self.decision.tick)
+
+    @property
+    def covariates(self) -> tuple[Covariate, ...]:
+        """The different covariates of all metrics, in their order."""
+        return tuple(dict.fromkeys(m.covariate for m in self.metrics if m.covariate is not None))
 
     def metric(self, name: str) -> Metric:
         """The metric called ``name``; KeyError without one."""
@@ -213,6 +220,9 @@ def _judges(spec: RolloutSpec) -> Iterator[Fault]:
     for i, metric in enumerate(spec.metrics):
         if KINDS[metric.kind].family == "pair" and all(s.mirror is None for s in spec.steps):
             yield Fault(f"metrics.{i}.kind", f"{metric.kind} is only seen in a mirror, and steps has none")
+    if len(spec.covariates) > MOST_COVARIATES:
+        text = f"the metrics have {len(spec.covariates)} different covariates; at most {MOST_COVARIATES} are allowed"
+        yield Fault("metrics", text)
     if spec.decision.mode is not Mode.SUPERIOR:
         return
     if not any(m.role is Role.SUCCESS for m in spec.metrics):

@@ -103,8 +103,21 @@ class Frozen(Kept):
     from_epoch: int = -1
 
 
+class Adjustment(Kept):
+    """What an epoch takes from the value of a unit with the covariate c: slope (c − centre)/per, rounded, within ±most.
+
+    Values in the metric's integer unit, covariates in millionths.
+    """
+
+    centre: int
+    per: int
+    slope: int
+    most: int
+
+
 class Epoch(Kept):
-    """A maximal time of one allocation. ``means``: the centring mean per metric, set once and never changed."""
+    """A maximal time of one allocation. ``means``: the centring mean per metric, ``adjustments``: what a covariate
+    takes from its units; set once and never changed."""
 
     number: int
     kind: Literal["mirror", "weight", "holdback"]
@@ -115,6 +128,7 @@ class Epoch(Kept):
     counted_bp: int = 10_000
     pi_ppm: int = 0
     means: dict[str, int] = {}
+    adjustments: dict[str, Adjustment] = {}
     opened_at: int
 
 

@@ -32,7 +32,7 @@ class Source(Wire):
 
 
 class Attribute(Wire):
-    """A named text taken from every request into its exposure (segments)."""
+    """A named text taken from every request into its exposure (segments, covariates)."""
 
     name: str = Field(max_length=63)
     source: Source

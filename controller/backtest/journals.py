@@ -5,6 +5,7 @@ from pathlib import Path
 from controller.backtest.allocations import recorded
 from controller.backtest.player import Feed, Past, Player, Progressed
 from controller.backtest.result import Result
+from controller.core.plans import covariate_name
 from controller.edges.engine import ExposureRow, OutcomeRow, SampleRow, tailer
 from controller.edges.engine.rows import Pointer, exposure_row, outcome_row, sample_row
 from controller.errors import EdgeError, SpecError
@@ -21,6 +22,7 @@ class _Read:
         labels = any(KINDS[m.kind].family in SCORED for m in spec.metrics)
         self._pointer = Pointer(spec.prediction.json_pointer) if labels else None
         self._segments = [s.name for s in spec.segments]
+        self._covariates = [covariate_name(spec, c) for c in spec.covariates]
         self._attempt = attempt
         self.exposures: list[ExposureRow] = []
         self.outcomes: list[OutcomeRow] = []
@@ -39,7 +41,7 @@ class _Read:
             place = found.place
             self.lost += found.lost
             self.no_unit += found.no_unit
-            rows = (exposure_row(e, self._segments, self._pointer) for e in found.exposures)
+            rows = (exposure_row(e, self._segments, self._pointer, self._covariates) for e in found.exposures)
             self.exposures += [row for row in rows if row.attempt <= self._attempt]
             self.outcomes += [outcome_row(e) for e in found.outcomes]
             self.samples += [sample_row(e) for e in found.samples]

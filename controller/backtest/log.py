@@ -10,10 +10,11 @@ from controller.backtest import tables
 from controller.backtest.allocations import NO_EPOCH, Allocations, logged
 from controller.backtest.player import Feed, Past, Player, Progressed
 from controller.backtest.result import Result
+from controller.core.covariates import units_of
 from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.errors import SpecError
 from controller.kinds import KINDS, REQUESTS
-from controller.metric import Metric, Role
+from controller.metric import Covariate, Metric, Role
 from controller.quantities import SECOND
 from controller.spec import ModelRollout, RolloutSpec, RouterTraffic
 from controller.specfile import unsupported
@@ -33,7 +34,8 @@ class _Log:
         self.spec = spec
         self.con = tables.connect()
         self.shown = tables.Table(self.con, "exposures", exposures)
-        tables.exposures(self.shown)
+        self._sources = spec.covariates
+        tables.exposures(self.shown, [_column(c) for c in self._sources])
         self.seen = tables.Table(self.con, "outcomes", outcomes)
         tables.outcomes(self.seen)
         self._check(warned)
@@ -66,6 +68,8 @@ class _Log:
         column = _COLUMN.get(KINDS[metric.kind].family)
         if column is not None:
             self.shown.need((column,), f"metric {metric.name} is of kind {metric.kind}")
+        if metric.covariate is not None:
+            self.shown.need((_column(metric.covariate),), f"metric {metric.name} is adjusted by it")
         if column == "latency_ms":
             tables.need_latency(self.shown)
         if KINDS[metric.kind].family == "pair":
@@ -93,8 +97,9 @@ class _Log:
         epochs = {e.weight_bp: e.number for e in self.allocations.epochs}
         limits = self.spec.traffic.router or RouterTraffic()
         begin, reserved = self.allocations.begin, self.reserved
-        columns = "t, request_id, unit, challenger, control, weight_bp, score, latency_us, status, segment"
-        for t, request, unit, challenger, control, weight, score, latency, status, segment in _rows(
+        places = [self._sources.index(c) for c in self.spec.covariates]
+        columns = "t, request_id, unit, challenger, control, weight_bp, score, latency_us, status, segment, numbers"
+        for t, request, unit, challenger, control, weight, score, latency, status, segment, numbers in _rows(
             self.con, columns, "shown"
         ):
             usable = status is None or 200 <= status < 300
@@ -113,6 +118,7 @@ class _Log:
                 latency_us=deadline if latency is None else latency,
                 segments=self._segments(segment),
                 scores=(score,) if usable and score is not None else None,
+                numbers=tuple(units_of(numbers[i]) for i in places),
             )
 
     def _segments(self, text: str | None) -> tuple[str, ...]:
@@ -131,6 +137,11 @@ class _Log:
             self.con, "outcome_id, t, name, value, unit, request_id", "seen"
         ):
             yield OutcomeRow(outcome, t, t, name, value, None if request is not None else unit, request)
+
+
+def _column(covariate: Covariate) -> str:
+    """The column of exposures that has it."""
+    return f"covariate.{covariate.text}"
 
 
 def _rows(con: duckdb.DuckDBPyConnection, columns: str, table: str) -> Iterator[tuple[Any, ...]]:

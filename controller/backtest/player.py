@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from controller.backtest.allocations import NO_EPOCH, Allocations, Change
 from controller.backtest.result import Decided, End, Result
 from controller.core import plans
+from controller.core.adjustments import opening_adjustments
 from controller.core.allocation import with_table
 from controller.core.cells import BaselineSums, MetricPlan, StatisticsQuery
 from controller.core.evidence import Evidence
@@ -218,8 +219,11 @@ class Player:
             old = status.current_epoch
             if old is not None and old.kind == "mirror" and epoch.kind != "mirror" and not self._past.baselines:
                 status = status.model_copy(update={"baselines": plans.refrozen(self._spec, status, statistics)})
-            means = epoch.means or plans.opening_means(self._spec, status.baselines, statistics)
-            epochs = (*epochs, epoch.model_copy(update={"means": means}))
+            if not epoch.means:
+                means = plans.opening_means(self._spec, status.baselines, statistics)
+                adjustments = opening_adjustments(self._spec, status.baselines, statistics)
+                epoch = epoch.model_copy(update={"means": means, "adjustments": adjustments})
+            epochs = (*epochs, epoch)
         number = change.epoch if change.epoch != NO_EPOCH else -1
         self._status = status.model_copy(update={"epochs": epochs, "epoch": number, "step": change.step})
 

@@ -3,10 +3,12 @@
 Every fault names the file, the row (counted from 1, without the header) and the column, and what is allowed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 
+from controller.core.covariates import LARGEST
 from controller.errors import SpecError
 
 LATEST_S = 4_102_444_800  # the year 2100: later numbers are milliseconds or finer
@@ -60,12 +62,12 @@ class Table:
 
     def text(self, column: str) -> str:
         """SQL: a column as text, NULL where it is blank or absent."""
-        return f"NULLIF(trim({column}), '')" if column in self.columns else "CAST(NULL AS VARCHAR)"
+        return f"NULLIF(trim({_name(column)}), '')" if column in self.columns else "CAST(NULL AS VARCHAR)"
 
     def refuse(self, column: str, condition: str, allowed: str) -> None:
         """SpecError for the first row where ``condition`` (SQL) is true."""
         found = self.con.execute(
-            f"SELECT file_row, {column} FROM {self.name} WHERE {condition} ORDER BY file_row LIMIT 1"
+            f"SELECT file_row, {_name(column)} FROM {self.name} WHERE {condition} ORDER BY file_row LIMIT 1"
         ).fetchone()
         if found is not None:
             value = "is blank" if found[1] is None else f"{found[1]!r}"
@@ -85,6 +87,11 @@ class Table:
         self.refuse(column, f"{wrong} AND NOT ({empty})" if blank else f"{empty} OR {wrong}", allowed)
 
 
+def _name(column: str) -> str:
+    """``column`` as SQL names it."""
+    return '"' + column.replace('"', '""') + '"'
+
+
 def connect() -> duckdb.DuckDBPyConnection:
     """A database in memory; times without a zone are UTC."""
     con = duckdb.connect(config={"autoinstall_known_extensions": "false"})
@@ -93,8 +100,9 @@ def connect() -> duckdb.DuckDBPyConnection:
     return con
 
 
-def exposures(table: Table) -> None:
-    """Make ``shown``: t, request_id, unit, challenger, control, weight_bp, score, latency_us, status, segment."""
+def exposures(table: Table, covariates: Sequence[str] = ()) -> None:
+    """Make ``shown``: t, request_id, unit, challenger, control, weight_bp, score, latency_us, status, segment, numbers
+    (a list of what the columns ``covariates`` hold)."""
     table.need(("unit", "arm", "ts", "weight"))
     table.check_time()
     table.refuse("arm", f"arm IS NULL OR arm NOT IN {ARMS}", f"allowed are {' and '.join(ARMS)}")
@@ -108,6 +116,7 @@ def exposures(table: Table) -> None:
         ("prediction", "true", "a finite number is needed, or nothing where there was no answer"),
         ("latency_ms", "x BETWEEN 0 AND 1e9", "milliseconds from 0 are needed"),
         ("status", "x BETWEEN 0 AND 999", "an HTTP status is needed, 0 where there was no answer"),
+        *((c, f"abs(x) <= {LARGEST:.0f}", "a number within 1e9 is needed, or nothing") for c in covariates),
     ):
         if column in table.columns:
             table.check_number(column, bounds, allowed)
@@ -121,6 +130,7 @@ def exposures(table: Table) -> None:
         TRY_CAST({table.text("prediction")} AS DOUBLE) AS score,
         CAST(round(TRY_CAST({table.text("latency_ms")} AS DOUBLE) * 1000) AS BIGINT) AS latency_us,
         CAST(TRY_CAST({table.text("status")} AS DOUBLE) AS INTEGER) AS status, {table.text("segment")} AS segment,
+        [{", ".join(f"TRY_CAST({table.text(c)} AS DOUBLE)" for c in covariates)}] AS numbers,
         {table.text("request_id")} AS request_id, file_row
     """
     # Rows without an id are numbered by what they say, so that the order in the file does not matter.

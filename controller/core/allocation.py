@@ -1,7 +1,9 @@
 """Allocations: opening epochs, and the route table that a status asks for."""
 
 from controller.core import plans
+from controller.core.adjustments import opening_adjustments
 from controller.core.fold import Statistics
+from controller.metric import Covariate
 from controller.spec import RolloutSpec, Segment, UnitSource
 from controller.status import Attempt, Epoch, Progress, RolloutStatus
 from router.assignment import POINTS, Arm, challenger_share_ppm
@@ -34,6 +36,7 @@ def open_step(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, 
         control_from_bp=top,
         pi_ppm=0 if mirror else challenger_share_ppm(declared.bp, top),
         means=plans.opening_means(spec, status.baselines, statistics),
+        adjustments=opening_adjustments(spec, status.baselines, statistics),
         opened_at=now,
     )
     return status.model_copy(update={"epochs": (*status.epochs, epoch), "epoch": epoch.number})
@@ -54,6 +57,7 @@ def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statisti
         counted_bp=top,
         pi_ppm=challenger_share_ppm(top, POINTS - share),
         means=plans.opening_means(spec, status.baselines, statistics),
+        adjustments=opening_adjustments(spec, status.baselines, statistics),
         opened_at=now,
     )
     return status.model_copy(update={"epochs": (*status.epochs, epoch), "epoch": epoch.number})
@@ -87,7 +91,7 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         if meets
         else None,
         unit=_unit(spec.unit),
-        attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
+        attributes=_attributes(spec),
         **_shares(epoch, meets),
         **_policy(spec),
     )
@@ -114,7 +118,7 @@ def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> Rou
         salt=attempt.salt,
         champion=Target(version=attempt.challenger, upstreams=upstreams),
         unit=_unit(spec.unit),
-        attributes=tuple(Attribute(name=s.name, source=_segment(s)) for s in spec.segments),
+        attributes=_attributes(spec),
         **_policy(spec),
     )
 
@@ -185,5 +189,12 @@ def _unit(unit: UnitSource) -> Source:
     return Source(header=unit.header, cookie=unit.cookie, json_pointer=unit.json_pointer)
 
 
-def _segment(segment: Segment) -> Source:
-    return Source(feature=segment.feature, header=segment.header, json_pointer=segment.json_pointer)
+def _attributes(spec: RolloutSpec) -> tuple[Attribute, ...]:
+    """What is taken from every request: the segments' texts, the covariates' numbers."""
+    segments = [Attribute(name=s.name, source=_attribute(s)) for s in spec.segments]
+    numbers = [Attribute(name=plans.covariate_name(spec, c), source=_attribute(c)) for c in spec.covariates]
+    return (*segments, *numbers)
+
+
+def _attribute(declared: Segment | Covariate) -> Source:
+    return Source(feature=declared.feature, header=declared.header, json_pointer=declared.json_pointer)

@@ -45,6 +45,9 @@ must have had the same chances to fail before as the units of the reserved contr
 Segments: a unit of a ``unit`` kind has those of the exposure it entered with; other kinds count, in each segment,
 only the requests that carry it. A single value, and a unit's sum of outcomes, lies within ±1e12 integer units.
 
+Covariates: a unit's is the number that came with its first hash-assigned request of the attempt, in a mirror or not;
+what later ones carry may be the answers' doing.
+
 Outcomes: one that names a request belongs to that request and its unit, at the later of the two times; one of a unit
 alone belongs to the unit, and as a label to the latest request of the unit at or before it. It counts if it came in
 (``ingest_t``) before the block was final; whatever was exposed in the meantime makes no difference to a final cell.
@@ -61,7 +64,9 @@ A request id counts once (its first exposure), an outcome id once (the first tha
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, SupportsInt
 
+from controller.core.covariates import Moments
 from controller.kinds import REQUESTS, Family, Kind
+from controller.status import Adjustment
 
 EpochKind = Literal["mirror", "weight", "holdback"]
 OVERALL = ""  # the segment of everything
@@ -69,12 +74,14 @@ PPM = 1_000_000
 
 
 class EpochPlan(NamedTuple):
-    """One allocation: its number, kind, π in ppm (0 for a mirror), and the centring mean per metric (integer unit)."""
+    """One allocation: its number, kind, π in ppm (0 for a mirror), and per metric the centring mean (integer unit) and,
+    where a covariate explains something, the adjustment by it."""
 
     number: int
     kind: EpochKind
     pi_ppm: int
     means: Mapping[str, int]
+    adjustments: Mapping[str, Adjustment] = {}
 
 
 class MetricPlan(NamedTuple):
@@ -86,7 +93,7 @@ class MetricPlan(NamedTuple):
     q, bucket of q + margin) and ``p_hist`` come from the frozen baseline. ``frozen``: the baseline is known;
     before that the engine gathers ``BaselineSums`` and no evidence. Evidence begins after ``(from_block,
     from_epoch)`` in the order of blocks. ``query``: of a Resource; ``span``: length of the windows of a hard
-    limit (µs).
+    limit (µs). ``covariate``: the attribute of exposures that holds it.
     """
 
     name: str
@@ -113,6 +120,7 @@ class MetricPlan(NamedTuple):
     denominator: str | None = None
     query: str | None = None
     span: int = 0
+    covariate: str | None = None
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -133,10 +141,16 @@ class StatisticsQuery(NamedTuple):
     positive: float = 1.0
     threshold: float = 0.5
 
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The attributes that hold covariates, in the order in which rows have their numbers."""
+        return tuple(sorted({m.covariate for m in self.metrics if m.covariate is not None}))
+
 
 class ScoreCell(NamedTuple):
     """One arm's sums of a ``unit`` or ``label`` kind. ``clustered`` = Σ over units of (old + s)² − old², in ppm²,
-    where old is the unit's summed score in all earlier blocks of the attempt (any epoch)."""
+    where old is the unit's summed score in all earlier blocks of the attempt (any epoch). With a covariate ``yy``,
+    ``xy`` and the scores are of adjusted values, ``y`` and ``nonzero`` of those before."""
 
     units: int = 0
     x: int = 0
@@ -146,6 +160,7 @@ class ScoreCell(NamedTuple):
     xx: int = 0
     nonzero: int = 0
     clustered: int = 0
+    covaried: Moments = Moments()
 
 
 class CountCell(NamedTuple):
@@ -273,8 +288,9 @@ class Block(NamedTuple):
 class BaselineSums(NamedTuple):
     """The champion before evidence: final ``blocks`` seen, the last one, and integer sums; ``buckets`` are log buckets
     of |y| before any cap, per unit (Mean) or row (errors), or of latency (Latency); the bucket 0 of a value holds the
-    zeros, and nothing else. ``blocks`` counts pairs of block and epoch with a unit of the champion: its evidence in
-    weighted epochs while the plan is not frozen, all its hash-assigned traffic in a mirror always."""
+    zeros, and nothing else. ``covaried`` is of y before any cap, too. ``blocks`` counts pairs of block and epoch with a
+    unit of the champion: its evidence in weighted epochs while the plan is not frozen, all its hash-assigned traffic in
+    a mirror always."""
 
     blocks: int = 0
     last_block: int = -1
@@ -284,6 +300,7 @@ class BaselineSums(NamedTuple):
     y: int = 0
     nonzero: int = 0
     buckets: tuple[tuple[int, int], ...] = ()
+    covaried: Moments = Moments()
 
 
 class EpochCounts(NamedTuple):
@@ -315,6 +332,7 @@ class Losses(NamedTuple):
     the block was final to which they would have counted. ``unknown``: outcomes, of names that some metric looks at,
     without an exposure (of any attempt): those of a unit at once, those of a request once they waited for the grace,
     unless the request appears after all. ``duplicates``: ids that came again. ``malformed``: lines that are no event.
+    ``misread``: covariates of exposures that are no number within ±1e9; their units count as without one.
     """
 
     received: int = 0
@@ -324,3 +342,4 @@ class Losses(NamedTuple):
     duplicates: int = 0
     no_unit: int = 0
     malformed: int = 0
+    misread: int = 0

@@ -14,6 +14,7 @@ from controller.core import intervals, sequential
 from controller.core.areas import AreaFold, area_effect, area_gain
 from controller.core.cells import OVERALL, BaselineSums, MetricPlan
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
+from controller.core.covariates import explained
 from controller.core.fold import Fold, Statistics
 from controller.core.limits import Limited, LimitFold, limited
 from controller.core.pairs import PairFold, pair_effect, pair_non_inferior, pair_units
@@ -265,14 +266,26 @@ def _gate(good: float, se: float, margin: float) -> bool:
 def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> _Reading:
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     effect = score_effect(plan, state)
+    if plan.covariate is not None and not effect.note:
+        effect = effect._replace(note=_explained(state, sum(units)))
     last = None
     for e in state.epochs:
         if e.epoch == epoch and e.champion.x and e.challenger.x:
-            change = e.challenger.y / e.challenger.x - e.champion.y / e.champion.x
+            change = e.challenger.adjusted / e.challenger.x - e.champion.adjusted / e.champion.x
             if plan.family == "throughput":
                 change = plan.scale * activity(e).change
             last = (-change if plan.decreasing else change) > -effect.margin
     return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
+
+
+def _explained(state: ScoreFold, units: int) -> str:
+    """For people: what the covariate is good for."""
+    arms = [arm.covaried for e in state.epochs for arm in (e.champion, e.challenger)]
+    known = sum(arm.units for arm in arms)
+    return (
+        f"the covariate is known of {100 * known / units:.0f} % of the units and explains "
+        f"{100 * explained(arms):.0f} % of their variance"
+    )
 
 
 def _ranked(plan: MetricPlan, state: AreaFold, blank: Evidence, epoch: int) -> _Reading:

@@ -23,15 +23,17 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from controller.core.adjustments import opening_adjustments
 from controller.core.cells import BaselineSums, EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.counts import EDGE_QUANTILES, slower_bucket
+from controller.core.covariates import PREFIX
 from controller.core.fold import Statistics
 from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
 from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.core.statistics import bucket_of as bucket_of_number
 from controller.kinds import ABSOLUTE, ERRORS, KINDS, SERVED, UNMEASURED, Family, Kind
-from controller.metric import Metric, Role
+from controller.metric import Covariate, Metric, Role
 from controller.quantities import SECOND, Margin, parse_size
 from controller.spec import RolloutSpec
 from controller.status import Epoch, Frozen, RolloutStatus
@@ -91,6 +93,7 @@ def metric_plan(spec: RolloutSpec, metric: Metric, frozen: Frozen | None) -> Met
         quantile=metric.quantile or 0.99,
         query=metric.query,
         span=_span(spec, metric),
+        covariate=None if metric.covariate is None else covariate_name(spec, metric.covariate),
     )
     if frozen is None:
         return plan
@@ -131,12 +134,17 @@ def limit_name(metric: str) -> str:
     return f"{metric} limit"
 
 
+def covariate_name(spec: RolloutSpec, covariate: Covariate) -> str:
+    """The attribute of exposures in which routers write the covariate down."""
+    return f"{PREFIX}{spec.covariates.index(covariate) + 1}"
+
+
 def query(name: str, spec: RolloutSpec, status: RolloutStatus) -> StatisticsQuery:
     """What the engine is asked at this tick."""
     return StatisticsQuery(
         rollout=name,
         attempt=status.attempt.number if status.attempt else 0,
-        epochs=tuple(EpochPlan(e.number, e.kind, e.pi_ppm, e.means) for e in status.epochs),
+        epochs=tuple(EpochPlan(e.number, e.kind, e.pi_ppm, e.means, e.adjustments) for e in status.epochs),
         metrics=(
             *(metric_plan(spec, m, status.baselines.get(m.name)) for m in spec.metrics),
             *filter(None, (limit_plan(spec, m) for m in spec.metrics)),
@@ -198,12 +206,17 @@ class Requirement(NamedTuple):
 
 
 def requirements(metric: Metric, sums: BaselineSums) -> list[Requirement]:
-    """All that has to be there before ``sums`` are a baseline; of sums that are empty, how much that is."""
-    family = KINDS[metric.kind].family
+    """All that has to be there before ``sums`` are a baseline; of sums that are empty, how much that is.
+
+    Where the rest is declared, what a covariate explains is still to be seen.
+    """
+    family, blocks = KINDS[metric.kind].family, Requirement(sums.blocks, BASELINE_BLOCKS, BLOCKS)
+    if metric.covariate is not None and declared(metric) is not None:
+        return [blocks]
     units, share = BASELINE_UNITS.get(family, 1), quantile_of_cap(metric)
     if metric.kind is Kind.LATENCY:
         units = max(units, _least(metric.quantile or 0.99, BEYOND_JUDGED))
-    said = [Requirement(sums.blocks, BASELINE_BLOCKS, BLOCKS), Requirement(sums.units, units, UNITS)]
+    said = [blocks, Requirement(sums.units, units, UNITS)]
     if share is not None:
         values = sum(n for _, n in sums.buckets)
         said.append(Requirement(values, _least(share, BEYOND_CAP), "champion values"))
@@ -295,6 +308,18 @@ def judged(metric: Metric, at: int) -> tuple[int, int]:
     return at, max(at + 1, slower_bucket(at, margin.value, margin.relative))
 
 
+def _frozen(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
+    """The declared or measured baseline, once nothing is awaited. Blocks that show what a covariate explains are no
+    evidence, even if all else is declared."""
+    known = declared(metric)
+    if known is None:
+        return measured(metric, sums, mirror)
+    if metric.covariate is None:
+        return known
+    seen = {"from_block": sums.last_block, "from_epoch": sums.last_epoch}
+    return None if awaited(metric, sums) else known.model_copy(update=seen)
+
+
 def with_baselines(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
     """``status`` with every baseline frozen that now can be, and the means that depend on it.
 
@@ -309,13 +334,17 @@ def with_baselines(spec: RolloutSpec, status: RolloutStatus, statistics: Statist
         if metric.name in status.baselines:
             continue
         sums = statistics.baselines.get(metric.name, BaselineSums())
-        frozen = declared(metric) or measured(metric, sums, epoch.kind == "mirror")
+        frozen = _frozen(metric, sums, epoch.kind == "mirror")
         if frozen is not None:
             new[metric.name] = frozen
     if not new:
         return status
     means = {n: round(f.mean) for n, f in new.items()}
-    epochs = tuple(e.model_copy(update={"means": {**means, **e.means}}) for e in status.epochs)
+    found = opening_adjustments(spec, new, statistics)
+    epochs = tuple(
+        e.model_copy(update={"means": {**means, **e.means}, "adjustments": {**found, **e.adjustments}})
+        for e in status.epochs
+    )
     return status.model_copy(update={"baselines": {**status.baselines, **new}, "epochs": epochs})
 
 
@@ -325,7 +354,7 @@ def refrozen(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -
     for metric in spec.metrics:
         old = status.baselines.get(metric.name)
         sums = statistics.baselines.get(metric.name, BaselineSums())
-        better = None if old and old.source == "Declared" else measured(metric, sums, mirror=True)
+        better = None if old and old.source == "Declared" else _frozen(metric, sums, mirror=True)
         chosen = better or old
         if chosen is not None:
             kept[metric.name] = chosen

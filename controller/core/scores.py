@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from controller.core import sequential
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
+from controller.core.covariates import Moments
 from controller.core.throughput import Activity, relative_change
 from controller.kinds import RATIOS, Kind
 
@@ -33,7 +34,7 @@ TOO_FEW = "too few expected events yet"
 
 
 class ArmSums(NamedTuple):
-    """One arm in one epoch (integer units)."""
+    """One arm in one epoch (integer units). ``y`` before an adjustment by a covariate, ``yy`` and ``xy`` after it."""
 
     units: int = 0
     x: int = 0
@@ -42,6 +43,17 @@ class ArmSums(NamedTuple):
     xy: int = 0
     xx: int = 0
     nonzero: int = 0
+    covaried: Moments = Moments()
+
+    @property
+    def adjusted(self) -> int:
+        """Σ y after the adjustment."""
+        return self.y - self.covaried.taken
+
+    def plus(self, cell: ScoreCell) -> "ArmSums":
+        """With one more block."""
+        sums = (a + b for a, b in zip(self[:7], cell[:7], strict=True))
+        return ArmSums._make((*sums, self.covaried.plus(cell.covaried)))
 
 
 class EpochScore(NamedTuple):
@@ -100,7 +112,7 @@ class ScoreTests(NamedTuple):
 
 
 def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
-    """θ = S/H with S = Σ (A−π)(y − m x), H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
+    """θ = S/H with S = Σ (A−π)(y − m x) of adjusted values, H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
 
     The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights; of labels no more than the
     challenger's rows can bear). Without units of both arms, or where nothing varies, θ is 0 with infinite variance.
@@ -115,7 +127,7 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         pi, co = e.pi_ppm, PPM - e.pi_ppm
         a, b = e.champion, e.challenger
         x_a, x_b = x_a + a.x, x_b + b.x
-        s += co * (b.y - e.mean * b.x) - pi * (a.y - e.mean * a.x)
+        s += co * (b.adjusted - e.mean * b.x) - pi * (a.adjusted - e.mean * a.x)
         weight = _weight(plan, pi, a.x, b.x)
         h += weight
         q_a, q_b = _squares(a, e.mean), _squares(b, e.mean)
@@ -246,10 +258,7 @@ def fold_score(plan: MetricPlan, epoch: EpochPlan, state: ScoreFold, block: Bloc
     challenger = block.challenger if isinstance(block.challenger, ScoreCell) else ScoreCell()
     old = next((e for e in state.epochs if e.epoch == epoch.number), None)
     now = old or EpochScore(epoch.number, epoch.pi_ppm, epoch.means.get(plan.name, 0))
-    now = now._replace(
-        champion=ArmSums(*(a + b for a, b in zip(now.champion, champion[:7], strict=True))),
-        challenger=ArmSums(*(a + b for a, b in zip(now.challenger, challenger[:7], strict=True))),
-    )
+    now = now._replace(champion=now.champion.plus(champion), challenger=now.challenger.plus(challenger))
     epochs = tuple(now if e is old else e for e in state.epochs) if old else (*state.epochs, now)
     state = state._replace(
         epochs=epochs,

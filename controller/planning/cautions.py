@@ -42,6 +42,7 @@ class Code(StrEnum):
     GUARD = "Guard"
     THIN_BLOCKS = "ThinBlocks"
     NOT_PROVEN = "NotProven"
+    COVARIATE = "Covariate"
 
 
 class Caution(NamedTuple):
@@ -126,6 +127,12 @@ def of_metric(
     """Where a metric cannot gate a step."""
     champion = metric.champion
     name = champion.metric.name
+    if champion.metric.covariate is not None:
+        text = (
+            f"{name}: what its covariate explains is not known here and left out; a correlation ρ with the values of "
+            "units would take units and days times 1 - ρ²: at 0.6, 0.64 of them"
+        )
+        yield Caution(Code.COVARIATE, text, name)
     heavy = champion.metric.kind in VALUES and champion.spread > HEAVY_VARIATION * abs(champion.base)
     for i, step in enumerate(steps):
         if heavy and step.weight < LEAST_WEIGHT_OF_HEAVY_TAILS:

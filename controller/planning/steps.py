@@ -92,7 +92,7 @@ def baseline_lead(spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocati
     traffic is unknown. It ends with a block; the control is of one size in all steps.
     """
     champion = metric.champion
-    if plans.declared(champion.metric) is not None:
+    if champion.metric.covariate is None and plans.declared(champion.metric) is not None:
         return 0
     block, worth = champion.plan.block, per_unit if champion.service else min(1.0, champion.rows)
     mirrors = sum(s.hold for s in spec.steps if s.weight is None)

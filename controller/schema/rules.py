@@ -240,6 +240,7 @@ _PLAN = (
 RULES: tuple[Rule, ...] = (
     _exactly_one("UnitSource", "header", "cookie", "json"),
     _exactly_one("Segment", "feature", "header", "json"),
+    _exactly_one("Covariate", "feature", "header", "json"),
     _exactly_one("Server", "service", "url"),
     Rule(
         "Traffic",

@@ -24,9 +24,6 @@ def unsupported(spec: RolloutSpec) -> list[str]:
     """One line per declared field whose engine is not there yet; a rollout with any of them is refused."""
     metrics = list(enumerate(spec.metrics))
     said = [f"{_of_metric(i, 'kind', m.name)}: {_kind(m.kind)}" for i, m in metrics if not KINDS[m.kind].supported]
-    said += [
-        f"{_of_metric(i, 'covariate', m.name)}: not supported yet; leave it out" for i, m in metrics if m.covariate
-    ]
     if spec.traffic.gateway_api is not None:
         said.append("spec.traffic.gatewayAPI: not supported yet; leave traffic out to use the router")
     if spec.servers is not None and spec.servers.template is not None:

@@ -14,11 +14,15 @@ from controller.spec import ModelRollout
 from controller.status import Progress, RolloutStatus
 from router.assignment import assign
 from router.events import Event, Exposure, Header, Mark, Outcome
+from router.heads import Request
+from router.subject import extractor
+from router.table import RouteTable
 from tests.backtest.logs import START, Log
 from tests.decide.rollouts import ready
 
 BEGIN = START * 1_000_000
 MOST_TICKS = 200
+HEADER = "x-clicked-before"
 
 
 class Lived(NamedTuple):
@@ -53,7 +57,8 @@ class _Journal:
 def live(rollout: ModelRollout, journals: Path, click: tuple[float, float], seed: int, rate: int = 15) -> Lived:
     """Run ``rollout`` on traffic in which units of the arms click with probabilities ``click`` (champion, challenger).
 
-    A click comes at once, so that the journal's times never decrease.
+    A click comes at once, so that the journal's times never decrease. Where the plan asks for numbers, the requests
+    have one in the header HEADER: 1 or 0, and units with a 1 click more often by .8.
     """
     spec, name, rng, engine = rollout.spec, rollout.metadata.name, random.Random(seed), Engine()
     journal, log = _Journal(journals), Log([], [])
@@ -64,7 +69,8 @@ def live(rollout: ModelRollout, journals: Path, click: tuple[float, float], seed
         for event in _traffic(status, rng, now, tick, rate, click, log):
             journal.line(event)
             if isinstance(event, Exposure):
-                engine.ingest([exposure_row(event.model_dump(), [], None)], [])
+                asked = query(name, spec, status).covariates
+                engine.ingest([exposure_row(event.model_dump(), [], None, asked)], [])
             elif isinstance(event, Outcome):
                 engine.ingest([], [outcome_row(event.model_dump())])
         now += tick
@@ -90,15 +96,28 @@ def _traffic(
         number = len(log.exposures)
         unit = f"u{number}"
         place = assign(table.salt, unit, table.weight_bp, table.control_from_bp)
-        events.append(_exposure(t, f"r{number}", unit, place.arm, place.evidence, epoch.number))
+        before = rng.random() < 0.5 if table.attributes else None
+        exposed = _exposure(t, f"r{number}", unit, place.arm, place.evidence, epoch.number)
+        events.append(exposed.model_copy(update={"attributes": _attributes(table, before)}))
         log.exposures.append({
             "unit": unit, "arm": place.arm, "ts": t / 1e6, "weight": table.weight_bp / 100, "request_id": f"r{number}",
             "status": 200, "control": place.point >= table.control_from_bp,
         })  # fmt: skip
-        if rng.random() < click[place.arm == "challenger"]:
+        chance = click[place.arm == "challenger"]
+        if before is not None:
+            log.exposures[-1][f"covariate.{HEADER}"] = int(before)
+            chance += 0.4 if before else -0.4
+        if rng.random() < chance:
             events.append(Outcome(t=t, ingest_t=t, outcome_id=f"o{number}", unit=unit, name="click", value=1))
             log.outcomes.append({"unit": unit, "name": "click", "value": 1, "ts": t / 1e6})
     return events
+
+
+def _attributes(table: RouteTable, before: bool | None) -> dict[str, str]:
+    """What a router finds in the request of a unit with this number."""
+    request = Request(b"POST", b"/", False, [], {HEADER.encode(): b"%d" % before} if before is not None else {})
+    found = {a.name: extractor(a.source)(request) for a in table.attributes}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def _exposure(t: int, request: str, unit: str, arm: str, evidence: bool, epoch: int) -> Exposure:

@@ -8,8 +8,9 @@ import pytest
 from controller.backtest import replay_journals, run_log
 from controller.edges.store import SqliteStore
 from controller.errors import SpecError
+from controller.metric import Covariate
 from controller.status import RolloutStatus
-from tests.backtest.live import Lived, live
+from tests.backtest.live import HEADER, Lived, live
 from tests.backtest.logs import declared, write
 from tests.cli.states import understudy
 
@@ -73,3 +74,20 @@ def test_without_an_attempt_or_an_exposure_there_is_nothing_to_replay(lived: tup
         replay_journals(ROLLOUT, RolloutStatus(uid="u"), folder / "journal")
     with pytest.raises(SpecError, match="holds no exposure of attempt 1"):
         replay_journals(ROLLOUT, was.status, folder / "elsewhere")
+
+
+def test_a_covariate_counts_the_same_live_from_the_journals_and_from_a_log_and_sharpens(tmp_path: Path) -> None:
+    step = ROLLOUT.spec.steps[1].model_copy(update={"hold": 60_000_000})
+    one = {"steps": (step,), "metrics": ROLLOUT.spec.metrics[:1]}
+    plain = ROLLOUT.model_copy(update={"spec": ROLLOUT.spec.model_copy(update=one)})
+    metric = plain.spec.metrics[0].model_copy(update={"covariate": Covariate(header=HEADER)})
+    sharp = plain.model_copy(update={"spec": plain.spec.model_copy(update={"metrics": (metric,)})})
+    was = live(sharp, tmp_path / "journal", (0.5, 0.5), seed=5)
+    assert was.status.epochs[-1].adjustments["ctr"].slope == pytest.approx(400_000, rel=0.05)
+    assert RolloutStatus.model_validate_json(was.status.model_dump_json()) == was.status
+    replayed = replay_journals(sharp, was.status, tmp_path / "journal", stop_at_decision=True)
+    assert (replayed.result, replayed.at, replayed.evidence) == ("Promoted", was.at, was.evidence)
+    logged = write(tmp_path, was.log)
+    [adjusted], [raw] = (run_log(r, *logged, tick=r.spec.decision.tick).evidence for r in (sharp, plain))
+    assert adjusted.se / raw.se == pytest.approx(0.6, abs=0.05)
+    assert adjusted.note.startswith("the covariate is known of 100 % of the units and explains 6")

@@ -38,11 +38,22 @@ def exposure_event(row: ExposureRow, rng: random.Random) -> dict[str, Any]:
         status=200,
         answer_status=200,
         latency_us=row.latency_us,
-        attributes=dict(text.split("=") for text in row.segments) | {"other": "x"},
+        attributes=dict(text.split("=") for text in row.segments) | {"other": "x"} | covariate_texts(row),
         inputs="{}",
         answer=answer,
         cut=cut,
     ).model_dump()
+
+
+def covariate_texts(row: ExposureRow) -> dict[str, str]:
+    """The covariates of ``row`` as the router writes them down; in place of those it has not, sometimes no number."""
+    texts = {}
+    for i, number in enumerate(row.numbers, 1):
+        other = ("", "nan", "1e10", "true")[row.t // 10_000 % 4]
+        text = other if number is None else repr(number / 1e6)
+        if text:
+            texts[f"covariate.{i}"] = text
+    return texts
 
 
 def outcome_event(row: OutcomeRow) -> dict[str, Any]:

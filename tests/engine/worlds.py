@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.edges.engine import ExposureRow, OutcomeRow, SampleRow
 from controller.kinds import KINDS, LABELLED, Kind
+from controller.status import Adjustment
 
 SECOND = 1_000_000
 GRACE = 20 * SECOND
@@ -67,7 +68,16 @@ METRICS = (
     plan(Kind.THROUGHPUT),
     plan(Kind.RESOURCE, block=7 * SECOND, span=7 * SECOND),
     plan(Kind.LATENCY, "Latency limit", family="limit", span=20 * SECOND, quantile=0.9),
+    plan(Kind.PROPORTION, "AdjustedShare", covariate="covariate.2"),
+    plan(Kind.MEAN, "AdjustedMean", covariate="covariate.1", window=25 * SECOND, cap=30_000),
 )
+# What epochs take by a covariate; in one of them it is nothing.
+ADJUSTMENTS = {
+    2: {"AdjustedMean": Adjustment(centre=900_000, per=1_300_001, slope=-777, most=30_000)},
+    3: {"AdjustedMean": Adjustment(centre=-5, per=3, slope=1, most=30_000)},
+    4: {"AdjustedShare": Adjustment(centre=1_500_000, per=2_000_000, slope=123_457, most=1_000_000)},
+    9: {"AdjustedShare": Adjustment(centre=0, per=7, slope=-1, most=250_000)},
+}
 
 
 def query(metrics: tuple[MetricPlan, ...] = METRICS, attempt: int = 2) -> StatisticsQuery:
@@ -78,6 +88,7 @@ def query(metrics: tuple[MetricPlan, ...] = METRICS, attempt: int = 2) -> Statis
             "mirror" if number == MIRROR else "holdback" if number == 9 else "weight",
             0 if number == MIRROR else weight * 1_000_000 // (weight + 10_000 - control),
             {m.name: (number + 3) * m.scale // 20 for m in metrics},
+            ADJUSTMENTS.get(number, {}),
         )
         for number, (weight, control) in SHARES.items()
     )
@@ -174,12 +185,22 @@ def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, i
         latency_us=int(rng.lognormvariate(10, 1)),
         segments=segments,
         scores=_scores(rng, rows),
+        numbers=_numbers(i),
     )
     if epoch != MIRROR or rng.random() < 0.2:
         return [row]
     later = t + rng.choice([-50_000, 0, 2 * SECOND, 9 * SECOND])
     shadow = row._replace(t=max(later, 0), mirror=True, usable=rng.random() > 0.2, scores=_scores(rng, rows))
     return [row, shadow]
+
+
+def _numbers(i: int) -> tuple[int | None, ...]:
+    """Two covariates, each now and then missing, huge, or below zero."""
+    rng = random.Random(i)
+    return tuple(
+        None if rng.random() < 0.3 else rng.choice([0, 10**15, -(10**15), rng.randrange(-3_000_000, 5_000_000)])
+        for _ in range(2)
+    )
 
 
 def _scores(rng: random.Random, rows: int) -> tuple[float | None, ...] | None:

@@ -35,6 +35,7 @@ CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
     Code.THIN_BLOCKS: (
         [ERRORS], {"decision": "{minUnits: 100, minAge: 7d}"}, {"units_per_day": 1e4}, "a longer decision.tick"
     ),
+    Code.COVARIATE: ([CTR.replace("{name", "{covariate: {header: x-visits}, name")], {}, {}, "times 1 - ρ²"),
     Code.NOT_PROVEN: ([CTR], {}, {"units_per_day": 2e4}, "is proven not worse in"),
 }  # fmt: skip
 

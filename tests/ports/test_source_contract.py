@@ -19,12 +19,14 @@ OPEN = tuple(m._replace(name=f"open-{m.name}".lower(), frozen=False, cap=None, e
 def exposure(row: ExposureRow) -> dict[str, Any]:
     """The line of a journal that says what ``row`` does."""
     whole = row.scores is not None
+    numbers = {f"covariate.{i}": repr(c / 1e6) for i, c in enumerate(row.numbers, 1) if c is not None}
     return {
         "type": "exposure", "t": row.t, "request_id": row.request_id, "attempt": row.attempt, "epoch": row.epoch,
         "unit": row.unit, "arm": "challenger" if row.challenger else "champion", "evidence": row.evidence,
         "assigned_by": "hash" if row.hashed else "override", "mirror": row.mirror, "usable": row.usable,
         "served_by": "champion" if row.fell_back or not row.challenger else "challenger",
-        "latency_us": row.latency_us, "attributes": dict(text.split("=") for text in row.segments),
+        "latency_us": row.latency_us,
+        "attributes": dict(text.split("=") for text in row.segments) | numbers,
         "answer": json.dumps({"predictions": row.scores}) if whole else '{"predictions": [0.', "cut": not whole,
     }  # fmt: skip
 

@@ -57,8 +57,9 @@ VALUES: list[Any] = [
 FIELDS: list[tuple[str, Any]] = [
     ("unknown", 1), ("header", "h"), ("cookie", "c"), ("json", "/a"), ("feature", "f"), ("service", "s"),
     ("url", "http://b:2"), ("external", True), ("mirror", 50), ("weight", 5), ("weight", 0.005), ("goal", "Increase"),
-    ("cap", "100"), ("quantile", 0.5), ("covariate", "age"), ("query", "q"), ("limit", 5), ("margin", "0pp"),
-    ("margin", "0.0%"), ("margin", 1), ("harmMargin", "0%"), ("harmMargin", -0.5), ("role", "Observe"),
+    ("cap", "100"), ("quantile", 0.5), ("covariate", {"feature": "age"}), ("query", "q"), ("limit", 5),
+    ("margin", "0pp"), ("margin", "0.0%"), ("margin", 1), ("harmMargin", "0%"), ("harmMargin", -0.5),
+    ("role", "Observe"),
     ("numerator", "a"), ("denominator", "b"), ("window", "1d"), ("outcome", "o"), ("gatewayAPI", {"httpRoute": "r"}),
     ("router", {}), ("allowSameVersion", True), ("holdback", 80), ("approvePromotion", True), ("grace", "5s"),
     ("tick", "1ms"), ("block", "10ms"), ("baseline", {"mean": 0.1, "latencies": [1, 2, 3, 4, 5]}),

@@ -81,8 +81,9 @@ def test_what_the_api_server_writes_into_the_metadata_is_passed_over() -> None:
 
 
 def test_what_is_not_there_yet_has_the_same_path_wherever_it_is_found() -> None:
-    text = TEXT.replace("kind: Proportion", "kind: Proportion, covariate: age")
-    assert unsupported(parse(text).spec) == ["spec.metrics[1].covariate (ctr): not supported yet; leave it out"]
+    text = TEXT.replace("  decision:", "    - {name: inputs, kind: Drift, role: Observe}\n  decision:")
+    (said,) = unsupported(parse(text).spec)
+    assert said.startswith("spec.metrics[2].kind (inputs): Drift is not supported yet; supported: Proportion, ")
 
 
 def test_no_message_is_in_the_words_of_the_library() -> None:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from controller.core.cells import MetricPlan
+from controller.core.covariates import Moments
 from controller.edges.engine.terms import bucket
 from controller.kinds import Kind
 
@@ -15,10 +16,18 @@ class BaselineCell(NamedTuple):
     y: int = 0
     nonzero: int = 0
     buckets: tuple[tuple[int, int], ...] = ()
+    covaried: Moments = Moments()
 
-    def plus(self, place: int | None, units: int, x: int, y: int, nonzero: int) -> "BaselineCell":
+    def plus(self, place: int | None, units: int, x: int, y: int, nonzero: int, *moments: int) -> "BaselineCell":
         """With ``units`` more, all in log bucket ``place`` (None: the kind has no histogram)."""
-        new = BaselineCell(self.units + units, self.x + x, self.y + y, self.nonzero + nonzero, self.buckets)
+        new = BaselineCell(
+            self.units + units,
+            self.x + x,
+            self.y + y,
+            self.nonzero + nonzero,
+            self.buckets,
+            self.covaried.plus(Moments(*moments)),
+        )
         return new if place is None else new.placed(place, units)
 
     def placed(self, place: int, count: int) -> "BaselineCell":

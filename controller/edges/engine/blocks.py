@@ -18,12 +18,12 @@ from controller.core.cells import (
     PairAreaCell,
     PairCell,
     PairScoreCell,
-    ScoreCell,
 )
 from controller.edges.engine import gauges
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
 from controller.edges.engine.service import Found, Service, quoted, service_rows
 from controller.edges.engine.span import Span, champions, evidence
+from controller.edges.engine.terms import MOMENTS, quantities, score_cell, taken
 from controller.edges.engine.values import (
     difference_rows,
     label_terms,
@@ -57,7 +57,7 @@ class Cells:
         if span.plan.family == "auc":
             found = self._areas(span)
         elif span.plan.family in ("unit", "label", "throughput"):
-            found = [(*row[:4], ScoreCell(*map(int, row[4:]))) for row in self._scores(span)]
+            found = [(*row[:4], score_cell(row[4:])) for row in self._scores(span)]
         else:
             found = self._service.weighted(span)
         arms: dict[tuple[int, int, int], dict[bool, ArmCell]] = {}
@@ -97,22 +97,29 @@ class Cells:
 
     def _scores(self, span: Span) -> list[tuple[Any, ...]]:
         rows, values = score_rows(span, evidence(span), capped=True)
+        plan, adjusted = span.plan, span.plan.covariate is not None
         shares = ",".join(
-            f"({e.number}, {e.pi_ppm}, {e.means.get(span.plan.name, 0)})" for e in span.epochs(False).values()
+            str((e.number, e.pi_ppm, e.means.get(plan.name, 0), *quantities(e.adjustments.get(plan.name))))
+            for e in span.epochs(False).values()
         )
+        columns = "epoch, pi, mean, centre, per, slope, most"
         sql = f"""
             CREATE OR REPLACE TEMP TABLE scored AS
             SELECT u.*, CASE WHEN challenger THEN CAST({PPM} - pi AS HUGEINT) ELSE CAST(-pi AS HUGEINT) END
-                * (y - CAST(mean AS HUGEINT) * x) AS s
-            FROM ({rows}) u JOIN (VALUES {shares}) e(epoch, pi, mean) USING (epoch)
+                * (z - CAST(mean AS HUGEINT) * x) AS s
+            FROM (
+                SELECT r.*, pi, mean, y - {taken("c") if adjusted else "0"} AS z
+                FROM ({rows}) r JOIN (VALUES {shares}) e({columns}) USING (epoch)
+            ) u
         """
         self._query(span, sql, values)
         found = self._query(
             span,
             self._running(span, "block, epoch, challenger", False)
-            + """
-            SELECT segment, block, epoch, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
-                count_if(y <> 0), sum(2 * old * s + s * s) FROM running GROUP BY ALL
+            + f"""
+            SELECT segment, block, epoch, challenger, count(*), sum(x), sum(y), sum(z * z), sum(x * z), sum(x * x),
+                count_if(y <> 0), sum(2 * old * s + s * s){f", {MOMENTS}, sum(y - z)" if adjusted else ""}
+            FROM running GROUP BY ALL
             """,
         )
         self._add(span, False)
@@ -226,9 +233,10 @@ class Cells:
         rows = champions(span)
         if span.plan.family in ("unit", "label"):
             sql, values = score_rows(span, rows, capped=False)
+            moments = f", {MOMENTS}" if span.plan.covariate is not None else ""
             found = self._query(
                 span,
-                f"SELECT block, epoch, abs(y), count(*), sum(x), sum(y), count_if(y <> 0) "
+                f"SELECT block, epoch, abs(y), count(*), sum(x), sum(y), count_if(y <> 0){moments} "
                 f"FROM ({sql}) WHERE segment = 0 GROUP BY ALL",
                 values,
             )

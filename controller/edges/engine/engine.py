@@ -170,10 +170,10 @@ class Engine:
             self._staged += len(current) + len(outcomes)
             gauges.admit(self.con, samples, attempt, self._state.settled)
 
-    def count(self, lost: int = 0, no_unit: int = 0, malformed: int = 0) -> None:
+    def count(self, lost: int = 0, no_unit: int = 0, malformed: int = 0, misread: int = 0) -> None:
         """Add to the losses what a reader noticed."""
         with self.batch():
-            self._state = self._state.counted(lost=lost, no_unit=no_unit, malformed=malformed)
+            self._state = self._state.counted(lost=lost, no_unit=no_unit, malformed=malformed, misread=misread)
 
     def advance(self, query: StatisticsQuery, watermark: int) -> Statistics:
         """Settle every row before ``watermark`` (µs; never goes back), fold what became final, answer it all.
@@ -254,6 +254,7 @@ class Engine:
                 sums.y + cell.y,
                 sums.nonzero + cell.nonzero,
                 tuple(sorted(buckets.items())),
+                sums.covaried.plus(cell.covaried),
             )
         return progress._replace(baseline=sums)
 

@@ -94,11 +94,13 @@ def admit_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Se
         "usable": np.array(by.usable, dtype=bool),
         "bucket": buckets(by.latency_us),  # type: ignore[arg-type]
         "combo": np.fromiter(map(segments.combo, by.segments), dtype=np.int32),  # type: ignore[arg-type]
+        "numbers": _number_texts(by.numbers),  # type: ignore[arg-type]
         **_score_columns(by.scores),  # type: ignore[arg-type]
     }
     con.execute(
-        "INSERT INTO staged_exposures SELECT * EXCLUDE (kept, score, more), CASE WHEN more IS NOT NULL THEN "
-        "CAST(more AS DOUBLE[]) WHEN kept THEN [CASE WHEN isnan(score) THEN NULL ELSE score END] END FROM columns"
+        "INSERT INTO staged_exposures BY NAME SELECT * EXCLUDE (kept, score, more) "
+        "REPLACE (CAST(numbers AS BIGINT[]) AS numbers), CASE WHEN more IS NOT NULL THEN CAST(more AS DOUBLE[]) "
+        "WHEN kept THEN [CASE WHEN isnan(score) THEN NULL ELSE score END] END AS scores FROM columns"
     )
     del columns  # DuckDB finds it by its name
 
@@ -115,6 +117,15 @@ def _score_columns(scores: Sequence[Scores | None]) -> Columns:
         if found is not None and len(found) != 1:
             more[place] = "[" + ",".join("NULL" if x is None else repr(x) for x in found) + "]"
     return {"kept": kept, "score": single, "more": more}
+
+
+def _number_texts(rows: Sequence[Sequence[int | None]]) -> "np.ndarray[Any, Any]":
+    """Lists of numbers as text, which DuckDB reads back exactly; None where all are unknown."""
+    texts = np.full(len(rows), None, dtype=object)
+    for place, numbers in enumerate(rows) if any(rows) else ():
+        if any(number is not None for number in numbers):
+            texts[place] = "[" + ",".join("NULL" if x is None else str(x) for x in numbers) + "]"
+    return texts
 
 
 def admit_outcomes(con: duckdb.DuckDBPyConnection, rows: Sequence[OutcomeRow]) -> None:

@@ -13,7 +13,6 @@ import duckdb
 
 from controller.core.areas import LAST
 from controller.core.cells import (
-    PPM,
     AreaCell,
     ArmCell,
     BaselineSums,
@@ -27,13 +26,13 @@ from controller.core.cells import (
     PairCell,
     PairCountCell,
     PairScoreCell,
-    ScoreCell,
     StatisticsQuery,
 )
+from controller.core.covariates import Moments
 from controller.edges.engine import raw_log
-from controller.edges.engine.raw_log import BEFORE, RUNNING, SEGMENTS, load
+from controller.edges.engine.raw_log import BEFORE, SEGMENTS, load
 from controller.edges.engine.raw_servers import server_blocks
-from controller.edges.engine.terms import bucket_edges, denominator_sum, label_term, outcome_sum
+from controller.edges.engine.terms import MOMENTS, bucket_edges, denominator_sum, label_term, outcome_sum, score_cell
 from controller.kinds import AWAITING, DECIDED, ERRORS, OF_SERVERS, REQUESTS, UNMEASURED, Kind
 
 __all__ = ["baselines", "blocks", "counts", "load"]
@@ -69,10 +68,12 @@ class _Metric:
                 ent AS (SELECT *, t // {plan.block} AS block FROM stays WHERE {rows}),
                 hits AS ({self._above(capped)}),
                 below AS ({self._below()}),
+                {raw_log.known(self.query, plan)},
                 units AS (
                     SELECT {SEGMENTS}, epoch, block, challenger, in_mirror, pi, mean, unit,
-                        CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
+                        CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y, c
                     FROM ent LEFT JOIN hits USING (epoch, unit) LEFT JOIN below USING (epoch, unit)
+                        LEFT JOIN known USING (unit)
                 )
             """
         term = self.term("r.usable", "r.scores[l.row + 1]", capped)
@@ -83,7 +84,8 @@ class _Metric:
                 FROM asked r JOIN labels l USING (request_id) WHERE NOT r.usable OR len(r.scores) > l.row
             ),
             units AS (
-                SELECT segment, epoch, block, challenger, in_mirror, pi, mean, unit, sum(x) AS x, sum(y) AS y
+                SELECT segment, epoch, block, challenger, in_mirror, pi, mean, unit, sum(x) AS x, sum(y) AS y,
+                    CAST(NULL AS HUGEINT) AS c
                 FROM terms WHERE x > 0 GROUP BY ALL
             )
         """
@@ -144,20 +146,8 @@ class _Metric:
 
     def scores(self) -> list[tuple[Any, ...]]:
         """(segment, epoch, block, challenger, sums …) of a ``unit`` or ``label`` kind."""
-        return self.rows(
-            f"""
-            WITH {self.units("evidence AND NOT in_mirror", True)},
-            scored AS (
-                SELECT *, CASE WHEN challenger THEN CAST({PPM} - pi AS HUGEINT) ELSE CAST(-pi AS HUGEINT) END
-                    * (y - CAST(mean AS HUGEINT) * x) AS s
-                FROM units WHERE {self.judged}
-            ),
-            {RUNNING}
-            SELECT segment, epoch, block, challenger, count(*), sum(x), sum(y), sum(y * y), sum(x * y), sum(x * x),
-                sum(CASE WHEN y <> 0 THEN 1 ELSE 0 END), sum((old + s) * (old + s) - old * old)
-            FROM running GROUP BY ALL
-            """
-        )
+        units = self.units("evidence AND NOT in_mirror", True)
+        return self.rows(f"WITH {units}, {raw_log.scored(self.query, self.plan, self.judged)}")
 
     def service(self, rows: str) -> str:
         """One row per unit and service block."""
@@ -287,7 +277,7 @@ class _Metric:
             source, place = self.units(wanted, False), "0"
             if self.plan.kind in (Kind.MEAN, Kind.RATIO):
                 place = raw_log.PLACE
-            sums, table = "sum(x), sum(y), count_if(y <> 0)", "units"
+            sums, table = f"sum(x), sum(y), count_if(y <> 0), {MOMENTS}", "units"
         else:
             source, place, table = self.service(wanted), "bucket", "placed"
             failed = "sum(failed)" if self.plan.family == "failures" else "0"
@@ -317,6 +307,7 @@ class _Metric:
             y,
             nonzero,
             tuple(sorted(histogram.items())) if kept else (),
+            Moments(*(sum(map(int, column)) for column in zip(*(row[7:] for row in found), strict=True))),
         )
 
     def blocks(self) -> list[Block]:
@@ -336,7 +327,7 @@ class _Metric:
             elif family == "latency":
                 cell = LatencyCell(sums[0], *(tuple(sorted(Counter(buckets or ()).items())) for buckets in sums[1:]))
             else:
-                cell = (CountCell if family == "failures" else ScoreCell)(*map(int, sums))
+                cell = CountCell(*map(int, sums)) if family == "failures" else score_cell(sums)
             arms.setdefault((segment, block, epoch), {})[challenger] = cell
         said = [
             Block(name, segment, epoch, block, cells.get(False), cells.get(True))

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import duckdb
 
 from controller.core.areas import FURTHEST_SCORE, LAST, SCORE_EDGES
-from controller.core.cells import MetricPlan, StatisticsQuery
+from controller.core.cells import PPM, MetricPlan, StatisticsQuery
 from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
-from controller.edges.engine.terms import bucket_edges
+from controller.edges.engine.terms import MOMENTS, bucket_edges, quantities, taken
 
 EXPOSURES = """
     attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
     evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, fell_back BOOLEAN, latency_us BIGINT, segments VARCHAR[],
-    scores DOUBLE[]"""
+    scores DOUBLE[], numbers BIGINT[]"""
 OUTCOMES = """
     outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
     row INTEGER"""
@@ -97,6 +97,35 @@ def load(
             part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
             marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)
             con.execute(f"INSERT INTO {table} VALUES {marks}", [value for row in part for value in row])
+
+
+def known(query: StatisticsQuery, plan: MetricPlan) -> str:
+    """SQL, after ``LOG``: the covariate of each unit, which is that of its first request."""
+    place = 0 if plan.covariate is None else query.covariates.index(plan.covariate) + 1
+    return f"""
+        known AS (
+            SELECT unit, CAST(numbers[{place}] AS HUGEINT) AS c FROM firsts
+            QUALIFY row_number() OVER (PARTITION BY unit ORDER BY t, request_id) = 1
+        )
+    """
+
+
+def scored(query: StatisticsQuery, plan: MetricPlan, judged: str) -> str:
+    """SQL, after ``units``: the sums of a ``unit`` or ``label`` kind, those of its covariate last."""
+    by = ",".join(str((e.number, *quantities(e.adjustments.get(plan.name)))) for e in query.epochs)
+    return f"""
+        adjustments(epoch, centre, per, slope, most) AS (VALUES {by}),
+        adjusted AS (SELECT u.*, y - {taken("c")} AS z FROM units u JOIN adjustments USING (epoch) WHERE {judged}),
+        scored AS (
+            SELECT *, CASE WHEN challenger THEN CAST({PPM} - pi AS HUGEINT) ELSE CAST(-pi AS HUGEINT) END
+                * (z - CAST(mean AS HUGEINT) * x) AS s
+            FROM adjusted
+        ),
+        {RUNNING}
+        SELECT segment, epoch, block, challenger, count(*), sum(x), sum(y), sum(z * z), sum(x * z), sum(x * x),
+            sum(CASE WHEN y <> 0 THEN 1 ELSE 0 END), sum((old + s) * (old + s) - old * old), {MOMENTS}, sum(y - z)
+        FROM running GROUP BY ALL
+    """
 
 
 def ranked(positive: float, judged: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from controller.core.covariates import units_of
+
 LONGEST_SEGMENT = 128
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
 LARGEST_SAMPLE = 1 << 60
@@ -25,7 +27,8 @@ class ExposureRow(NamedTuple):
     ``hashed``: the unit's place was decided by its hash, under a table that was not stale. ``evidence`` as the router
     said it, never without ``hashed``. ``fell_back``: a challenger's request that the champion answered. ``segments``:
     texts ``name=value``. ``scores`` by row of the request: None in it where the answer holds no number there (counts
-    as wrong); None altogether where the answer was not kept whole (does not count).
+    as wrong); None altogether where the answer was not kept whole (does not count). ``numbers``: the covariates that
+    the statistics ask for, in millionths; None in it where the request had none.
     """
 
     attempt: int
@@ -42,6 +45,7 @@ class ExposureRow(NamedTuple):
     latency_us: int = 0
     segments: tuple[str, ...] = ()
     scores: Scores | None = None
+    numbers: tuple[int | None, ...] = ()
 
 
 class OutcomeRow(NamedTuple):
@@ -109,7 +113,9 @@ def _number(value: Any, steps: Sequence[str]) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def exposure_row(event: Mapping[str, Any], segments: Sequence[str], pointer: Pointer | None) -> ExposureRow:
+def exposure_row(
+    event: Mapping[str, Any], segments: Sequence[str], pointer: Pointer | None, covariates: Sequence[str] = ()
+) -> ExposureRow:
     """The row of an exposure event. Raises ValueError, TypeError or KeyError where it is malformed.
 
     Without a ``pointer`` (no metric looks at predictions) the scores are left out.
@@ -137,6 +143,7 @@ def exposure_row(event: Mapping[str, Any], segments: Sequence[str], pointer: Poi
         _integer(event["latency_us"]),
         tuple(segment_texts(attributes, segments)) if attributes and segments else (),
         scores,
+        tuple(units_of(attributes.get(name)) for name in covariates),
     )
 
 

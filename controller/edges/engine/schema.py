@@ -19,13 +19,13 @@ _OUTCOME = """
 
 TABLES = {
     # Read from the journals, and at or after the watermark: not in order yet.
-    "staged_exposures": f"attempt INTEGER, request_id VARCHAR, fell_back BOOLEAN, {_EXPOSURE}",
+    "staged_exposures": f"attempt INTEGER, request_id VARCHAR, fell_back BOOLEAN, numbers BIGINT[], {_EXPOSURE}",
     "staged_outcomes": _OUTCOME,
     # Exposures of the attempt before the watermark, in the order n of (t, request id); also who is a duplicate.
     "requests": f"n BIGINT, {_EXPOSURE}",
     # First hash-assigned exposure of a unit in an epoch, for the attempt's life; mirror rows only count.
     "entries": """epoch INTEGER, unit UBIGINT, mirror BOOLEAN, n BIGINT, t BIGINT, challenger BOOLEAN,
-        evidence BOOLEAN, combo INTEGER""",
+        evidence BOOLEAN, combo INTEGER, numbers BIGINT[]""",
     # Units that were evidence for both arms of an epoch.
     "crossed": "epoch INTEGER, unit UBIGINT",
     # Outcomes before the watermark that wait for their exposure, and those that found it (or need none).

@@ -81,7 +81,7 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
         """
     )
     kept = one(con, "SELECT count(*) FROM settled")
-    con.execute("INSERT INTO requests SELECT * EXCLUDE (request_id, fell_back) FROM settled ORDER BY n")
+    con.execute("INSERT INTO requests SELECT * EXCLUDE (request_id, fell_back, numbers) FROM settled ORDER BY n")
     con.execute(f"DELETE FROM staged_exposures WHERE {due}")
     epochs = _requests_by_epoch(con, step) + _enter(con, step)
     return Tally(kept, staged - kept - late, late, epochs)
@@ -110,7 +110,7 @@ def _enter(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, st
         WITH firsts AS (
             SELECT epoch, unit, mirror, min(n) AS n FROM settled WHERE hashed GROUP BY epoch, unit, mirror
         )
-        SELECT f.epoch, f.unit, f.mirror, f.n, s.t, s.challenger, s.evidence, s.combo
+        SELECT f.epoch, f.unit, f.mirror, f.n, s.t, s.challenger, s.evidence, s.combo, s.numbers
         FROM firsts f JOIN settled s ON s.n = f.n
         ANTI JOIN entries e ON e.epoch = f.epoch AND e.unit = f.unit AND e.mirror = f.mirror
         """

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import duckdb
 
 from controller.core.cells import StatisticsQuery
+from controller.core.covariates import misread
 from controller.core.fold import Statistics
 from controller.edges.engine import tailer
 from controller.edges.engine.engine import Engine
@@ -140,13 +141,18 @@ class JournalSource:
             self._places.setdefault(journal.key, place)
             return None
         found = tailer.understand(lines, place)
-        exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer))
+        asked = query.covariates
+        exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked))
         outcomes, more = _rows(found.outcomes, outcome_row)
         samples, wrong = _rows(found.samples, sample_row)
         with self._engine.batch():
             self._engine.ingest(exposures, outcomes, samples)
-            malformed = found.malformed + spoilt + more + wrong
-            self._engine.count(lost=found.lost, no_unit=found.no_unit, malformed=malformed)
+            self._engine.count(
+                lost=found.lost,
+                no_unit=found.no_unit,
+                malformed=found.malformed + spoilt + more + wrong,
+                misread=sum(misread(e.get("attributes") or {}) for e in found.exposures) if asked else 0,
+            )
             body = json.dumps(plain(found.place))
             self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [journal.key, body])
         self._places[journal.key] = found.place

@@ -30,6 +30,7 @@ from controller.core.limits import LimitFold
 from controller.core.pairs import PairFold
 from controller.core.resources import ResourceFold
 from controller.core.scores import ScoreFold
+from controller.edges.engine.terms import quantities
 
 SCALARS = frozenset({int, float, str, bool})  # most of what a state holds
 FOLDS: dict[str, type[Any]] = {
@@ -99,7 +100,7 @@ class Progress(NamedTuple):
     """How far one metric came: the last block of evidence and of the baseline, and what they rest on.
 
     ``plan`` is the frozen plan in force (as JSON has it), ``weighted`` whether a weighted epoch was judged by it,
-    ``shares`` π and centring mean of each epoch with evidence, which must not change any more.
+    ``shares`` π, centring mean and adjustment of each epoch with evidence, which must not change any more.
     """
 
     evidence_to: int = -1
@@ -107,7 +108,7 @@ class Progress(NamedTuple):
     baseline: BaselineSums = BaselineSums()
     plan: dict[str, Any] | None = None
     weighted: bool = False
-    shares: tuple[tuple[int, int, int], ...] = ()
+    shares: tuple[tuple[int, ...], ...] = ()
 
     def with_plan(self, plan: MetricPlan) -> "Progress":
         """Judged by ``plan`` from now on.
@@ -126,15 +127,16 @@ class Progress(NamedTuple):
         return self._replace(plan=new)
 
     def with_share(self, plan: MetricPlan, epoch: EpochPlan) -> "Progress":
-        """Knowing the share and mean by which ``epoch`` is judged; raises ValueError where they were others."""
-        now = (epoch.number, epoch.pi_ppm, epoch.means.get(plan.name, 0))
+        """Knowing share, mean and adjustment by which ``epoch`` is judged; raises ValueError where they were others."""
+        by = epoch.adjustments.get(plan.name)
+        now = (epoch.number, epoch.pi_ppm, epoch.means.get(plan.name, 0), *quantities(by))
         old = next((share for share in self.shares if share[0] == epoch.number), None)
         if old is None:
             return self._replace(shares=(*self.shares, now))
         if old != now:
             raise ValueError(
-                f"{plan.name}: epoch {epoch.number} was judged with share {old[1]} ppm and mean {old[2]}, "
-                f"it cannot go on with {now[1]} ppm and {now[2]}"
+                f"{plan.name}: epoch {epoch.number} was judged with share {old[1]} ppm and mean {old[2]} (adjustment "
+                f"{old[3:]}), it cannot go on with {now[1]} ppm and {now[2]} ({now[3:]})"
             )
         return self
 

@@ -5,15 +5,17 @@ from zero, once per row, and held within ±1e12 units, so that sums do not depen
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from controller.core.areas import FURTHEST_SCORE
-from controller.core.cells import MetricPlan
+from controller.core.cells import MetricPlan, ScoreCell
+from controller.core.covariates import Moments
 from controller.kinds import ERRORS, Kind
+from controller.status import Adjustment
 
 LARGEST = 1_000_000_000_000  # units that a single value, or a unit's sum of outcomes, may have
 LEAST_PROBABILITY = 1e-6
@@ -95,6 +97,30 @@ def outcome_sum(plan: MetricPlan, value: str, capped: bool) -> str:
 def denominator_sum(value: str) -> str:
     """SQL aggregate: what a unit's outcomes are worth below the line of a Ratio."""
     return f"least(sum(CAST(round(least(greatest({value}, 0), {LARGEST})) AS BIGINT)), {LARGEST})"
+
+
+def taken(c: str) -> str:
+    """SQL: what an adjustment (columns ``centre``, ``per``, ``slope``, ``most``) takes from the value of a unit whose
+    covariate is ``c``, as ``covariates.taken`` says. A division of integers drops the fraction."""
+    rise = f"CAST(slope AS HUGEINT) * ({c} - centre)"
+    rounded = f"(2 * {rise} + sign({rise}) * per) // (2 * CAST(per AS HUGEINT))"
+    return f"CASE WHEN {c} IS NULL THEN 0 ELSE least(greatest({rounded}, -most), most) END"
+
+
+def quantities(by: Adjustment | None) -> tuple[int, int, int, int]:
+    """``centre``, ``per``, ``slope``, ``most`` of an adjustment; of one that takes nothing where there is none."""
+    return (0, 1, 0, 0) if by is None else (by.centre, by.per, by.slope, by.most)
+
+
+def score_cell(sums: Sequence[Any]) -> ScoreCell:
+    """The cell of its eight sums, and of its ``Moments`` where they follow."""
+    return ScoreCell._make((*map(int, sums[:8]), Moments(*map(int, sums[8:]))))
+
+
+# SQL aggregates: ``Moments`` of a unit's y and c (HUGEINT), but for what was taken.
+MOMENTS = """
+    count(c), sum(CASE WHEN c IS NULL THEN 0 ELSE y END), sum(CASE WHEN c IS NULL THEN 0 ELSE y * y END),
+    COALESCE(sum(c), 0), COALESCE(sum(c * c), 0), COALESCE(sum(c * y), 0)"""
 
 
 @cache

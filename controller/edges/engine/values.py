@@ -21,6 +21,11 @@ def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
     elif plan.denominator is not None:
         below = _of_outcomes(span, f"{denominator_sum('o.value')} AS x")
         values.append(plan.denominator)
+    first, number = "", ""
+    if plan.covariate is not None:
+        place = span.query.covariates.index(plan.covariate) + 1
+        first = f", CAST(first_value(numbers[{place}]) OVER (PARTITION BY unit ORDER BY n) AS HUGEINT) AS c"
+        number = ", c"
     # Entries are hash-assigned by definition, so a condition on exposures can be put to them.
     sql = f"""
         WITH ent AS (
@@ -28,15 +33,15 @@ def _unit_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
             WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows}
         ),
         stays AS (
-            SELECT n, lead(t) OVER (PARTITION BY unit ORDER BY n) AS left_t FROM entries
+            SELECT n, lead(t) OVER (PARTITION BY unit ORDER BY n) AS left_t{first} FROM entries
             WHERE NOT mirror AND unit IN (SELECT unit FROM ent)
         ),
-        held AS (SELECT ent.*, left_t FROM ent JOIN stays USING (n)),
+        held AS (SELECT ent.*, left_t{number} FROM ent JOIN stays USING (n)),
         above AS ({above}),
         below AS ({below})
         SELECT segment, epoch, t // {plan.block} AS block, challenger, unit,
-            CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y
-        FROM ent LEFT JOIN above USING (n) LEFT JOIN below USING (n) JOIN combos USING (combo)
+            CAST(COALESCE(x, 0) AS HUGEINT) AS x, CAST(COALESCE(y, 0) AS HUGEINT) AS y{number}
+        FROM held LEFT JOIN above USING (n) LEFT JOIN below USING (n) JOIN combos USING (combo)
     """
     return sql, values
 
@@ -132,7 +137,8 @@ def _label_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]
 
 
 def score_rows(span: Span, rows: str, capped: bool) -> tuple[str, list[object]]:
-    """SQL and its values: one row per unit and cell, with its x and y, of all that is scored."""
+    """SQL and its values: one row per unit and cell, with its x and y, of all that is scored; with its covariate c (or
+    NULL) where the metric has one."""
     if span.plan.family == "throughput":
         return _active_rows(span, rows), []
     return _unit_rows(span, rows, capped) if span.plan.family == "unit" else _label_rows(span, rows, capped)

@@ -25,6 +25,7 @@ from controller.core.cells import (
     PairScoreCell,
     ScoreCell,
 )
+from controller.core.covariates import Moments, moments, taken
 from controller.core.fold import Fold, fold
 from controller.core.pairs import PairFold
 from controller.edges.memory.events import ArmKey
@@ -106,7 +107,9 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
     values = [v for v in units.values() if plan.family != "label" or v[0]]
     if not values:
         return old
-    buckets = Counter(dict(old.buckets))
+    buckets, covaried = Counter(dict(old.buckets)), old.covaried
+    for unit in units.keys() & group.numbers.keys():
+        covaried = covaried.plus(moments(units[unit][1], group.numbers[unit]))
     x = y = nonzero = 0
     if plan.family == "latency":
         buckets.update(v[0] for v in values)
@@ -129,6 +132,7 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
         y=old.y + y,
         nonzero=old.nonzero + nonzero,
         buckets=tuple(sorted(buckets.items())),
+        covaried=covaried,
     )
 
 
@@ -152,7 +156,7 @@ def _weighted(
         elif plan.family == "auc":
             arms[arm] = _area_cell(units, scores, changes)
         else:
-            arms[arm] = _score_cell(plan, epoch, arm, units, scores, changes)
+            arms[arm] = _score_cell(plan, epoch, arm, units, group.numbers, scores, changes)
     for unit, score in changes.items():
         scores[unit] = scores.get(unit, 0) + score
     if arms["champion"] is None and arms["challenger"] is None:
@@ -189,20 +193,30 @@ def _histogram(buckets: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _score_cell(
-    plan: MetricPlan, epoch: EpochPlan, arm: Arm, units: Mapping[str, Values], scores: Scores, changes: Scores
+    plan: MetricPlan,
+    epoch: EpochPlan,
+    arm: Arm,
+    units: Mapping[str, Values],
+    numbers: Mapping[str, int],
+    scores: Scores,
+    changes: Scores,
 ) -> ScoreCell:
     side = PPM - epoch.pi_ppm if arm == "challenger" else -epoch.pi_ppm
-    mean = epoch.means.get(plan.name, 0)
-    total = [0] * 8
+    mean, by = epoch.means.get(plan.name, 0), epoch.adjustments.get(plan.name)
+    total, covaried = [0] * 8, Moments()
     for unit, values in units.items():
         x, y = values[-2:]
         if plan.cap is not None and plan.kind not in ERRORS:
             y = max(-plan.cap, min(plan.cap, y))
-        score, old = side * (y - mean * x), scores.get(unit, 0)
+        g = 0 if by is None else taken(by, numbers.get(unit))
+        z = y - g
+        score, old = side * (z - mean * x), scores.get(unit, 0)
         changes[unit] = changes.get(unit, 0) + score
-        for i, term in enumerate((1, x, y, y * y, x * y, x * x, int(y != 0), (old + score) ** 2 - old**2)):
+        for i, term in enumerate((1, x, y, z * z, x * z, x * x, int(y != 0), (old + score) ** 2 - old**2)):
             total[i] += term
-    return ScoreCell(*total)
+        if unit in numbers:
+            covaried = covaried.plus(moments(y, numbers[unit], g))
+    return ScoreCell._make((*total, covaried))
 
 
 def _paired(plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.core.cells import OVERALL, BaselineSums, Block, EpochPlan, Losses, MetricPlan, StatisticsQuery
+from controller.core.covariates import misread
 from controller.core.fold import Fold, Statistics
 from controller.core.pairs import PairFold
 from controller.edges.memory.events import Exposed, observation
@@ -30,7 +31,7 @@ class MemorySource:
         self._foldings: dict[tuple[int, str], Folding] = {}
         self._samples: dict[int, list[Sample]] = {}
         self._gauging: dict[tuple[int, str], Gauging] = {}
-        self._duplicates = self._malformed = 0
+        self._duplicates = self._malformed = self._misread = 0
         self._begun: dict[int, Losses] = {}
 
     def ingest(self, journal: str, event: Mapping[str, Any]) -> None:
@@ -110,7 +111,9 @@ class MemorySource:
         if kind == "mark":
             reading.mark(event)
         elif kind == "exposure":
-            self._seen.hold_back(Exposed(event))
+            exposed = Exposed(event)
+            self._misread += misread(exposed.attributes)
+            self._seen.hold_back(exposed)
         elif kind == "outcome":
             self._seen.hold_back(observation(event))
         elif kind == "sample":
@@ -126,7 +129,7 @@ class MemorySource:
     def _of(self, query: StatisticsQuery, plan: MetricPlan) -> tuple[Tally, Folding]:
         """The state of one metric; a new one where it is counted otherwise than before."""
         counted: object = (
-            plan.kind, plan.outcome, plan.denominator, plan.window, plan.block, plan.scale,
+            plan.kind, plan.outcome, plan.denominator, plan.window, plan.block, plan.scale, plan.covariate,
             query.segments, query.grace, query.prediction, query.positive, query.threshold,
             plan.cap if plan.kind in ERRORS else None,
         )  # fmt: skip
@@ -151,4 +154,5 @@ class MemorySource:
             duplicates=self._duplicates + self._seen.duplicates,
             no_unit=sum(r.no_unit for r in readings),
             malformed=self._malformed,
+            misread=self._misread,
         )

@@ -5,11 +5,12 @@ they are made from groups later (``folding``) and can be made again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from controller.core.areas import LAST, score_bin
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
+from controller.core.covariates import units_of
 from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
 from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
@@ -27,13 +28,15 @@ class Group(NamedTuple):
     (1 if any). ``latency``: (largest bucket,); of these two also what units met without being evidence. A pair of
     ``label``: (x, y of the champion, x, y of the challenger); of ``auc``: by row twice the place of both bins, plus 1
     for a positive; of ``failures``: (champion failed, challenger failed). Errors have (x, y) twice, uncut and cut at
-    the cap, and ``errors``: the champion's rows by log bucket, uncut.
+    the cap, and ``errors``: the champion's rows by log bucket, uncut. ``numbers``: the covariates of those units that
+    have one.
     """
 
     block: int
     epoch: int
     sums: Mapping[str, Mapping[ArmKey, Values]]
     errors: Mapping[int, int] = {}
+    numbers: Mapping[str, int] = {}
 
 
 class Tally:
@@ -115,7 +118,15 @@ class Tally:
                     for segment in e.segments(self._query.segments):
                         self._merge(sums.setdefault(segment, {}), ("pair", e.unit), values)
         if sums:
-            self.groups.append(Group(block, epoch.number, sums, errors))
+            self.groups.append(Group(block, epoch.number, sums, errors, self._numbers(unit for _, unit in sums[""])))
+
+    def _numbers(self, units: Iterable[str]) -> dict[str, int]:
+        """What came with each unit's first request of the attempt."""
+        name = self._plan.covariate
+        if name is None:
+            return {}
+        found = {unit: units_of(self._attempt.requests[unit][0].attributes.get(name)) for unit in units}
+        return {unit: number for unit, number in found.items() if number is not None}
 
     def _key(self, e: Exposed, mirror: bool) -> ArmKey | None:
         """As whose the exposure counts; None where it counts nowhere."""
