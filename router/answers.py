@@ -43,6 +43,18 @@ def whole(response: Response, body: bytes, *, own: bytes, to_head: bool) -> byte
     return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, response.lines, own, len(body), body)
 
 
+def usual(response: Response, body: bytes, request_id: bytes) -> bytes:
+    """The same for a client that speaks HTTP/1.1, did not ask by HEAD, and stays connected."""
+    before = response.before
+    if before is None:
+        bodyless = response.status in _NO_BODY
+        before = b"" if bodyless else b"%b%bX-Request-Id: " % (status_line(response.status), response.lines)
+        response.before = before
+    if not before:
+        return whole(response, body, own=own_fields(request_id, False, False, None, None), to_head=False)
+    return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (before, request_id, len(body), body)
+
+
 def begun(response: Response, *, own: bytes, chunks: bool) -> bytes:
     """The head of an answer that is passed on while it comes."""
     framing = b""

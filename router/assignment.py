@@ -24,7 +24,7 @@ class Assignment(NamedTuple):
 
 def point(salt: str, unit: str) -> int:
     """Place of ``unit`` in the population drawn by ``salt``, in basis points: 0 … 9999."""
-    return int(xxhash.xxh64_intdigest(f"{salt}:{unit}".encode(), seed=0)) % POINTS
+    return xxhash.xxh64_intdigest(f"{salt}:{unit}".encode()) % POINTS
 
 
 def assign(salt: str, unit: str, weight_bp: int, control_from_bp: int, counted_bp: int = POINTS) -> Assignment:

@@ -24,7 +24,7 @@ class Call:
     plane: "Plane"
     routes: Routes
     request: Request
-    request_id: str
+    request_id: bytes
     tail: bytes
     backend: Backend
     pool: Pool

@@ -5,7 +5,7 @@ sampling, redaction, text.
 """
 
 from time import time_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
@@ -18,75 +18,59 @@ from router.routing import Allotment, Routes
 _SEED = 1
 
 
-class Attempt(NamedTuple):
+class Attempt:
     """What became of one attempt to have a request answered by an arm.
 
     ``status`` is 0 without an answer, ``latency_s`` from the first byte sent to the last received, ``answer`` its
     beginning at least, ``cut`` where it is no more. ``unjudged``: nobody looked whether it was fit to be shown.
     """
 
-    status: int
-    latency_s: float
-    answer: bytes
-    usable: bool
-    unjudged: bool = False
-    cut: bool = False
+    __slots__ = ("answer", "cut", "latency_s", "status", "unjudged", "usable")
+
+    def __init__(
+        self, status: int, latency_s: float, answer: bytes, usable: bool, unjudged: bool = False, cut: bool = False
+    ) -> None:
+        self.status = status
+        self.latency_s = latency_s
+        self.answer = answer
+        self.usable = usable
+        self.unjudged = unjudged
+        self.cut = cut
 
 
 NO_ATTEMPT = Attempt(0, 0.0, b"", False)
 
 
-class Capturing:
-    """What a worker's redaction did, counted by the journal's thread."""
-
-    __slots__ = ("redacted", "withheld")
-
-    def __init__(self) -> None:
-        self.redacted = 0
-        self.withheld = 0
-
-    def counters(self) -> dict[str, float]:
-        """How many fields were replaced and how many bodies withheld, by metric name."""
-        return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
-
-
 class Record:
     """An exposure to be: everything that the journal's thread needs to make it. Not changed once it is offered."""
 
-    __slots__ = (
-        "allotment", "answer_status", "attempts", "capturing", "fallback_reason", "first", "mirror", "mirrored",
-        "request", "request_id", "routes", "served_by", "stale", "t",
-    )  # fmt: skip
+    attempts = 1
+    fallback_reason: FallbackReason | None = None
+    mirror = False
+    mirrored = False
+    stale = False
 
     def __init__(
         self,
-        capturing: Capturing,
         routes: Routes,
         request: Request,
-        request_id: str,
+        request_id: bytes,
+        unit: str | None,
         allotment: Allotment,
         first: Attempt,
         answer_status: int,
     ) -> None:
-        self.capturing = capturing
         self.routes = routes
         self.request = request
         self.request_id = request_id
+        self.unit = unit
         self.allotment = allotment
         self.first = first
         self.answer_status = answer_status
         self.t = time_ns() // 1000
         self.served_by = allotment.arm
-        self.attempts = 1
-        self.fallback_reason: FallbackReason | None = None
-        self.mirror = False
-        self.mirrored = False
-        self.stale = False
-
-    @property
-    def weight(self) -> int:
-        """About how many bytes it holds."""
-        return 1_024 + len(self.request.body) + len(self.first.answer)
+        # About how many bytes it holds.
+        self.weight = 1_024 + len(request.body) + len(first.answer)
 
     def event(self) -> dict[str, Any]:
         """The exposure, in the journal's shape; called once, in the journal's thread.
@@ -94,8 +78,8 @@ class Record:
         An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
         """
         routes, request, served_by = self.routes, self.request, self.served_by
-        status, latency, answered, usable, unjudged, cut = self.first
-        unit, arm, evidence, assigned_by, _, _ = self.allotment
+        first, allotment = self.first, self.allotment
+        latency, answered, usable, cut = first.latency_s, first.answer, first.usable, first.cut
         if not usable and latency < routes.challenger_s:
             latency = routes.challenger_s
         inputs: str | None = None
@@ -117,14 +101,14 @@ class Record:
             "type": "exposure",
             "seq": 0,
             "t": self.t,
-            "request_id": self.request_id,
+            "request_id": self.request_id.decode(),
             "attempt": routes.attempt,
             "epoch": routes.epoch,
             "generation": routes.generation,
-            "unit": unit,
-            "arm": arm,
-            "evidence": evidence,
-            "assigned_by": assigned_by,
+            "unit": self.unit,
+            "arm": allotment.arm,
+            "evidence": allotment.evidence,
+            "assigned_by": allotment.assigned_by,
             "served_by": served_by,
             "version": routes.versions[served_by],
             "attempts": self.attempts,
@@ -132,9 +116,9 @@ class Record:
             "mirror": self.mirror,
             "mirrored": self.mirrored,
             "stale": self.stale,
-            "unjudged": unjudged,
+            "unjudged": first.unjudged,
             "usable": usable,
-            "status": status,
+            "status": first.status,
             "answer_status": self.answer_status,
             "latency_us": int(latency * 1e6),
             "attributes": routes.attributes(request) if routes.has_attributes else {},
@@ -157,10 +141,11 @@ class Record:
         if redactor.suspects(text):
             content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
             text, fields, withheld = redactor.redact(text, content_type, whole)
-            self.capturing.redacted += fields
-            self.capturing.withheld += withheld
+            redactions = self.routes.redactions
+            redactions.redacted += fields
+            redactions.withheld += withheld
         return text, whole and readable
 
 
-def _drawn(request_id: str, share_bp: int) -> bool:
-    return share_bp >= POINTS or xxhash.xxh64_intdigest(request_id.encode(), seed=_SEED) % POINTS < share_bp
+def _drawn(request_id: bytes, share_bp: int) -> bool:
+    return share_bp >= POINTS or xxhash.xxh64_intdigest(request_id, seed=_SEED) % POINTS < share_bp

@@ -16,7 +16,7 @@ from router import answers, outgoing
 from router.errors import Refused
 from router.exchange import Exchange
 from router.framing import ChunkedBody, CountedBody
-from router.heads import Request, read_request
+from router.heads import Reader, Request
 
 if TYPE_CHECKING:
     from router.plane import Plane
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 _AHEAD_BYTES = 64 << 10
 _LINGER_BYTES = 1 << 20
 _LINGER_S = 1.0
-_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
-
 
 _HEAD, _BODY, _BUSY, _LINGER = range(4)
 _NEVER = float("inf")
+_CR = 13
 
 
 class Client(asyncio.Protocol):
@@ -48,6 +47,7 @@ class Client(asyncio.Protocol):
         "_peer",
         "_pieces",
         "_plane",
+        "_reader",
         "_request",
         "_taken",
         "_thrown",
@@ -60,6 +60,7 @@ class Client(asyncio.Protocol):
     def __init__(self, plane: "Plane") -> None:
         self._plane = plane
         self._at = _HEAD
+        self._reader = Reader()
         self.due = _NEVER
         # What the client has sent but nobody has looked at; of the head of a request if it is ``_partial``.
         self._ahead = b""
@@ -92,7 +93,7 @@ class Client(asyncio.Protocol):
             plane.counters.overload += 1
             self.refuse(503, "too many connections")
         else:
-            self.due = monotonic() + plane.config.idle_s
+            self.due = monotonic() + plane.idle_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         plane = self._plane
@@ -140,24 +141,24 @@ class Client(asyncio.Protocol):
     # Reading requests.
 
     def _take_head(self, data: bytes) -> None:
+        plane = self._plane
         end = data.find(b"\r\n\r\n") + 4
-        if end == 3 or end > self._plane.config.max_header_bytes:
+        if end == 3 or end > plane.max_header_bytes:
             self._part_of_head(data)
             return
-        if data.startswith(b"\r\n"):
+        if data[0] == _CR and data.startswith(b"\r\n"):
             # Some clients end a body with a line break that is not theirs to send (RFC 9112, 2.2).
             self._ahead = data[2:]
             self._resume()
             return
         try:
-            request = read_request(data[:end])
+            request = self._reader.read(data[:end])
         except Refused as refused:
             self.refuse(refused.status, refused.why)
             return
         self._request = request
         rest = data[end:]
         length = request.length
-        plane = self._plane
         if length == 0:
             self._ahead = rest
             self._begin(request)
@@ -169,8 +170,8 @@ class Client(asyncio.Protocol):
 
     def _part_of_head(self, data: bytes) -> None:
         plane = self._plane
-        if len(data) > plane.config.max_header_bytes:
-            self.refuse(431, f"the head of a request may have {plane.config.max_header_bytes} bytes")
+        if len(data) > plane.max_header_bytes:
+            self.refuse(431, f"the head of a request may have {plane.max_header_bytes} bytes")
         elif self._ended:
             self._close()
         else:
@@ -295,7 +296,7 @@ class Client(asyncio.Protocol):
     def forwarding(self, request: Request) -> bytes:
         """The fields that say who asks; mostly the same for all requests of a connection."""
         fields = request.fields
-        if not _FORWARDED.isdisjoint(fields):
+        if b"x-forwarded-for" in fields or b"x-forwarded-proto" in fields or b"x-forwarded-host" in fields:
             return outgoing.forwarding(request, self._peer)
         host = fields.get(b"host")
         known, forwarding = self._forwarding
@@ -317,7 +318,7 @@ class Client(asyncio.Protocol):
             self._close()
             return
         self._at = _HEAD
-        self.due = now + plane.config.idle_s
+        self.due = now + plane.idle_s
         if self._crowded:
             # No further request while the client does not read the answers it has.
             self.transport.pause_reading()

@@ -58,12 +58,10 @@ class Exchange(Call):
         fields = request.fields
         given = fields.get(b"x-request-id")
         if given is None or not outgoing.usable_request_id(given):
-            self.request_id = plane.request_id()
-            given = self.request_id.encode()
-        else:
-            self.request_id = given.decode()
-        self._id = given
-        self.to_head = request.method == b"HEAD"
+            given = plane.request_id()
+        self.request_id = given
+        self.to_head = to_head = request.method == b"HEAD"
+        self._unusual = to_head or request.http10
         self.tail = outgoing.tail(request, given, client.forwarding(request), routes.override)
         if not request.whole:
             self.streamed = True
@@ -74,13 +72,13 @@ class Exchange(Call):
         """Assign the request and send it on."""
         plane, routes = self.plane, self.routes
         stale = self._stale = now > plane.stale_from
-        allotment = self._allotment = routes.allot(self.request, stale)
+        self._unit, self._allotment = unit, allotment = routes.allot(self.request, stale)
         plane.outbox.crowd += 1
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
             counters.stale += 1
-        if allotment.unit is None:
+        if unit is None:
             counters.no_unit += 1
             counters.minted += allotment.mint
             plane.writer.no_unit += 1
@@ -190,7 +188,8 @@ class Exchange(Call):
     def _conclude(self, response: Response, body: bytes, passing: bool) -> None:
         """Answer with all of it, or have the champion make another answer."""
         self.waiting.remove(self)
-        latency = monotonic() - self.sent_at
+        now = monotonic()
+        latency = now - self.sent_at
         usable, unjudged = True, False
         if not passing or not response.successful:
             verdict = judge(response, body, self.request)
@@ -202,12 +201,15 @@ class Exchange(Call):
             usable, unjudged = verdict is not False, verdict is None
         client = self._client
         if not self._gone:
-            self._close = client.closing
-            whole = answers.whole(response, body, own=self._own(), to_head=self.to_head)
-            self.plane.outbox.write(client.transport, whole)
+            self._close = close = client.closing
+            if close or self._unusual or self._allotment.mint:
+                data = answers.whole(response, body, own=self._own(), to_head=self.to_head)
+            else:
+                data = answers.usual(response, body, self.request_id)
+            self.plane.outbox.write(client.transport, data)
         if passing and usable:
             usable, unjudged = self._look_at(response, body)
-        self._finish(Attempt(response.status, latency, body, usable, unjudged, False), response.status)
+        self._finish(Attempt(response.status, latency, body, usable, unjudged, False), response.status, now)
 
     def _look_at(self, response: Response, body: bytes) -> tuple[bool, bool]:
         """What the record says of an answer that was passed on: (usable, unjudged)."""
@@ -269,7 +271,7 @@ class Exchange(Call):
                 self._close = self._client.closing
                 whole = answers.whole(self.response, body, own=self._own(), to_head=self.to_head)
                 self._client.write(whole)
-            self._finish(attempt, self.response.status)
+            self._finish(attempt, self.response.status, now)
             return
         status, why = _SPOKEN.get(reason, _BAD_GATEWAY)
         if not self._gone:
@@ -278,14 +280,14 @@ class Exchange(Call):
             if status == 503:
                 own += b"Retry-After: %d\r\n" % self.plane.config.retry_after_s
             self._client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
-        self._finish(attempt, status)
+        self._finish(attempt, status, now)
 
     # What the client gets.
 
     def _own(self) -> bytes:
         """The router's own fields of an answer."""
-        minted = self.plane.request_id().encode() if self._allotment.mint else None
-        return answers.own_fields(self._id, self._close, self.request.http10, self.routes.cookie, minted)
+        minted = self.plane.request_id() if self._allotment.mint else None
+        return answers.own_fields(self.request_id, self._close, self.request.http10, self.routes.cookie, minted)
 
     def _start_stream(self) -> None:
         response = self.response
@@ -318,14 +320,14 @@ class Exchange(Call):
         cut = self.received > len(self._kept)
         usable, unjudged = (response.successful, True) if cut else self._look_at(response, self._kept)
         attempt = self.attempt(self._kept, usable=usable, unjudged=unjudged, cut=cut)
-        self._finish(attempt, response.status)
+        self._finish(attempt, response.status, monotonic())
 
     def _cut(self) -> None:
         """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
         attempt = self.attempt(self._kept, usable=False, unjudged=True, cut=True)
         if not self._gone:
             self._client.break_off()
-        self._finish(attempt, attempt.status)
+        self._finish(attempt, attempt.status, monotonic())
 
     def client_crowded(self) -> None:
         """The client does not keep up."""
@@ -346,14 +348,13 @@ class Exchange(Call):
         elif not self._uploaded:
             self.waiting.remove(self)
             self.drop_connection()
-            self._finish(self.attempt(b"", usable=False), CLIENT_GONE)
+            self._finish(self.attempt(b"", usable=False), CLIENT_GONE, monotonic())
 
     # The end.
 
-    def _finish(self, attempt: Attempt, answer_status: int) -> None:
+    def _finish(self, attempt: Attempt, answer_status: int, now: float) -> None:
         """Let the client go on; record what happened; show the request to the challenger if it is to be mirrored."""
         plane, allotment = self.plane, self._allotment
-        now = monotonic()
         plane.outbox.crowd -= 1
         if self.started:
             plane.stalls.remove(self)
@@ -369,8 +370,9 @@ class Exchange(Call):
                 # The champion could answer what the challenger could not.
                 plane.breaker.failed(now)
         first = self._first or attempt
-        record = Record(plane.capturing, self.routes, self.request, self.request_id, allotment, first, answer_status)
-        record.stale = self._stale
+        record = Record(self.routes, self.request, self.request_id, self._unit, allotment, first, answer_status)
+        if self._stale:
+            record.stale = True
         if self._first is not None:
             record.attempts = self._tries
             record.served_by = "champion"
@@ -394,5 +396,5 @@ class Exchange(Call):
         if not possible or not plane.breaker.admit(now):
             plane.counters.mirror_dropped += 1
             return False
-        Mirror(self, self._allotment, answer_status).begin(challenger, now)
+        Mirror(self, self._unit, self._allotment, answer_status).begin(challenger, now)
         return True

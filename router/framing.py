@@ -17,7 +17,7 @@ _FIELDS = rb"(?:" + _FIELD + rb")*+\r\n"
 # A fragment is no part of a target, so '#' is left out.
 _REQUEST = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
-_LENGTH_DIGITS = 18
+LENGTH_DIGITS = 18
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
 _TRAILER = re.compile(_FIELD)
 # What frames a message has no place behind it.
@@ -62,7 +62,7 @@ def body_length(value: bytes) -> int:
     """The number in a Content-Length, blanks around it allowed. Raises Refused."""
     if not value.isdigit():
         value = value.strip(b" \t")
-    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+    if not value.isdigit() or len(value) > LENGTH_DIGITS:
         raise Refused(400, "Content-Length has to be one decimal number")
     return int(value)
 

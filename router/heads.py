@@ -10,7 +10,7 @@ import httptools
 import orjson
 
 from router.errors import Refused
-from router.framing import MAX_FIELDS, body_length, request_line, status_line
+from router.framing import LENGTH_DIGITS, MAX_FIELDS, body_length, request_line, status_line
 
 # These end at this hop, or are written anew for the next one.
 _REQUEST_OWN = frozenset(
@@ -21,6 +21,9 @@ _RESPONSE_OWN = frozenset(
     b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade x-request-id".split()
 )
 _ONCE = frozenset((b"content-length", b"transfer-encoding", b"host"))
+# Of the router's own fields those whose values may differ from request to request.
+_MAY_DIFFER = frozenset((b"content-length", b"x-request-id", b"x-forwarded-for"))
+_PRINTABLE = bytes(range(32, 127))
 # Servers that turn '-' into '_' would take these for the real ones.
 _LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
 _NOT_READ = object()
@@ -75,6 +78,8 @@ class Response:
         self.fields = fields
         self.length = length
         self.close = close
+        # The beginning of the answer that is made of it, up to the request's id; kept by whoever makes it first.
+        self.before: bytes | None = None
         self.successful = 200 <= status < 300
         content_type = fields.get(b"content-type", b"").lower()
         media = content_type.partition(b";")[0].strip(b" \t")
@@ -186,6 +191,84 @@ def read_request(head: bytes) -> Request:
     elif http10:
         request.close = True
     return request
+
+
+class Reader:
+    """Reads the requests' heads of one connection; the fast way where a head is like the one before it.
+
+    Alike are heads that differ only in values of fields that neither frame the message nor belong to the connection,
+    and in the digits of Content-Length. All else in such a head has been read by ``read_request`` already, and of
+    the values that differ every byte is looked at, so the reading is the same (``tests/router/fuzz.py`` compares).
+    """
+
+    __slots__ = ("_lines", "_request", "_slots")
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._request: Request | None = None
+        # For each line what may differ there: how it has to begin, the field's name, its place in ``Request.lines``.
+        self._slots: list[tuple[bytes, bytes, int] | None] = []
+
+    def read(self, head: bytes) -> Request:
+        """A head up to and with its empty line. Raises Refused."""
+        lines = head.split(b"\r\n")
+        known = self._lines
+        if len(lines) == len(known) and lines[0] == known[0]:
+            request = self._alike(lines)
+            if request is not None:
+                return request
+        request = read_request(head)
+        self._request = request
+        self._lines = lines if len(head) <= _LONGEST_KEPT else []
+        self._slots = []
+        return request
+
+    def _alike(self, lines: list[bytes]) -> Request | None:
+        """The request of a head of these lines; None where it has to be read in full."""
+        like, slots = self._request, self._slots
+        assert like is not None
+        if not slots:
+            slots = self._slots = _slots(self._lines, like)
+        length, going, fields = like.length, like.lines, like.fields
+        for line, known, slot in zip(lines, self._lines, slots, strict=True):
+            if line != known:
+                if slot is None:
+                    return None
+                beginning, name, place = slot
+                value = line[len(beginning) :]
+                if not line.startswith(beginning) or value.translate(None, _PRINTABLE) or value.strip() != value:
+                    return None
+                if name == b"content-length":
+                    if not value.isdigit() or len(value) > LENGTH_DIGITS:
+                        return None
+                    length = int(value)
+                if fields is like.fields:
+                    fields = fields.copy()
+                fields[name] = value
+                if place >= 0:
+                    if going is like.lines:
+                        going = going.copy()
+                    going[place] = line
+        request = Request(like.method, like.target, like.http10, going, fields)
+        request.length = length
+        request.close = like.close
+        return request
+
+
+def _slots(lines: list[bytes], request: Request) -> list[tuple[bytes, bytes, int] | None]:
+    """Where a head may differ from these lines and still be read by them."""
+    slots: list[tuple[bytes, bytes, int] | None] = [None] * len(lines)
+    if len(request.fields) != len(lines) - 3:
+        # A field came twice.
+        return slots
+    for at, line in enumerate(lines[1:-2], 1):
+        name = line.partition(b":")[0]
+        lower = name.lower()
+        if lower in _MAY_DIFFER or lower not in _REQUEST_OWN:
+            place = request.lines.index(line) if line in request.lines else -1
+            if place >= 0 or lower in _MAY_DIFFER:
+                slots[at] = name + b": ", lower, place
+    return slots
 
 
 def _connection(connection: bytes, http10: bool, lines: list[bytes]) -> tuple[bool, list[bytes]]:

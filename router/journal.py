@@ -33,9 +33,8 @@ _RETRY_S = 1.0
 class Pending(Protocol):
     """An event that the journal's thread makes, so that nobody who answers requests has to."""
 
-    @property
-    def weight(self) -> int:
-        """About how many bytes it holds."""
+    # About how many bytes it holds.
+    weight: int
 
     def event(self) -> dict[str, Any]:
         """The event, without ``seq``."""
@@ -145,7 +144,7 @@ class Writer:
         """
         queue = self._queue
         waiting = len(queue)
-        size = _weight(event)
+        size = event.weight if not isinstance(event, dict) else _weight(event)
         if (
             waiting >= self._capacity
             or self._offered_bytes - self._taken_bytes + size > self._capacity_bytes

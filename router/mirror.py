@@ -14,13 +14,14 @@ from router.upstream import REASONS, Failure
 class Mirror(Call):
     """Sends a copy of a request to the challenger and records its answer; nobody waits for it."""
 
-    def __init__(self, original: Call, allotment: Allotment, answer_status: int) -> None:
+    def __init__(self, original: Call, unit: str | None, allotment: Allotment, answer_status: int) -> None:
         self.plane = original.plane
         self.routes = original.routes
         self.request = original.request
         self.request_id = original.request_id
         self.tail = original.tail
         self.to_head = original.to_head
+        self._unit = unit
         self._allotment = allotment._replace(arm="challenger", evidence=True)
         self._answer_status = answer_status
 
@@ -73,7 +74,7 @@ class Mirror(Call):
             plane.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged)
         record = Record(
-            plane.capturing, self.routes, self.request, self.request_id, self._allotment, attempt, self._answer_status
+            self.routes, self.request, self.request_id, self._unit, self._allotment, attempt, self._answer_status
         )
         record.mirror = True
         record.fallback_reason = reason

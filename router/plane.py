@@ -8,13 +8,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from router.breaker import Breaker
-from router.capture import Capturing
 from router.counters import Counters
 from router.deadlines import Deadlines
 from router.journal import Writer
 from router.outbox import Outbox
 from router.pool import PoolLimits, PoolShelf
 from router.readiness import PATIENCE_S, Readiness
+from router.redaction import Redactions
 from router.routing import Routes
 from router.table import RouteTable, WorkerState
 from router.worker_config import WorkerConfig
@@ -36,9 +36,12 @@ class Plane:
     def __init__(self, loop: asyncio.AbstractEventLoop, config: WorkerConfig, writer: Writer) -> None:
         self.loop = loop
         self.config = config
+        # What every request asks for; the model's own attributes are slower.
+        self.max_header_bytes = config.max_header_bytes
+        self.idle_s = config.idle_s
         self.writer = writer
         self.counters = Counters()
-        self.capturing = Capturing()
+        self.redactions = Redactions()
         self.routes: Routes | None = None
         self.breaker = Breaker()
         self._trial: tuple[Any, ...] | None = None
@@ -50,7 +53,7 @@ class Plane:
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
         self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
         self._arms: dict[float, Deadlines[Any]] = {}
-        self._ids: list[str] = []
+        self._ids: list[bytes] = []
         self.outbox = Outbox(loop)
         self.shelf = PoolShelf(
             loop,
@@ -66,7 +69,7 @@ class Plane:
         challenger = None
         if table.challenger is not None:
             challenger = self.shelf.backend("challenger", table.challenger)
-        routes = Routes(table, champion, challenger)
+        routes = Routes(table, champion, challenger, self.redactions)
         trial = (table.rollout, table.attempt, table.challenger and table.challenger.version)
         if trial != self._trial:
             self._trial = trial
@@ -113,11 +116,11 @@ class Plane:
             found = self._arms[seconds] = Deadlines(self.loop, seconds, methodcaller("timed_out"))
             return found
 
-    def request_id(self) -> str:
+    def request_id(self) -> bytes:
         """A new random id of 32 hexadecimal digits."""
         ids = self._ids
         if not ids:
-            drawn = os.urandom(16 * _IDS).hex()
+            drawn = os.urandom(16 * _IDS).hex().encode()
             ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
         return ids.pop()
 
@@ -136,7 +139,7 @@ class Plane:
         return {
             **self.counters.named(),
             **self.writer.counters(),
-            **self.capturing.counters(),
+            **self.redactions.counters(),
             "client_connections": len(self.clients),
             "upstream_connections": self.shelf.connections,
             "mirrors_in_flight": self.mirrors,

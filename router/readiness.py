@@ -42,7 +42,7 @@ class Watch(Call):
         self.pool = pool
         self.probe = probe
         self.request = request_of(probe)
-        self.request_id = "probe"
+        self.request_id = b"probe"
         self.tail = outgoing.tail(self.request, b"probe", b"", None)
         self.backend = backend
         self.waiting = waiting

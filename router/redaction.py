@@ -46,6 +46,20 @@ class Redacted(NamedTuple):
     withheld: bool = False
 
 
+class Redactions:
+    """What a worker's redactors did, counted by the journal's thread."""
+
+    __slots__ = ("redacted", "withheld")
+
+    def __init__(self) -> None:
+        self.redacted = 0
+        self.withheld = 0
+
+    def counters(self) -> dict[str, float]:
+        """How many fields were replaced and how many bodies withheld, by metric name."""
+        return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
+
+
 class Redactor:
     """Replaces the values of fields that have one of ``names``. Any number of bodies, one thread.
 

@@ -6,7 +6,7 @@ from router.assignment import Arm, point
 from router.events import CONTROL
 from router.heads import Request
 from router.pool import Backend
-from router.redaction import DEFAULT_NAMES, Redactor
+from router.redaction import DEFAULT_NAMES, Redactions, Redactor
 from router.subject import ATTRIBUTE_CHARS, UNIT_CHARS, extractor
 from router.table import RouteTable
 
@@ -14,27 +14,39 @@ AssignedBy = Literal["hash", "override", "none"]
 
 
 class Allotment(NamedTuple):
-    """Where a request goes, and why.
+    """Where a request goes, and why; there are a few of them, and each is made once.
 
     ``mirror``: the challenger shall see it as well. ``mint``: its client needs a unit of its own.
     """
 
-    unit: str | None
     arm: Arm
     evidence: bool
     assigned_by: AssignedBy
-    mirror: bool
-    mint: bool
+    mirror: bool = False
+    mint: bool = False
 
 
-_NO_UNIT = Allotment(None, "champion", False, "none", False, False)
-_MINT = Allotment(None, "champion", False, "none", False, True)
+_NO_UNIT = Allotment("champion", False, "none")
+_MINT = Allotment("champion", False, "none", mint=True)
+_OVERRIDE = {
+    b"champion": Allotment("champion", False, "override"),
+    b"challenger": Allotment("challenger", False, "override"),
+}
+_STALE = Allotment("champion", False, "hash")
+_CHALLENGER = {evidence: Allotment("challenger", evidence, "hash") for evidence in (False, True)}
+_CHAMPION = {
+    (evidence, mirror): Allotment("champion", evidence, "hash", mirror)
+    for evidence in (False, True)
+    for mirror in (False, True)
+}
 
 
 class Routes:
     """One table at work. Equal tables allot equally, in every process."""
 
-    def __init__(self, table: RouteTable, champion: Backend, challenger: Backend | None) -> None:
+    def __init__(
+        self, table: RouteTable, champion: Backend, challenger: Backend | None, redactions: Redactions
+    ) -> None:
         self.table = table
         self.champion = champion
         self.challenger = challenger
@@ -47,6 +59,7 @@ class Routes:
         self.judge_bytes = limits.judge_bytes
         self.capture_bytes = limits.capture_bytes
         self.capture = rules = table.capture
+        self.redactions = redactions
         self.redactor = Redactor((DEFAULT_NAMES if rules.redact_defaults else ()) + rules.redact)
         self.challenger_s = limits.challenger_timeout_ms / 1000
         self.champion_s = limits.champion_timeout_ms / 1000
@@ -63,7 +76,7 @@ class Routes:
         override = table.override_header
         self.override = None if override is None else override.lower().encode("latin-1", "replace")
 
-    def allot(self, request: Request, stale: bool) -> Allotment:
+    def allot(self, request: Request, stale: bool) -> tuple[str | None, Allotment]:
         """Unit and arm of a request. A stale table sends everybody to the champion, as no evidence."""
         unit = self._unit(request)
         if unit is not None and (len(unit) > UNIT_CHARS or (not unit.isprintable() and CONTROL.search(unit))):
@@ -71,16 +84,16 @@ class Routes:
         if self.override is not None and self.override in request.fields:
             arm = request.fields[self.override].strip(b" \t")
             if arm == b"champion" or (arm == b"challenger" and self.challenger is not None and not stale):
-                return Allotment(unit, arm.decode(), False, "override", False, False)  # type: ignore[arg-type]
+                return unit, _OVERRIDE[arm]
         if unit is None:
             # Browsers ask by OPTIONS whether they may ask: without cookies, and without keeping any.
-            return _NO_UNIT if self.cookie is None or request.method == b"OPTIONS" else _MINT
+            return None, _NO_UNIT if self.cookie is None or request.method == b"OPTIONS" else _MINT
         if stale:
-            return Allotment(unit, "champion", False, "hash", False, False)
+            return unit, _STALE
         place = point(self._salt, unit)
         if place < self._weight:
-            return Allotment(unit, "challenger", place < self._counted, "hash", False, False)
-        return Allotment(unit, "champion", place >= self._control_from, "hash", place < self._mirror, False)
+            return unit, _CHALLENGER[place < self._counted]
+        return unit, _CHAMPION[place >= self._control_from, place < self._mirror]
 
     def attributes(self, request: Request) -> dict[str, str]:
         """The named texts that the request has."""

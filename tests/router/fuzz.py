@@ -11,13 +11,14 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h11
 
 from router.errors import Refused
 from router.framing import ChunkedBody
-from router.heads import Request, read_request, read_response
+from router.heads import Reader, Request, read_request, read_response
 from router.outgoing import forwarding, message, tail
 from tests.router.models import Model
 from tests.router.planes import running, table
@@ -69,6 +70,7 @@ def damaged(chance: random.Random) -> bytes:
 def check_head(data: bytes) -> bool:
     """Read a head as the router does; what it makes of it is what h11 makes of it. False where it was refused."""
     head = data[: data.find(b"\r\n\r\n") + 4]
+    check_alike(head)
     try:
         request = read_request(head)
     except Refused:
@@ -77,6 +79,32 @@ def check_head(data: bytes) -> bool:
     request.body = body
     check_outgoing(request)
     return True
+
+
+def check_alike(head: bytes) -> None:
+    """Behind a head that is like it, a head is read as it is by itself."""
+    for seed in SEEDS:
+        if seed[:6] != head[:6]:
+            continue
+        reader = Reader()
+        reader.read(seed[: seed.find(b"\r\n\r\n") + 4])
+        assert _read_by(reader.read, head) == _read_by(read_request, head), (seed, head)
+
+
+def _read_by(read: Callable[[bytes], Request], head: bytes) -> object:
+    try:
+        request = read(head)
+    except Refused as refused:
+        return refused.status
+    return (
+        request.method,
+        request.target,
+        request.http10,
+        request.lines,
+        request.fields,
+        request.length,
+        request.close,
+    )
 
 
 def check_outgoing(request: Request) -> None:

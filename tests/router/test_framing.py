@@ -4,8 +4,8 @@ import pytest
 
 from router.errors import Refused
 from router.framing import ChunkedBody, body_length
-from router.heads import read_request, read_response
-from tests.router.fuzz import check_outgoing, fuzz_parser
+from router.heads import Reader, read_request, read_response
+from tests.router.fuzz import check_alike, check_outgoing, fuzz_parser
 
 
 def test_random_damage_leaves_nothing_that_another_reader_reads_differently() -> None:
@@ -35,6 +35,37 @@ def test_what_goes_on_is_what_was_read() -> None:
     request.body = b"{}"
     check_outgoing(request)
     assert request.fields[b"x-8"] == b"\xff\xfe"
+
+
+SEED = b"POST /invocations HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 17\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Unit: user-2", b"X-Unit: two words", b"X-Unit: ", b"X-Unit:", b"X-Unit:u", b"X-Unit:  u", b"X-Unit: u ",
+        b"X-Unit: \tu", b"X-Unit: u\tv", b"X-Unit: \xc3\xa4", b"X-Unit: a\0b", b"X-Unit: a\nb", b"X-Unit: a\rb",
+        b"X-Unit: \x7f", b"x-unit: v", b"X-Unit : v", b"X-Unix: v", b"Content-Length: 9", b"Transfer-Encoding: chunked",
+    ],
+)  # fmt: skip
+def test_a_head_reads_the_same_behind_one_like_it(line: bytes) -> None:
+    check_alike(SEED.replace(b"X-Unit: u", line))
+
+
+@pytest.mark.parametrize(
+    "value", [b"0", b"018", b"+1", b"1 ", b" 1", b"1 1", b"0x1", b"", b"9" * 18, b"9" * 19, b"\xb2"]
+)
+def test_a_length_reads_the_same_behind_another(value: bytes) -> None:
+    check_alike(SEED.replace(b"17", value))
+
+
+def test_a_reader_follows_what_differs() -> None:
+    reader = Reader()
+    reader.read(SEED)
+    request = reader.read(SEED.replace(b"X-Unit: u", b"X-Unit: v").replace(b"17", b"18"))
+    assert (request.fields[b"x-unit"], request.lines, request.length) == (b"v", [b"X-Unit: v"], 18)
+    request = reader.read(SEED)
+    assert (request.fields[b"x-unit"], request.lines, request.length) == (b"u", [b"X-Unit: u"], 17)
 
 
 @pytest.mark.parametrize(
