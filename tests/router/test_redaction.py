@@ -114,6 +114,17 @@ def test_a_body_without_such_a_field_stays_byte_for_byte() -> None:
     assert USUAL.redact(text, JSON, True) == (text, 0, False)
 
 
+def test_numbers_around_and_between_letters_neither_hide_a_name_nor_make_one() -> None:
+    own = Redactor((*DEFAULT_NAMES, "line2", "x-1"))
+    assert json.loads(shown({"token 12": 1, "line2": 2, "x1": 3, "x-1": 4}, own)) == {
+        "token 12": REDACTED, "line2": REDACTED, "x1": 3, "x-1": REDACTED,
+    }  # fmt: skip
+    # No JSON, so it is withheld where a name is seen in it.
+    assert own.redact("1 2token3 4", JSON, True).withheld
+    text = "to 1, ken [2] pass -3.5 word e-4 ma\til"
+    assert own.redact(text, JSON, True).text == text
+
+
 def test_own_names_add_to_the_usual_ones_or_stand_alone() -> None:
     both, own = Redactor((*DEFAULT_NAMES, "tail number")), Redactor(("tail number",))
     body = {"tailNumber": SECRET, "email": SECRET, "legs": [{"tail_number": SECRET}]}
