@@ -10,8 +10,9 @@ import orjson
 from router.heads import Request, Response
 
 PREDICTIONS = "predictions"
-_BEGINS = frozenset((b"{", b"["))
-_ENDS = frozenset((b"}", b"]", b"\n"))
+_BEGINS = frozenset(b"{[")
+_ENDS = frozenset(b"}]\n")
+_N, _I = b"NI"
 
 
 def passes_through(response: Response, limit: int) -> bool:
@@ -53,10 +54,12 @@ def glance(response: Response, body: bytes, request: Request) -> bool | None:
     if (
         response.json
         and response.successful
-        and body[:1] in _BEGINS
-        and body[-1:] in _ENDS
-        and b"NaN" not in body
-        and b"Infinity" not in body
+        and body
+        and body[0] in _BEGINS
+        and body[-1] in _ENDS
+        # A byte is found ten times as fast as a word, and mostly there is none of them.
+        and (_N not in body or b"NaN" not in body)
+        and (_I not in body or b"Infinity" not in body)
         and not response.encoded
     ):
         return True
