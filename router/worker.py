@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -209,9 +210,17 @@ def main(config: WorkerConfig, channel_fd: int) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    # Whatever is installed beside us, the loop is the one that all tests ran on.
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
         runner.run(_run(config, channel_fd))
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop that was asked for, whatever is installed beside us."""
+    if name == "asyncio":
+        return asyncio.SelectorEventLoop
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 async def _run(config: WorkerConfig, channel_fd: int) -> None:

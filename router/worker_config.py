@@ -1,8 +1,10 @@
 """What one router worker is told when it starts; everything else comes with the route table."""
 
+import importlib.util
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from router.table import Wire
 
@@ -16,6 +18,8 @@ class WorkerConfig(Wire):
     port: int = Field(0, ge=0, le=65_535, description="0 takes any free port")
     reuse_port: bool = True
     backlog: int = Field(2_048, ge=1)
+
+    loop: Literal["asyncio", "uvloop"] = Field("asyncio", description="the event loop; uvloop has to be installed")
 
     journal_dir: Path
     journal_capacity: int = Field(10_000, ge=1)
@@ -43,3 +47,10 @@ class WorkerConfig(Wire):
         4.0, gt=0, description="a connection kept for the next request; below the servers' own limit"
     )
     retry_after_s: int = Field(1, ge=1, description="said to clients that are turned away")
+
+    @field_validator("loop")
+    @classmethod
+    def _installed(cls, loop: str) -> str:
+        if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+            raise ValueError("uvloop is not installed: pip install 'understudy[uvloop]'")
+        return loop

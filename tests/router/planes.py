@@ -18,6 +18,8 @@ from router.worker_config import WorkerConfig
 from tests.router.models import Model
 
 ROOT = Path(__file__).resolve().parents[2]
+# All tests of a worker can be run on the other loop.
+LOOP = os.environ.get("UNDERSTUDY_ROUTER_LOOP", "asyncio")
 
 
 class Plane:
@@ -118,7 +120,8 @@ def table(generation: int, champion: str, challenger: str | None = None, **other
 def running(directory: Path, first: dict[str, Any] | None = None, **config: Any) -> Iterator[Plane]:
     """A worker that serves by ``first``; killed afterwards, whatever happened."""
     settings = WorkerConfig(
-        **{"router": "r", "worker": "w0", "journal_dir": directory, "journal_flush_ms": 20, "drain_s": 5} | config
+        **{"router": "r", "worker": "w0", "journal_dir": directory, "journal_flush_ms": 20, "drain_s": 5, "loop": LOOP}
+        | config
     )
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(

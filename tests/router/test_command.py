@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from router.settings import RouterSettings, environment_name
 from router.worker_config import WorkerConfig
@@ -50,6 +51,19 @@ def test_settings_reach_the_worker() -> None:
     config = RouterSettings(name="r", max_connections=7, journal_flush_ms=3, drain_s=9).worker_config("w1", 1)
     assert (config.router, config.worker, config.port) == ("r", "w1", 1)
     assert (config.max_connections, config.journal_flush_ms, config.drain_s) == (7, 3, 9)
+
+
+def test_a_loop_that_nobody_knows_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--loop", "twisted")
+    assert done.returncode == 2
+    assert "--loop" in done.stderr
+    assert "'asyncio' or 'uvloop'" in done.stderr
+
+
+def test_a_loop_that_is_not_installed_is_refused_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(ValidationError, match=r"uvloop is not installed: pip install 'understudy\[uvloop\]'"):
+        RouterSettings(loop="uvloop").worker_config("w0", 8080)
 
 
 @pytest.mark.parametrize(("flag", "other"), [("--port", "--control-port"), ("--control-port", "--port")])

@@ -107,11 +107,13 @@ CORPUS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def plane_and_champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plane, Model]]:
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def plane_and_champion(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Plane, Model]]:
     with (
         Model("champion") as champion,
-        running(tmp_path_factory.mktemp("plane"), table(1, champion.address)) as plane,
+        running(tmp_path_factory.mktemp("plane"), table(1, champion.address), loop=request.param) as plane,
     ):
         yield plane, champion
 
