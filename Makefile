@@ -69,7 +69,7 @@ bad-challengers: $(READY) ## 20,000 requests each with a challenger that is kill
 shares: $(READY) ## Who meets the challenger, for 100,000 users at 1, 5 and 25 %
 	@$(BIN)/python -m tests.router.shares $(ARGS)
 
-bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and FastAPI (a quarter of an hour; ARGS=--help)
+bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and FastAPI (15 minutes; ARGS=--budget for its parts)
 	@$(BIN)/python -m tests.bench_router $(ARGS)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)

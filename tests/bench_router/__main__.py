@@ -8,7 +8,6 @@ reported as null. Writes ``build/bench-router.json``, the rows in ``build/bench-
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -17,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench_router import report, upstreams
-from tests.bench_router.load import Load, Measured
+from tests.bench_router import budget, report, upstreams
+from tests.bench_router.load import BODY, Load, Measured
 from tests.bench_router.peers import Place, aiohttp_proxy, envoy, fastapi_proxy, haproxy, nginx, understudy
 from tests.bench_router.processes import ROOT, Missing, Running
 
@@ -35,10 +34,6 @@ PEERS: dict[str, Start | None] = {
     "understudy+capture": understudy.start_capturing,
 }
 BEFORE_MODELS = ("direct", "nginx", "envoy+capture", "understudy", "understudy+capture")
-BODY = json.dumps(
-    {"dataframe_split": {"columns": ["carrier", "origin", "dest", "dep_delay", "distance"],
-                         "data": [["UA", "EWR", "IAH", 12.0, 1400.0], ["AA", "JFK", "MIA", -3.0, 1089.0]]}}
-).encode()  # fmt: skip
 
 
 class Cores(NamedTuple):
@@ -160,6 +155,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=2, help="of one measurement")
     parser.add_argument("--no-models", action="store_true", help="leave out MLflow's server and understudy serve")
+    parser.add_argument("--budget", action="store_true", help="only what each part of a request costs")
     parser.add_argument("--output", type=Path, default=ROOT / "build")
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -168,6 +164,9 @@ def main() -> int:
         return 1
     chosen = Cores(str(cores[0]), ",".join(map(str, cores[1:])), ",".join(map(str, cores)))
     with tempfile.TemporaryDirectory() as folder:
+        if given.budget:
+            budget.write(Path(folder), chosen.proxy, chosen.rest, given.rounds, given.seconds, given.output)
+            return 0
         bench = Bench(Path(folder), chosen, given.rounds, given.seconds)
         before_a_fixed_answer(bench)
         if not given.no_models:

@@ -32,6 +32,12 @@ end
 """
 
 
+BODY = json.dumps(
+    {"dataframe_split": {"columns": ["carrier", "origin", "dest", "dep_delay", "distance"],
+                         "data": [["UA", "EWR", "IAH", 12.0, 1400.0], ["AA", "JFK", "MIA", -3.0, 1089.0]]}}
+).encode()  # fmt: skip
+
+
 class Measured(NamedTuple):
     """One measurement: requests, requests a second, latency in milliseconds, and answers that were none."""
 

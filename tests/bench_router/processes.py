@@ -109,6 +109,17 @@ class Running:
         times = [process.cpu_times() for process in self._family()]
         return sum(each.user + each.system for each in times)
 
+    def threads_s(self) -> tuple[float, float]:
+        """The same of main threads, and of all others."""
+        main = rest = 0.0
+        for process in self._family():
+            for thread in process.threads():
+                if thread.id == process.pid:
+                    main += thread.user_time + thread.system_time
+                else:
+                    rest += thread.user_time + thread.system_time
+        return main, rest
+
     def rss_mb(self) -> float:
         return sum(process.memory_info().rss for process in self._family()) / 2**20
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.bench_router.__main__ import PEERS, Bench, Cores
 from tests.bench_router.report import write
+from tests.bench_router.steps import measured
 
 RATES = {"direct": 40_000, "nginx": 20_000, "haproxy": 19_000, "understudy": 9_000, "understudy+capture": 8_000}
 P50 = {"direct": 2.0, "nginx": 2.2, "understudy+capture": 2.5}
@@ -36,3 +37,9 @@ def test_ratios_are_of_medians_and_a_missing_peer_is_null(tmp_path: Path) -> Non
     assert "| fixed | understudy+capture | 16 | 8,000 | 0.40 |" in (tmp_path / "bench-router.md").read_text()
     assert (tmp_path / "bench-router.png").stat().st_size > 1_000
     assert len(json.loads((tmp_path / "bench-router-rows.json").read_text())) == len(bench.rows)
+
+
+def test_every_step_of_a_request_can_be_measured_by_itself(tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    assert min(found.values()) > 0
+    assert found["read one that is like the one before"] < found["read a request's head in full"]

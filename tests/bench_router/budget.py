@@ -1,0 +1,93 @@
+"""What each part of a request costs: processor time of routers with parts of their work switched off, and of the
+steps of one request by themselves.
+
+Processor time is steadier than requests a second where the machine is shared; all routers run at the same time and
+are measured in turn.
+"""
+
+import importlib.util
+import json
+import platform
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.bench_router import steps
+from tests.bench_router.load import BODY, Load
+from tests.bench_router.peers import Place, nginx, passing, understudy
+from tests.bench_router.processes import Running
+
+# Each has what the one above it lacks, as far as "understudy+capture".
+ROWS: dict[str, Callable[[Place], Running]] = {
+    "nginx": nginx.start,
+    "bytes passed on unread (asyncio)": passing.start,
+    "the router, no bodies captured": partial(understudy.start_with, name="plain", **understudy.NO_BODIES),
+    "bodies captured, nothing redacted": partial(understudy.start_with, name="unredacted", redact_defaults=False),
+    "bodies captured and redacted": partial(understudy.start_with, name="capture"),
+    "the same, all of it judged (weight 100 %)": partial(understudy.start_with, name="judged", weight_bp=10_000),
+    "captured and redacted, on uvloop": partial(understudy.start_with, name="uvloop", loop="uvloop"),
+}
+CONNECTIONS = 16
+
+
+def measured(directory: Path, proxy: str, rest: str, rounds: int, seconds: int) -> dict[str, dict[str, float]]:
+    """Medians for each row, microseconds of processor time per request: all, main threads, the journal's thread."""
+    upstream = nginx.fixed(directory / "upstream", rest)
+    running: dict[str, Running] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    try:
+        place = Place(directory, proxy, upstream.address, upstream.address)
+        load = Load(directory, rest, BODY)
+        for name, start in ROWS.items():
+            if "uvloop" not in name or importlib.util.find_spec("uvloop"):
+                running[name] = start(place)
+                load.run(running[name].port, CONNECTIONS, 1)
+        for turn in range(rounds):
+            names = list(running)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                server = running[name]
+                before = server.threads_s()
+                requests = load.run(server.port, CONNECTIONS, seconds).requests
+                after = server.threads_s()
+                main, journal = (1e6 * (b - a) / requests for a, b in zip(before, after, strict=True))
+                found.setdefault(name, []).append((main, journal))
+    finally:
+        for server in running.values():
+            server.stop()
+        upstream.stop()
+    return {
+        name: {
+            "cpu_us": statistics.median(main + journal for main, journal in turns),
+            "loop_us": statistics.median(main for main, _ in turns),
+            "journal_us": statistics.median(journal for _, journal in turns),
+        }
+        for name, turns in found.items()
+    }
+
+
+def _table(rows: dict[str, dict[str, float]], of_steps: dict[str, float]) -> str:
+    lines = ["| CPU µs/request | all | of nginx | loop | journal |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name} | {row['cpu_us']:.1f} | {row['cpu_us'] / rows['nginx']['cpu_us']:.2f} "
+            f"| {row['loop_us']:.1f} | {row['journal_us']:.1f} |"
+        )
+    lines += ["", "| a step by itself | µs |", "|---|---|"]
+    lines += [f"| {name} | {us:.2f} |" for name, us in of_steps.items()]
+    return "\n".join(lines)
+
+
+def write(directory: Path, proxy: str, rest: str, rounds: int, seconds: int, output: Path) -> None:
+    """Measure, and write the tables into a folder and to the terminal."""
+    rows = measured(directory, proxy, rest, rounds, seconds)
+    of_steps = steps.measured(directory)
+    heading = (
+        f"Python {platform.python_version()}, {CONNECTIONS} connections, {len(BODY)} bytes of JSON; "
+        f"medians of {rounds} rounds of {seconds} s, steps as the least of many"
+    )
+    text = f"{heading}\n\n{_table(rows, of_steps)}\n"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "bench-router-budget.md").write_text(text)
+    (output / "bench-router-budget.json").write_text(json.dumps({"cpu_us": rows, "steps_us": of_steps}, indent=1))
+    print(text)
