@@ -233,7 +233,7 @@ def active(plan: MetricPlan, rows: str) -> str:
         exploded AS (SELECT *, t // {plan.block} AS block, {SEGMENTS} FROM requests WHERE {rows}),
         units AS (
             SELECT segment, epoch, block, challenger, in_mirror, any_value(pi) AS pi, any_value(mean) AS mean, unit,
-                CAST(1 AS HUGEINT) AS x, CAST({plan.scale} AS HUGEINT) AS y
+                CAST(1 AS HUGEINT) AS x, CAST({plan.scale} AS HUGEINT) AS y, CAST(NULL AS HUGEINT) AS c
             FROM exploded GROUP BY segment, epoch, block, challenger, in_mirror, unit
         )
     """
