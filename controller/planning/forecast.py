@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from controller.errors import SpecError
-from controller.kinds import Kind
 from controller.planning import cautions
 from controller.planning.boundary import Simulated
 from controller.planning.cautions import Caution
@@ -111,7 +110,7 @@ def forecast(
         tuple(steps),
         tuple(found),
         _most_exposed(spec, steps) if units_per_day else None,
-        _days(spec, steps, found, missing=len(known) < sum(m.kind is not Kind.RESOURCE for m in judging(spec))),
+        _days(spec, steps, found, missing=len(known) < sum(m.compared for m in judging(spec))),
         tuple(said),
     )
 

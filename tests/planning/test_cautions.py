@@ -12,9 +12,14 @@ QUIET = {
     "decision": "{tick: 60s, minUnits: 100, minAge: 7d, maxDuration: 14d}",
 }
 AUC = "{name: auc, kind: Auc, outcome: late, window: 1h, margin: 0.01}"
+MEMORY = "{name: memory, kind: Resource, query: memory, limit: 2Gi}"
 FAST = "[{weight: 1, hold: 20m}, {weight: 50, hold: 2d}]"
 CASES: dict[Code, tuple[list[str], dict[str, str], dict[str, object], str]] = {
     Code.MISSING_BASE: ([CTR, ERRORS.replace(", baseline: {mean: 0.001}", "")], {}, {}, "--base errors=VALUE"),
+    Code.NOT_SIMULATED: (
+        [CTR, "{name: flow, kind: Throughput, margin: 5%}"], {}, {}, "flow: the kind Throughput is not simulated"
+    ),
+    Code.LIMIT: ([CTR, MEMORY], {}, {}, "memory: its limit is a rule, no sample size"),
     Code.ASSUMED_BASE: ([CTR, AUC], {}, {}, "auc: positives are 10 % of the rows, it is assumed"),
     Code.NO_TRAFFIC: ([CTR], {}, {"units_per_day": None}, "--units-per-day"),
     Code.ASSUMED_SPREAD: ([GMV], {}, {}, "--spread gmv=SD or --nonzero gmv=SHARE"),
@@ -47,8 +52,7 @@ def _codes(metrics: list[str], how: dict[str, str], asked: dict[str, object]) ->
     return {c.code: c.message for c in said.cautions}
 
 
-# What no kind of this version has is in test_kinds.
-@pytest.mark.parametrize("code", [c for c in Code if c is not Code.NOT_SIMULATED])
+@pytest.mark.parametrize("code", list(Code))
 def test_a_plan_that_cannot_work_is_warned_of(code: Code) -> None:
     metrics, how, asked, words = CASES[code]
     said = _codes(metrics, how, asked)
@@ -60,6 +64,11 @@ def test_a_plan_that_works_has_no_warning() -> None:
     spec = spec_of(CTR, ERRORS, LATENCY, GMV, LOSS, **QUIET)
     known = Given(spread={"loss": 0.5}, nonzero={"gmv": 0.2})
     assert forecast(spec, known, 1e7, runs=40).cautions == ()
+
+
+def test_a_limit_alone_does_not_leave_the_days_unknown() -> None:
+    days = [forecast(spec_of(*metrics, **QUIET), Given(), 1e7, runs=40).days for metrics in ((CTR,), (CTR, MEMORY))]
+    assert days[0] == days[1] == pytest.approx(7)
 
 
 def test_a_long_window_counts_towards_a_week() -> None:

@@ -12,14 +12,10 @@ from controller.core.fold import fold
 from controller.core.pairs import PairFold, pair_effect, pair_harm, pair_non_inferior
 from controller.core.scores import ScoreFold, score_tests
 from controller.core.statistics import delong
-from controller.kinds import Kind
-from controller.metric import Metric, Role
 from controller.planning import laws
 from controller.planning.boundary import Scores, State, Traffic
-from controller.planning.cautions import Code, of_plan
 from controller.planning.champion import Given, area_variance, champions
 from controller.planning.differences import Differences
-from controller.planning.steps import allocations
 from tests.planning.examples import one, spec_of
 from tests.planning.test_command import SHORT, document, run
 
@@ -154,13 +150,3 @@ def test_an_option_that_cannot_be_is_refused(tmp_path: Path, option: list[str], 
     said = run(tmp_path, document(OF_LABELS.format("Auc", "0.02", 0.8)), *option)
     assert said.exit_code == 2
     assert message in said.stderr
-
-
-def test_a_resource_is_a_rule_and_has_no_sample_size() -> None:
-    spec = spec_of(PRECISION)
-    memory = Metric.model_construct(name="memory", kind=Kind.RESOURCE, role=Role.GUARDRAIL)
-    both = spec.model_copy(update={"metrics": (*spec.metrics, memory)})
-    said = [c for c in of_plan(both, allocations(spec, 1e5), [], True) if c.code is Code.NOT_SIMULATED]
-    assert [c.message for c in said] == [
-        "memory: a Resource is held to its limit by a rule, which needs no sample size"
-    ]
