@@ -54,6 +54,13 @@ class Request:
         self.lines = lines
         self.fields = fields
 
+    def bare(self) -> "Request":
+        """The same without anything of a body. What is in both must not be changed."""
+        request = Request(self.method, self.target, self.http10, self.lines, self.fields)
+        request.length = self.length
+        request.close = self.close
+        return request
+
     def json(self) -> Any:
         """The body as JSON, None where it is none (or is not held whole); parsed once."""
         if self._json is _NOT_READ:
@@ -201,11 +208,12 @@ class Reader:
     the values that differ every byte is looked at, so the reading is the same (``tests/router/fuzz.py`` compares).
     """
 
-    __slots__ = ("_lines", "_request", "_slots")
+    __slots__ = ("_like", "_lines", "_slots")
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
-        self._request: Request | None = None
+        # Of the request that was read in full its head alone: a body must not outlive its request.
+        self._like: Request | None = None
         # For each line what may differ there: how it has to begin, the field's name, its place in ``Request.lines``.
         self._slots: list[tuple[bytes, bytes, int] | None] = []
 
@@ -218,14 +226,14 @@ class Reader:
             if request is not None:
                 return request
         request = read_request(head)
-        self._request = request
+        self._like = request.bare()
         self._lines = lines if len(head) <= _LONGEST_KEPT else []
         self._slots = []
         return request
 
     def _alike(self, lines: list[bytes]) -> Request | None:
         """The request of a head of these lines; None where it has to be read in full."""
-        like, slots = self._request, self._slots
+        like, slots = self._like, self._slots
         assert like is not None
         if not slots:
             slots = self._slots = _slots(self._lines, like)
@@ -249,9 +257,10 @@ class Reader:
                     if going is like.lines:
                         going = going.copy()
                     going[place] = line
-        request = Request(like.method, like.target, like.http10, going, fields)
+        request = like.bare()
+        request.lines = going
+        request.fields = fields
         request.length = length
-        request.close = like.close
         return request
 
 

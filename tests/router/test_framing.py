@@ -1,5 +1,7 @@
 """The grammar of messages by itself: what is read is read in one way only."""
 
+import weakref
+
 import pytest
 
 from router.errors import Refused
@@ -66,6 +68,16 @@ def test_a_reader_follows_what_differs() -> None:
     assert (request.fields[b"x-unit"], request.lines, request.length) == (b"v", [b"X-Unit: v"], 18)
     request = reader.read(SEED)
     assert (request.fields[b"x-unit"], request.lines, request.length) == (b"u", [b"X-Unit: u"], 17)
+
+
+def test_a_reader_holds_no_body_of_a_request_that_is_over() -> None:
+    reader = Reader()
+    for head in (SEED, SEED.replace(b"17", b"18")):
+        request = reader.read(head)
+        request.body = b"x" * 17
+        over = weakref.ref(request)
+        del request
+        assert over() is None
 
 
 @pytest.mark.parametrize(
