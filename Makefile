@@ -16,7 +16,7 @@ ARGS ?=
 SEEDS ?= 200
 KILLS ?= 20
 
-.PHONY: help setup demo test check fmt gen sim error-rates kill-test fuzz soak table-changes \
+.PHONY: help setup demo test kdev check fmt gen sim error-rates kill-test fuzz soak table-changes \
 	bad-challengers shares bench-router lock clean
 
 help: ## This list
@@ -30,6 +30,9 @@ demo: $(READY) ## Three rollouts on real flights, watched live (about five minut
 
 test: $(READY) ## Run the tests (ARGS=… goes to pytest)
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of them (ARGS=--node: what runs pods too)
+	@$(BIN)/python -m tests.kubernetes.binaries $(ARGS)
 
 check: $(READY) ## Lint, formatting, types, import direction, generated files
 	$(BIN)/ruff check .

@@ -6,12 +6,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pydantic import ValidationError
 
 from controller.cli.init import EXAMPLE
 from controller.schema.editor import editor_schema
-from controller.spec import ModelRollout
 from controller.specfile import parse
+from tests.schema.models import refusals
 from tests.schema.mutations import PLAIN, SMALL, mutated
 
 EDITOR = jsonschema.Draft202012Validator(editor_schema())
@@ -40,16 +39,6 @@ BEYOND = (
     "allowSameVersion: true makes it an A/A run",
     "is more than the reserved control",
 )
-
-
-def refusals(tree: dict[str, Any]) -> list[str]:
-    """What the models say against a document as JSON, without taking one type for another."""
-    try:
-        ModelRollout.model_validate_json(json.dumps(tree), strict=True)
-    except ValidationError as error:
-        # A list whose items are all refused counts as empty: no fault of its own.
-        return [str(e["msg"]) for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
-    return []
 
 
 def test_the_schema_is_a_json_schema() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.tidy.sources import texts
 
 _TABS_BELONG = {"Makefile"}
-_TABS_BELONG_IN = {".tsv", ".go"}
+_TABS_BELONG_IN = {".tsv", ".go", ".mod"}
 # The words are put together here so that this file passes its own test.
 _UNFINISHED = re.compile(r"\b(?:{})\b".format("|".join(("TO" + "DO", "FIX" + "ME", "X" * 3))))
 _REGISTRIES = [

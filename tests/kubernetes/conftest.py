@@ -1,0 +1,90 @@
+"""A real API server for the tests: one for each test process, and a namespace for each test."""
+
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+
+from controller.schema import CRD
+from controller.schema.crd import GROUP
+from tests.kubernetes import binaries
+from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane
+
+FOUND = pytest.StashKey[Path | binaries.Unavailable]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the programs before the first test, whose time is limited; who waits is told for what."""
+    if session.config.option.collectonly or not any("assets" in getattr(i, "fixturenames", ()) for i in session.items):
+        return
+    said = session.config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(text: str) -> None:
+        if said is not None:
+            said.write_line(f"Kubernetes for the tests: {text}")
+
+    try:
+        session.config.stash[FOUND] = binaries.programs(say)
+    except binaries.Unavailable as error:
+        session.config.stash[FOUND] = error
+
+
+@pytest.fixture(scope="session")
+def assets(request: pytest.FixtureRequest) -> Path:
+    """The folder of the control plane's programs."""
+    found = request.config.stash[FOUND]
+    if isinstance(found, binaries.Unavailable):
+        pytest.fail(str(found), pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def control_plane(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """etcd and kube-apiserver, empty."""
+    plane = ControlPlane(assets, tmp_path_factory.mktemp("control-plane"))
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
+
+
+@pytest.fixture(scope="session")
+def controllers(control_plane: ControlPlane) -> ControlPlane:
+    """The same with Kubernetes' own controllers."""
+    control_plane.run_controllers()
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def api(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
+    """The administrator's client."""
+    with control_plane.api() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def crd(control_plane: ControlPlane) -> str:
+    """The name of our definition, applied as people apply it, and established."""
+    name = f"customresourcedefinitions/modelrollouts.{GROUP}"
+    apply = ["apply", "--server-side", "-f", str(binaries.ROOT / CRD)]
+    for arguments in (apply, ["wait", "--for=condition=Established", "--timeout=60s", name]):
+        done = subprocess.run(
+            [*control_plane.kubectl, *arguments], capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return name
+
+
+@pytest.fixture
+def namespace(api: client.ApiClient, request: pytest.FixtureRequest) -> str:
+    """A namespace of the test's own. It is not deleted: the whole server is."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-")
+    name = f"{words}-{uuid.uuid4().hex[:8]}"
+    body = client.V1Namespace(metadata=client.V1ObjectMeta(name=name))
+    client.CoreV1Api(api).create_namespace(body, _request_timeout=CALL_WITHIN_S)
+    return name

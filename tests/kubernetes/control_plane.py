@@ -1,0 +1,175 @@
+"""A Kubernetes control plane on loopback: etcd and kube-apiserver, and kube-controller-manager once it is asked for."""
+
+import csv
+import json
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from kubernetes import client
+
+from tests.bench_router.processes import free_port
+from tests.kubernetes.leashed import Leashed
+
+# A machine with much else to do takes its time; a free one needs three to five seconds.
+START_WITHIN_S = 90.0
+ATTEMPTS = 3
+CALL_WITHIN_S = 20.0
+ADMIN, CONTROLLERS = "admin", "system:kube-controller-manager"
+
+
+class NotStarted(Exception):
+    """A server that ended, or was not ready in time; the text has its last words."""
+
+
+class ControlPlane:
+    """Servers with RBAC on; data, keys and logs in ``folder``. A user's token is the user's name, for tests only."""
+
+    def __init__(self, assets: Path, folder: Path) -> None:
+        self._assets, self._folder = assets, folder
+        self._running: dict[str, Leashed] = {}
+        self.url = ""
+
+    def start(self) -> None:
+        """Ready afterwards. Raises NotStarted."""
+        self._write_keys()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._start_servers()
+                break
+            except NotStarted:
+                # Somebody else may have taken a port between our look and its use.
+                self.stop()
+                if attempt == ATTEMPTS:
+                    raise
+        self._write_kubeconfig(ADMIN)
+
+    def _start_servers(self) -> None:
+        end = time.monotonic() + START_WITHIN_S
+        etcd = f"http://127.0.0.1:{free_port()}"
+        self._run(
+            "etcd",
+            f"--data-dir={self._folder / 'etcd'}",
+            f"--listen-client-urls={etcd}",
+            f"--advertise-client-urls={etcd}",
+            "--listen-peer-urls=http://127.0.0.1:0",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        )
+        port = free_port()
+        self._run(
+            "kube-apiserver",
+            f"--etcd-servers={etcd}",
+            f"--cert-dir={self._folder}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            "--endpoint-reconciler-type=none",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--authorization-mode=RBAC",
+            f"--token-auth-file={self._folder / 'tokens.csv'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={self._folder / 'accounts.key'}",
+            f"--service-account-key-file={self._folder / 'accounts.pub'}",
+        )
+        self.url = f"https://127.0.0.1:{port}"
+        while not self._is_ready():
+            self._check("etcd", "kube-apiserver")
+            if time.monotonic() > end:
+                raise NotStarted(f"not ready within {START_WITHIN_S:g} s: {self._running['kube-apiserver'].said()}")
+            time.sleep(0.05)
+
+    def run_controllers(self) -> None:
+        """Those of Kubernetes itself: namespaces and owners are cleaned up, Deployments get their ReplicaSets and
+        pods, which no node runs. A second call does nothing. Raises NotStarted."""
+        if "kube-controller-manager" in self._running:
+            return
+        if not (self._assets / "kube-controller-manager").exists():
+            raise NotStarted(f"{self._assets} (KUBEBUILDER_ASSETS) has no kube-controller-manager")
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={self._write_kubeconfig(CONTROLLERS)}",
+            f"--service-account-private-key-file={self._folder / 'accounts.key'}",
+            f"--root-ca-file={self.certificate}",
+            "--leader-elect=false",
+            "--secure-port=0",
+        )
+        end, core = time.monotonic() + START_WITHIN_S, client.CoreV1Api(self.api())
+        while not core.list_namespaced_service_account("default", _request_timeout=CALL_WITHIN_S).items:
+            self._check("kube-controller-manager")
+            if time.monotonic() > end:
+                raise NotStarted(f"no service account: {self._running['kube-controller-manager'].said()}")
+            time.sleep(0.05)
+
+    @property
+    def certificate(self) -> Path:
+        """The server's own, which clients trust."""
+        return self._folder / "apiserver.crt"
+
+    @property
+    def kubectl(self) -> list[str]:
+        """The command, as the administrator."""
+        return [str(self._assets / "kubectl"), f"--kubeconfig={self._folder / ADMIN}.json"]
+
+    def api(self, user: str = ADMIN) -> client.ApiClient:
+        """A client; whoever is not the administrator may do what RBAC grants, by impersonation."""
+        made = client.Configuration()
+        made.host, made.ssl_ca_cert = self.url, str(self.certificate)
+        made.api_key = {"authorization": f"Bearer {ADMIN}"}
+        api = client.ApiClient(made)
+        if user != ADMIN:
+            api.set_default_header("Impersonate-User", user)
+        return api
+
+    def pids(self) -> dict[str, int]:
+        """Of what runs, by name."""
+        return {name: each.pid for name, each in self._running.items() if each.exit_code is None}
+
+    def stop(self) -> None:
+        """End everything, those first who talk to the others."""
+        for name in reversed(list(self._running)):
+            self._running.pop(name).stop()
+
+    def _run(self, name: str, *flags: str) -> None:
+        self._running[name] = Leashed([str(self._assets / name), *flags], self._folder / f"{name}.log")
+
+    def _check(self, *names: str) -> None:
+        for name in names:
+            code = self._running[name].exit_code
+            if code is not None:
+                raise NotStarted(f"{name} ended with code {code}: {self._running[name].said()}")
+
+    def _is_ready(self) -> bool:
+        try:
+            trusted = ssl.create_default_context(cafile=self.certificate)
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2.0, context=trusted) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False  # also while there is no certificate yet
+
+    def _write_keys(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        coding = serialization.Encoding.PEM
+        secret = key.private_bytes(coding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        public = key.public_key().public_bytes(coding, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (self._folder / "accounts.key").write_bytes(secret)
+        (self._folder / "accounts.pub").write_bytes(public)
+        with (self._folder / "tokens.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([name, name, name, "system:masters"] for name in (ADMIN, CONTROLLERS))
+
+    def _write_kubeconfig(self, user: str) -> Path:
+        cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
+        tree = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": user, "user": {"token": user}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": user}}],
+            "current-context": "tests",
+        }
+        path = self._folder / f"{user.rpartition(':')[2]}.json"
+        path.write_text(json.dumps(tree))
+        return path

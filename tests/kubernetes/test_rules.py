@@ -1,0 +1,115 @@
+"""The rules across fields, as the API server tells them: each has a document that breaks it and nothing else."""
+
+import copy
+from typing import Any
+
+import pytest
+from kubernetes import client
+
+from controller.schema.rules import RULES
+from tests.kubernetes.rollouts import Rollouts, Tree, refused
+from tests.schema.models import refusals
+from tests.schema.mutations import SMALL
+
+BRIER = SMALL["spec"]["metrics"][0]
+MIRROR = [{"mirror": 100}, {"weight": 50}]
+
+
+def _metric(**fields: Any) -> Tree:
+    return {"metrics": [{"name": "m", "margin": "1%"} | fields]}
+
+
+# Rule, by the head of its message → fields of the plan in place of SMALL's.
+BREAKS: dict[str, Tree] = {
+    "exactly one of header, cookie, json": {"unit": {"cookie": "a", "header": "b"}},
+    "exactly one of feature, header, json": {"segments": [{"name": "s", "feature": "f", "json": "/a"}]},
+    "exactly one of service, url": {"servers": {"champion": {"service": "s", "url": "http://s:1"}}},
+    "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": {"httpRoute": "r"}}},
+    "exactly one of mirror, weight": {"steps": [{"mirror": 1, "weight": 1}]},
+    "0.01 is the smallest": {"steps": [{"weight": 0.125}]},
+    "kind Proportion takes": _metric(kind="Proportion", outcome="o"),
+    "kind Mean takes": _metric(kind="Mean", outcome="o", window="1d", query="q"),
+    "kind Ratio takes": _metric(kind="Ratio", numerator="n", window="1d"),
+    "kind ActiveUnits takes": _metric(kind="ActiveUnits", window="1d", outcome="o"),
+    "kind Accuracy, ": _metric(kind="Auc", outcome="o"),
+    "kind AbsoluteError, ": _metric(kind="SquaredError", window="1d"),
+    "kind ErrorRate, ": _metric(kind="ErrorRate", outcome="o"),
+    "kind Latency takes": _metric(kind="Latency", window="1d"),
+    "kind Resource takes": _metric(kind="Resource", limit=1),
+    "only kind Resource takes limit": _metric(kind="ErrorRate", limit=1),
+    "only kind Mean, ": _metric(kind="Proportion", outcome="o", window="1d", cap=5),
+    "a Success or Guardrail needs a margin": {"metrics": [{k: v for k, v in BRIER.items() if k != "margin"}]},
+    "numerator and denominator": _metric(kind="Ratio", numerator="n", denominator="n", window="1d"),
+    "Disagreement is only seen in a mirror and cannot": {
+        "steps": MIRROR,
+        "metrics": [BRIER, {"name": "d", "kind": "Disagreement", "role": "Success", "margin": 0.1}],
+    },
+    "at least one step needs a weight": {"steps": [{"mirror": 100}]},
+    "weights must not decrease": {"steps": [{"weight": 50}, {"weight": 20}]},
+    "mirror steps come before": {"steps": MIRROR[::-1]},
+    "at least one metric that weights show": {"metrics": [BRIER | {"role": "Observe"}]},
+    "Disagreement is only seen in a mirror, and": {
+        "metrics": [BRIER, {"name": "d", "kind": "Disagreement", "margin": 0.1}]
+    },
+    "mode Superior needs": {"decision": {"mode": "Superior"}},
+    "in mode Superior a Success": {
+        "decision": {"mode": "Superior"},
+        "metrics": [
+            BRIER | {"role": "Success"},
+            {"name": "e", "kind": "ErrorRate", "role": "Success", "margin": "1pp"},
+        ],
+    },
+    "champion and challenger are the same": {"model": {"name": "m", "champion": 3, "challenger": "3"}},
+    "only a champion may be external": {"servers": {"challenger": {"url": "http://s:1", "external": True}}},
+    "afterPromotion.holdback": {"afterPromotion": {"holdback": 60}},
+}
+# Without a message of their own: validations that need no type.
+SILENT = {r.message for r in RULES if r.structural is not None}
+
+
+@pytest.fixture
+def rollouts(crd: str, api: client.ApiClient, namespace: str) -> Rollouts:
+    return Rollouts(api, namespace)
+
+
+def broken(fields: Tree) -> Tree:
+    return copy.deepcopy(SMALL) | {"spec": copy.deepcopy(SMALL["spec"]) | fields}
+
+
+def test_every_rule_that_the_server_holds_is_broken_once() -> None:
+    held = [r.message for r in RULES if r.cel is not None or r.structural is not None]
+    assert [m for m in held if sum(m.startswith(head) for head in BREAKS) != 1] == []
+    assert len(held) == len(BREAKS)
+
+
+@pytest.mark.parametrize("head", BREAKS)
+def test_the_server_refuses_what_breaks_the_rule_and_says_which(rollouts: Rollouts, head: str) -> None:
+    tree = broken(BREAKS[head])
+    with refused(422) as said:
+        rollouts.create(tree, dry_run="All")
+    message = next(r.message for r in RULES if r.message.startswith(head))
+    assert message in SILENT or message in said[0]
+    assert refusals(tree)
+
+
+@pytest.mark.parametrize("list_of", ["metrics", "segments"])
+def test_a_name_that_stands_twice_is_refused(rollouts: Rollouts, list_of: str) -> None:
+    twice = {"metrics": [BRIER, BRIER], "segments": [{"name": "s", "header": "a"}, {"name": "s", "header": "b"}]}
+    with refused(422) as said:
+        rollouts.create(broken({list_of: twice[list_of]}), dry_run="All")
+    assert f"spec.{list_of}[1]: Duplicate value" in said[0]
+
+
+def test_an_unknown_field_is_refused_and_not_dropped(rollouts: Rollouts) -> None:
+    with refused(400) as said:
+        rollouts.create(broken({"stepps": []}), dry_run="All")
+    assert 'unknown field "spec.stepps"' in said[0]
+
+
+@pytest.mark.parametrize("name", ["Late", "late.model", "a" * 64, "-late"])
+def test_a_name_that_no_label_or_host_could_carry_is_refused(rollouts: Rollouts, name: str) -> None:
+    tree = copy.deepcopy(SMALL) | {"metadata": {"name": name}}
+    with refused(422) as said:
+        rollouts.create(tree, dry_run="All")
+    assert "metadata.name" in said[0]
+    assert refusals(tree)
