@@ -39,6 +39,9 @@ def structural(node: Node, defs: Node, *, nullable: bool = False) -> Node:
             _add_rules(made, model)
     if optional and nullable:
         made["nullable"] = True
+        if "enum" in made:
+            # The server has no null among a field's values, but looks for a pattern in texts only.
+            made["pattern"] = f"^({'|'.join(made.pop('enum'))})$"
     return made
 
 
@@ -75,8 +78,8 @@ def _number_or_text(node: Node, parts: list[Node]) -> Node:
     if "integer" in types:
         made["x-kubernetes-int-or-string"] = True
     else:
-        # Nothing but a number, a text or (what a schema without a type cannot refuse) a truth value.
-        made |= {_ANY: True, "maxItems": 0, "maxProperties": 0}
+        # Without a type there may be anything: what is neither a number nor a text is refused by its value.
+        made |= {_ANY: True, "maxItems": 0, "maxProperties": 0, "not": {"enum": [True, False, [], {}]}}
         number = next(part for part in parts if part["type"] != "string")
         made |= {k: number[k] for k in ("minimum", "maximum") if k in number}
     if "description" in node:

@@ -4,11 +4,12 @@
 written. What neither language can say (durations compared, names that differ in JSON Schema) is left to Python.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
-from controller.kinds import KINDS, OPTIONAL, SHARES, Kind
+from controller.kinds import KINDS, OPTIONAL, SHARES, UNMEASURED, Kind
 from controller.metric import Role
 
 Node = dict[str, Any]
@@ -54,6 +55,10 @@ def _kinds() -> list[Rule]:
     return [rule for (needs, takes), kinds in alike.items() for rule in _of_kinds(kinds, needs, takes)]
 
 
+def _if_kind(names: list[str], then: Node) -> Node:
+    return {"if": {"properties": {"kind": {"enum": names}}, "required": ["kind"]}, "then": then}
+
+
 def _of_kinds(kinds: list[Kind], needs: frozenset[str], takes: frozenset[str]) -> list[Rule]:
     names = [k.value for k in kinds]
     listed = ", ".join(f"'{n}'" for n in names)
@@ -72,7 +77,7 @@ def _of_kinds(kinds: list[Kind], needs: frozenset[str], takes: frozenset[str]) -
             "Metric",
             f"kind {said} takes {takes_text}" + (f" and needs {', '.join(needed)}" if needed else ""),
             cel=f"!(self.kind in [{listed}]) || ({' && '.join(cel)})",
-            editor={"if": {"properties": {"kind": {"enum": names}}, "required": ["kind"]}, "then": then},
+            editor=_if_kind(names, then),
         )
     ]
 
@@ -86,25 +91,50 @@ def _only(field: str) -> Rule:
     )
 
 
-def _shares() -> list[Rule]:
-    """A share is below 1, and only a share has percentage points."""
-    names = [k.value for k in SHARES]
-    names.sort()
-    kinds = {"properties": {"kind": {"enum": names}}, "required": ["kind"]}
-    large: Node = {"not": {"type": "number", "minimum": 1}}
-    points: Node = {"not": {"type": "string", "pattern": "pp$"}}
-    mean: Node = {"properties": {"mean": {"anyOf": [{"type": "null"}, {"minimum": 0, "maximum": 1}]}}}
-    return [
-        Rule(
-            "Metric",
-            "a margin of a share is below 1, which is 100pp; only shares take pp",
-            editor={
-                "if": kinds,
-                "then": {"properties": {"margin": large, "harmMargin": large, "baseline": mean}},
-                "else": {"properties": {"margin": points, "harmMargin": points}},
-            },
-        )
-    ]
+def _where(kinds: Collection[Kind], message: str, then: Node, plain: Node | None = None) -> Rule:
+    """A metric of one of ``kinds`` is as ``then`` says; ``plain`` where the API server writes a bound differently.
+
+    Of two schemas that fail alike the server tells what is wrong with the first, which should be the margin.
+    """
+    names, others = (sorted(k.value for k in KINDS if (k in kinds) is wanted) for wanted in (True, False))
+    return Rule(
+        "Metric",
+        message,
+        structural={"anyOf": [plain or then, {"properties": {"kind": {"enum": others}}}]},
+        editor=_if_kind(names, then),
+    )
+
+
+def _margins(text: str, **number: Any) -> Node:
+    """What a margin has to be if it is a text, and if it is a number."""
+    return {"properties": {f: {"pattern": f"^({text})$", **number} for f in ("margin", "harmMargin")}}
+
+
+_NUMBER, _BELOW_1, _BELOW_100 = r"[0-9]+(\.[0-9]+)?", r"0+(\.[0-9]+)?", r"0*[0-9]{1,2}(\.[0-9]+)?"
+_OF_A_SHARE = f"{_BELOW_1}|{_BELOW_100}(pp|%)"
+_SHARES = sorted(k.value for k in SHARES)
+_ABSOLUTE = [k for k, rule in KINDS.items() if rule.family in UNMEASURED]
+_OF_KINDS = (
+    _where(
+        SHARES,
+        "a margin of a share is below 1, which is 100pp",
+        _margins(_OF_A_SHARE, exclusiveMaximum=1),
+        _margins(_OF_A_SHARE, maximum=1, exclusiveMaximum=True),
+    ),
+    _where(
+        KINDS.keys() - SHARES,
+        "a relative margin is below 100%, and only shares take pp",
+        _margins(f"{_NUMBER}|{_BELOW_100}%"),
+    ),
+    _where(_ABSOLUTE, f"a margin of {', '.join(_ABSOLUTE)} is absolute", _margins(f"{_BELOW_1}|{_BELOW_100}pp")),
+    Rule(
+        "Metric",
+        "the mean of a share is from 0 to 1",
+        cel=f"!(self.kind in {_SHARES}) || !has(self.baseline) || !has(self.baseline.mean) || "
+        "(self.baseline.mean >= 0.0 && self.baseline.mean <= 1.0)",
+        editor=_if_kind(_SHARES, {"properties": {"baseline": {"properties": {"mean": {"minimum": 0, "maximum": 1}}}}}),
+    ),
+)
 
 
 _MARGIN_NEEDED = Rule(
@@ -252,7 +282,7 @@ RULES: tuple[Rule, ...] = (
     *_kinds(),
     _only("limit"),
     _only("cap"),
-    *_shares(),
+    *_OF_KINDS,
     _MARGIN_NEEDED,
     *_METRIC,
     *_PLAN,

@@ -16,7 +16,8 @@ ANY, EITHER, CEL = "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-
 KNOWN = {
     "type", "description", "properties", "required", "items", "additionalProperties", "enum", "pattern", "format",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
-    "maxProperties", "nullable", "allOf", ANY, EITHER, CEL, "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "maxProperties", "nullable", "allOf", "not", ANY, EITHER, CEL,
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 }  # fmt: skip
 # What may not stand inside allOf, anyOf, not: there a schema only restricts.
 STRUCTURE = {"type", "description", "default", "additionalProperties", "nullable"}
@@ -66,7 +67,7 @@ def test_bounds_are_exclusive_by_a_truth_value() -> None:
 
 
 def test_inside_logic_a_schema_only_restricts_fields_that_are_declared_outside() -> None:
-    inside = [part for _, n in nodes(SCHEMA) for part in logic({k: n[k] for k in ("allOf",) if k in n})]
+    inside = [part for _, n in nodes(SCHEMA) for part in logic({k: n[k] for k in ("allOf", "not") if k in n})]
     assert inside
     assert [part for part in inside if STRUCTURE & part.keys()] == []
 
