@@ -1,16 +1,15 @@
 """A real API server for the tests: one for each test process, and a namespace for each test."""
 
 import re
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from kubernetes import client
 
 from controller.schema import CRD
-from controller.schema.crd import GROUP
 from tests.kubernetes import binaries
 from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane
 
@@ -70,14 +69,9 @@ def api(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
 @pytest.fixture(scope="session")
 def crd(control_plane: ControlPlane) -> str:
     """The name of our definition, applied as people apply it, and established."""
-    name = f"customresourcedefinitions/modelrollouts.{GROUP}"
-    apply = ["apply", "--server-side", "-f", str(binaries.ROOT / CRD)]
-    for arguments in (apply, ["wait", "--for=condition=Established", "--timeout=60s", name]):
-        done = subprocess.run(
-            [*control_plane.kubectl, *arguments], capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    return name
+    tree = yaml.safe_load((binaries.ROOT / CRD).read_text(encoding="utf-8"))
+    control_plane.define(tree)
+    return str(tree["metadata"]["name"])
 
 
 @pytest.fixture

@@ -3,16 +3,20 @@
 import csv
 import json
 import ssl
+import subprocess
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kubernetes import client
 
 from tests.bench_router.processes import free_port
+from tests.embedded.machine import wait_for
 from tests.kubernetes.leashed import Leashed
 
 # A machine with much else to do takes its time; a free one needs three to five seconds.
@@ -109,10 +113,41 @@ class ControlPlane:
         """The server's own, which clients trust."""
         return self._folder / "apiserver.crt"
 
-    @property
-    def kubectl(self) -> list[str]:
-        """The command, as the administrator."""
-        return [str(self._assets / "kubectl"), f"--kubeconfig={self._folder / ADMIN}.json"]
+    def kubectl(self, *arguments: str, given: dict[str, Any] | None = None) -> str:
+        """What the command prints, as the administrator; ``given`` goes to its standard input. AssertionError where
+        it fails."""
+        files = [f"--kubeconfig={self._folder / ADMIN}.json", f"--cache-dir={self._folder / 'kubectl'}"]
+        done = subprocess.run(
+            [str(self._assets / "kubectl"), *files, *arguments],
+            input=json.dumps(given) if given else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def define(self, tree: dict[str, Any]) -> None:
+        """Apply a CustomResourceDefinition, and wait until its objects are served and clients can discover them."""
+        self.kubectl("apply", "--server-side", "-f", "-", given=tree)
+        group, version, plural = (
+            tree["spec"]["group"],
+            tree["spec"]["versions"][0]["name"],
+            tree["spec"]["names"]["plural"],
+        )
+        custom = client.CustomObjectsApi(self.api())
+
+        def discovered() -> bool:
+            try:
+                found = custom.get_api_resources(group, version, _request_timeout=CALL_WITHIN_S)
+            except client.ApiException as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                return False
+            return any(each.name == plural for each in found.resources)
+
+        wait_for(f"{plural} of {group} are served", discovered, 60)
 
     def api(self, user: str = ADMIN) -> client.ApiClient:
         """A client; whoever is not the administrator may do what RBAC grants, by impersonation."""
