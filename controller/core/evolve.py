@@ -299,7 +299,7 @@ def _strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutS
 def _facts(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> Facts:
     epoch, o = status.current_epoch, status.observed
     counts = statistics.counts.get(epoch.number, EpochCounts(0)) if epoch else EpochCounts(0)
-    last = status.step == len(spec.steps) - 1
+    last = status.step >= len(spec.steps) - 1  # a plan may have become shorter since it was decided
     needs = not last and spec.steps[status.step + 1].approve and status.step + 1 not in status.approved
     return Facts(
         step=max(status.step, 0),

@@ -24,6 +24,9 @@ def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) 
 
 def _title(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> str | None:
     versions = f"version {after.attempt.challenger}" if after.attempt else "the challenger"
+    starts = after.progress is Progress.RUNNING
+    if after.progress is not before.progress and starts:
+        return f"{versions} starts, step 1 of {len(spec.steps)}: {_step(spec, after)}"
     if after.progress is not before.progress:
         return {
             Progress.PENDING: "a new attempt begins",
@@ -33,9 +36,8 @@ def _title(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> st
             Progress.PROMOTED: f"{versions} is promoted",
             Progress.ROLLED_BACK: f"{versions} is rolled back",
             Progress.HELD: "the A/A run is over",
-            Progress.RUNNING: f"{versions} starts, step 1 of {len(spec.steps)}: {_step(spec, after)}",
         }[after.progress]
-    if after.step != before.step and after.progress is Progress.RUNNING:
+    if after.step != before.step and starts:
         return f"step {after.step + 1} of {len(spec.steps)}: {_step(spec, after)}"
     if after.paused != before.paused:
         return "paused" if after.paused else "resumed"

@@ -190,6 +190,17 @@ def test_a_changed_plan_supersedes_the_attempt_and_starts_it_again() -> None:
     assert status.table.weight_bp == 2000
 
 
+@pytest.mark.parametrize("progress", [Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK])
+def test_a_plan_that_becomes_shorter_than_the_step_in_force_breaks_nothing(progress: Progress) -> None:
+    """Running it starts again; what is decided already goes on to its end."""
+    status = running().model_copy(update={"step": len(SPEC.steps) - 1, "progress": progress})
+    shorter = rollout(steps=[{"weight": 5, "hold": "10m"}]).spec
+    assert len(shorter.steps) < len(SPEC.steps)
+    for minute in range(1, 4):
+        status = step(status, START + minute * MINUTE, shorter).status
+    assert status.step < len(shorter.steps) if progress is Progress.RUNNING else status.progress is not Progress.RUNNING
+
+
 def test_what_does_not_touch_the_plan_is_applied_at_once_without_a_restart() -> None:
     longer = rollout(decision={"maxDuration": "3h"}).spec
     status = step(running(), START + MINUTE, longer).status
