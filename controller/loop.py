@@ -48,7 +48,7 @@ class Loop(NamedTuple):
         """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
         stored = self.store.load(key)
         spec = stored.rollout.spec
-        status = observe(self, stored)
+        status = observe(self, key, stored)
         statistics, blind = self._statistics(key, spec, status, now)
         transition = evolve(spec, status, statistics, now)
         version = self.store.commit(key, transition.status, stored.version, transition.record)
@@ -102,7 +102,7 @@ def attempt_quietly(what: str, act: Callable[[], object]) -> bool:
     return True
 
 
-def observe(loop: Loop, stored: Stored) -> RolloutStatus:
+def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
@@ -124,7 +124,7 @@ def observe(loop: Loop, stored: Stored) -> RolloutStatus:
     seen.update(_servers(loop, status))
     return status.model_copy(
         update={
-            "rollout": stored.rollout.metadata.name,
+            "rollout": key,
             "generation": stored.generation,
             "observed": status.observed.model_copy(update=seen),
         }

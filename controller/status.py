@@ -73,6 +73,8 @@ class Reason(StrEnum):
     OVERLAPPING_UNITS = "OverlappingUnits"
     SIGNAL = "Signal"  # a Signal metric is on the bad side; resumes by itself
     SAME_VERSION_ENDS = "SameVersionEnds"
+    INVALID_SPEC = "InvalidSpec"  # on a cluster: the object is stored, and cannot be understood
+    MODEL_TAKEN = "ModelTaken"  # on a cluster: another rollout releases this model
     # Advance, Promote
     GATE_MET = "GateMet"
     PROVEN = "Proven"
@@ -179,9 +181,10 @@ class Observed(Kept):
 
 
 class Notice(Kept):
-    """A message to people. ``key`` is unique per transition: uid/attempt/sequence."""
+    """A message to people. ``key`` is unique per transition: uid/attempt/sequence. ``reason``: of the decision."""
 
     key: str
+    reason: str = ""
     title: str
     text: str
     level: Literal["info", "warning", "error"] = "info"
@@ -190,12 +193,12 @@ class Notice(Kept):
 class Condition(Kept):
     """As Kubernetes has it; ``observed_generation`` is an integer."""
 
-    type: Literal["Progressing", "Valid", "Paused", "Succeeded"]
+    type: Literal["Ready", "Stalled", "Progressing", "Valid", "Paused", "Succeeded"]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str = ""
     observed_generation: int = 0
-    last_transition_time: int = 0
+    last_transition_time: str = Field("", description="RFC 3339, to the second")
 
 
 class AliasMove(Kept):
@@ -222,7 +225,7 @@ class RolloutStatus(Kept):
 
     uid: str
     rollout: str = ""
-    generation: int = 0
+    generation: int = Field(0, alias="observedGeneration", description="of the spec that the last tick read")
     sequence: int = 0
     attempts: int = 0
     progress: Progress = Progress.PENDING

@@ -15,6 +15,7 @@ def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) 
     bad = after.progress in (Progress.ROLLING_BACK, Progress.ROLLED_BACK) or after.reason in TOLD_HOLDS[1:]
     notice = Notice(
         key=f"{after.uid}/{attempt}/{after.sequence}",
+        reason=after.reason.value,
         title=f"{after.rollout}: {title}",
         text=after.message,
         level="warning" if bad else "info",

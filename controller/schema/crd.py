@@ -131,6 +131,8 @@ def crd() -> Node:
             "status": structural({k: v for k, v in kept.items() if k != "$defs"}, kept["$defs"], nullable=True),
         },
     }
+    # Without a status kstatus would take a rollout that nobody has looked at for one that has arrived.
+    schema["properties"]["status"]["default"] = {"uid": "", "observedGeneration": -1}
     columns = [
         _column("Step", "integer", ".status.step", "step of the plan in force, from 0; -1 before the first"),
         _column("Weight", "integer", ".status.table.weight_bp", "challenger's share of the units in basis points"),
