@@ -1,4 +1,4 @@
-"""Settings of the controller's processes: one frozen model; each field is a flag and an environment variable.
+"""Settings of the controller's processes: a frozen model per place to run in; each field is a flag and a variable.
 
 ``state_dir`` is ``--state-dir`` and ``UNDERSTUDY_STATE_DIR``. What a rollout does is no setting: that is in its file.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from controller.errors import SpecError
 from controller.spec import Notify, SecretKey
@@ -20,8 +20,8 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class Settings(BaseModel):
-    """Everything that the processes on one machine are told at their start. Times in seconds."""
+class ProcessSettings(BaseModel):
+    """What every process is told at its start. Times in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,15 +30,6 @@ class Settings(BaseModel):
         None,
         pattern=r"^https?://",
         description="Address of an MLflow tracking server; without one (MLFLOW_TRACKING_URI counts) one is started.",
-    )
-    host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")
-    port: Port = Field(8080, description="Port for traffic; 0 takes a free one.")
-    control_port: Port = Field(0, description="Port for control, outcomes and the router's metrics; 0: a free one.")
-    mlflow_port: Port = Field(0, description="Port of the tracking server that is started; 0 takes a free one.")
-    metrics_port: Port = Field(0, description="Port of the controller's own metrics; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=128, description="Worker processes of the router.")
-    prometheus_url: str | None = Field(
-        None, pattern=r"^https?://", description="Address of the Prometheus that metrics of kind Resource ask."
     )
     control_url: str | None = Field(
         None, pattern=r"^https?://", description="Address of the router's control API, for the controller."
@@ -55,15 +46,29 @@ class Settings(BaseModel):
         None, description="Certificate (PEM) that the router is shown. With run also the router's own: for 127.0.0.1."
     )
     control_key: Path | None = Field(None, description="Key (PEM, without a password) of that certificate.")
-    linger_s: Seconds = Field(60.0, description="How long the server of a version that nobody wants stays.")
-    drain_s: Seconds = Field(10.0, description="Longest wait for requests in flight at the end.")
-    ready_s: Seconds = Field(180.0, description="Longest wait for the tracking server and the router at the start.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
 
     @property
     def certificates(self) -> Files:
         """The files for TLS towards the router."""
         return Files(self.control_cert, self.control_key, self.control_ca)
+
+
+class Settings(ProcessSettings):
+    """Everything that the processes on one machine are told at their start."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")
+    port: Port = Field(8080, description="Port for traffic; 0 takes a free one.")
+    control_port: Port = Field(0, description="Port for control, outcomes and the router's metrics; 0: a free one.")
+    mlflow_port: Port = Field(0, description="Port of the tracking server that is started; 0 takes a free one.")
+    metrics_port: Port = Field(0, description="Port of the controller's own metrics; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=128, description="Worker processes of the router.")
+    prometheus_url: str | None = Field(
+        None, pattern=r"^https?://", description="Address of the Prometheus that metrics of kind Resource ask."
+    )
+    linger_s: Seconds = Field(60.0, description="How long the server of a version that nobody wants stays.")
+    drain_s: Seconds = Field(10.0, description="Longest wait for requests in flight at the end.")
+    ready_s: Seconds = Field(180.0, description="Longest wait for the tracking server and the router at the start.")
 
     @property
     def rollouts_file(self) -> Path:
@@ -90,6 +95,44 @@ class Settings(BaseModel):
     def refusal_file(self) -> Path:
         """Why the controller would not start, for the parent to tell."""
         return self.state_dir / "refusal.json"
+
+
+class OperatorSettings(ProcessSettings):
+    """Everything that the controller on a cluster is told at its start."""
+
+    tracking_uri: str | None = Field(
+        None, pattern=r"^https?://", description="Address of the MLflow tracking server (MLFLOW_TRACKING_URI counts)."
+    )
+    namespace: str | None = Field(
+        None, min_length=1, max_length=63, description="Only the rollouts of this namespace; without it, of all."
+    )
+    kubeconfig: Path | None = Field(None, description="File that names the cluster; in a pod its service account does.")
+    context: str | None = Field(None, min_length=1, description="Context of the kubeconfig.")
+    lease_name: str = Field("understudy-controller", min_length=1, description="Lease of the replica that decides.")
+    lease_namespace: str | None = Field(
+        None, min_length=1, description="Namespace of the lease; without it, that of the rollouts, or the pod's own."
+    )
+    lease_s: float = Field(15.0, ge=1, le=3600, description="How long a leader that says nothing stays the leader.")
+    call_s: float = Field(5.0, gt=0, le=60, description="Deadline of a call to the API server.")
+    ticks: int = Field(8, ge=1, le=256, description="Rollouts that are ticked at the same time.")
+    idle_s: Seconds = Field(300.0, description="How often a rollout that is over is looked at.")
+    alias_s: Seconds = Field(
+        15.0, description="How often MLflow is asked which aliases moved, for those that are over."
+    )
+    health_host: str = Field("0.0.0.0", min_length=1, description="Address of /healthz, /readyz and /metrics.")
+    health_port: Port = Field(8081, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
+    drain_s: Seconds = Field(20.0, description="Longest wait at the end for ticks under way and for MLflow.")
+
+    @field_validator("call_s")
+    @classmethod
+    def _within_the_lease(cls, call_s: float, info: ValidationInfo) -> float:
+        if call_s > info.data.get("lease_s", call_s) / 2:
+            raise ValueError("must be at most half of --lease-s, or a leader could not write before its lease is over")
+        return call_s
+
+    @property
+    def record_dir(self) -> Path:
+        return self.state_dir / "records"
 
 
 def environment_name(field: str) -> str:

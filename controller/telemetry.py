@@ -13,6 +13,14 @@
     understudy_evidence{metric,segment,bound}   estimate and always-valid interval
     understudy_registry_up, understudy_traffic_up, understudy_confirmed
     understudy_run_log{counter}                 what waits for MLflow's run, and what never reached it
+
+On a cluster besides (what is said of a rollout is forgotten when it is over)::
+
+    understudy_leads                            1 where this replica decides
+    understudy_tick_lag_seconds                 how long after their time passes began
+    understudy_queue{keys}                      rollouts that wait for a pass, and those refused for want of room
+    understudy_api_calls{verb,kind}             calls to the API server so far
+    understudy_lists                            how often all rollouts were listed: at the start, after a lost watch
 """
 
 import re
@@ -56,6 +64,16 @@ class Telemetry:
         self._traffic_up = Gauge("understudy_traffic_up", "Whether the routers answered.", of, registry=r)
         self._confirmed = Gauge("understudy_confirmed", "Table generation that every worker serves.", of, registry=r)
         self._run_log = Gauge("understudy_run_log", "Of the queue to MLflow's runs.", ("counter",), registry=r)
+        self._leads = Gauge("understudy_leads", "1 where this replica decides.", registry=r)
+        self._lag = Histogram(
+            "understudy_tick_lag_seconds",
+            "How long after their time passes began.",
+            registry=r,
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+        )
+        self._queue = Gauge("understudy_queue", "Rollouts that wait, and those refused.", ("keys",), registry=r)
+        self._calls = Gauge("understudy_api_calls", "Calls to the API server.", ("verb", "kind"), registry=r)
+        self._lists = Gauge("understudy_lists", "How often all rollouts were listed.", registry=r)
 
     def serve(self, host: str, port: int) -> int:
         """Answer scrapes on a thread; the port. EdgeError where it is taken."""
@@ -96,6 +114,29 @@ class Telemetry:
         elif part in _BOUNDS:
             metric, _, segment = what.partition(".")
             self._evidence.labels(rollout, metric, segment, part).set(value)
+
+    def forget(self, rollout: str) -> None:
+        """Nothing is to be said of ``rollout`` any more."""
+        for metric in (
+            self._ticks, self._seconds, self._late, self._decisions, self._step, self._weight, self._progress,
+            self._units, self._evidence, self._registry_up, self._traffic_up, self._confirmed,
+        ):  # fmt: skip
+            metric.remove_by_labels({"rollout": rollout})
+
+    def lagged(self, seconds: float) -> None:
+        """A pass began ``seconds`` after its time."""
+        self._lag.observe(max(seconds, 0.0))
+
+    def operates(
+        self, leads: bool, waiting: int, dropped: int, lists: int, calls: Mapping[tuple[str, str], int]
+    ) -> None:
+        """What the process on a cluster is at."""
+        self._leads.set(leads)
+        self._queue.labels("waiting").set(waiting)
+        self._queue.labels("dropped").set(dropped)
+        self._lists.set(lists)
+        for (verb, kind), count in calls.items():
+            self._calls.labels(verb, kind).set(count)
 
     def run_log(self, counters: Mapping[str, int]) -> None:
         """Counters of the queue to MLflow."""

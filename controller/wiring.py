@@ -1,11 +1,18 @@
-"""The one module that knows every edge: ``build`` puts the loop of one machine together.
-
-Another place to run in needs another function beside ``build``, and other edges; nothing below knows the difference.
+"""The one module that knows every edge: ``build`` puts the loop of one machine together, ``build_cluster`` the loops
+of the rollouts of a cluster. Nothing below knows the difference.
 """
 
+import base64
 import os
+from collections.abc import Callable
 
 from controller import specfile
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.adopted import AdoptedServers
+from controller.edges.cluster.events import EventNotifier
+from controller.edges.cluster.resources import SECRETS
+from controller.edges.cluster.store import ClusterStore
+from controller.edges.engine.late import LateSource
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
 from controller.edges.gauges.journal import SampleJournal
@@ -14,10 +21,12 @@ from controller.edges.registry import MlflowRegistry
 from controller.edges.routes import RouterTraffic
 from controller.edges.servers import LocalServers
 from controller.edges.store import SqliteStore
-from controller.errors import SpecError
+from controller.errors import NotFound, SpecError
+from controller.kinds import Kind
 from controller.loop import Loop
 from controller.ports import Notifier
-from controller.settings import Settings, environment_name, slack_address
+from controller.settings import OperatorSettings, Settings, environment_name, slack_address
+from controller.spec import Notify
 
 
 def build(settings: Settings) -> Loop:
@@ -25,11 +34,9 @@ def build(settings: Settings) -> Loop:
 
     SpecError for a missing address or secret; EdgeError where a file of the state folder cannot be used.
     """
-    if settings.tracking_uri is None or settings.control_url is None:
-        missing = "tracking_uri" if settings.tracking_uri is None else "control_url"
-        raise SpecError(f"--{missing.replace('_', '-')}: an address is needed ({environment_name(missing)})")
+    tracking_uri, control_url = _addresses(settings)
     store = SqliteStore(settings.rollouts_file)
-    registry = MlflowRegistry(settings.tracking_uri)
+    registry = MlflowRegistry(tracking_uri)
     notifiers: dict[str, Notifier] = {"log": LogNotifier()}
     keys = store.keys()
     for key in keys:
@@ -48,7 +55,7 @@ def build(settings: Settings) -> Loop:
     return Loop(
         store=store,
         source=SampledSource(journals, SampleJournal(settings.journal_dir), servers, prometheus),
-        traffic=RouterTraffic([settings.control_url], token, settings.certificates),
+        traffic=RouterTraffic([control_url], token, settings.certificates),
         workloads=servers,
         registry=registry,
         notifier=Fanout(notifiers),
@@ -62,3 +69,73 @@ def close(loop: Loop, timeout_s: float) -> None:
     for edge in (loop.source, loop.traffic, loop.workloads, loop.store):
         assert isinstance(edge, SampledSource | RouterTraffic | LocalServers | SqliteStore)
         edge.close()
+
+
+def build_cluster(
+    settings: OperatorSettings, access: Access, store: ClusterStore, registry: MlflowRegistry, identity: str
+) -> Callable[[str], Loop]:
+    """What makes the loop of one rollout of a cluster; its memory is in a folder of ``settings.state_dir``.
+
+    SpecError for a missing address now, for what the rollout names and is not there when its loop is made.
+    ``identity``: this process.
+    """
+    _, control_url = _addresses(settings)
+    token = settings.token.get_secret_value() if settings.token else None
+
+    def make(key: str) -> Loop:
+        stored = store.load(key)
+        metrics = enumerate(stored.rollout.spec.metrics)
+        unmeasured = [f"spec.metrics[{i}].kind ({m.name})" for i, m in metrics if m.kind is Kind.RESOURCE]
+        if unmeasured:
+            raise SpecError(
+                *(f"{place}: a Resource is not measured on a cluster yet; leave it out" for place in unmeasured)
+            )
+        namespace, _, name = key.partition("/")
+        events = EventNotifier(access, namespace, name, stored.status.uid, identity)
+        notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
+        slack = _slack_secret(access, namespace, stored.rollout.spec.notify)
+        if slack is not None:
+            notifiers["Slack"] = SlackNotifier(slack)
+        if stored.status.attempt is not None and not stored.status.progress.terminal:
+            registry.catch_up(stored.rollout, stored.status, store.records(key))
+        folder = settings.state_dir / "rollouts" / stored.status.uid
+        return Loop(
+            store=store,
+            source=LateSource(lambda: JournalSource(folder / "journal", folder / "engine.duckdb")),
+            traffic=RouterTraffic([control_url], token, settings.certificates),
+            workloads=AdoptedServers(lambda: store.load(key)),
+            registry=registry,
+            notifier=Fanout(notifiers),
+        )
+
+    return make
+
+
+def close_cluster(loop: Loop) -> None:
+    """Let go of the files and connections of one rollout."""
+    for edge in (loop.source, loop.traffic, loop.workloads):
+        assert isinstance(edge, LateSource | RouterTraffic | AdoptedServers)
+        edge.close()
+
+
+def _addresses(settings: Settings | OperatorSettings) -> tuple[str, str]:
+    """Of MLflow, and of the router's control API."""
+    if settings.tracking_uri is None or settings.control_url is None:
+        missing = "tracking_uri" if settings.tracking_uri is None else "control_url"
+        raise SpecError(f"--{missing.replace('_', '-')}: an address is needed ({environment_name(missing)})")
+    return settings.tracking_uri, settings.control_url
+
+
+def _slack_secret(access: Access, namespace: str, notify: Notify) -> str | None:
+    """The webhook's address, from the Secret in the rollout's namespace. SpecError where it is not in it."""
+    if notify.slack is None:
+        return None
+    reference = notify.slack.secret_ref
+    where = f"spec.notify.slack.secretRef: the Secret {reference.name} in {namespace}"
+    try:
+        data = access.get(SECRETS, namespace, reference.name).get("data") or {}
+    except NotFound:
+        raise SpecError(f"{where} does not exist") from None
+    if reference.key not in data:
+        raise SpecError(f"{where} has no key {reference.key}")
+    return base64.b64decode(data[reference.key]).decode(errors="replace").strip()

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("controller.demo.commands", "demo", "Three rollouts on real flights, watched live."),
     "explain": ("controller.cli.explain", "explain", "Why the last decision was made, and what is missing."),
     "init": ("controller.cli.init", "init", "Write an example rollout to start from."),
+    "operator": ("controller.operator.command", "operator", "Run the controller on a Kubernetes cluster."),
     "pause": ("controller.cli.people", "pause", "Keep the weight and stop the step's clock; harm is still watched."),
     "plan": ("controller.cli.plan", "plan", "Units and days each metric needs, and what harm could do."),
     "promote": ("controller.cli.people", "promote", "Promote now, without waiting for evidence."),
@@ -30,6 +31,7 @@ COMMANDS = {
 EXTRAS = {
     "controller.embedded": "embedded",
     "controller.demo": "demo",
+    "controller.operator": "kubernetes",
     "controller.serving": "serve",
     "router": "router",
     "controller.cli": "controller",

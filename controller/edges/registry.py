@@ -23,6 +23,7 @@ from controller.spec import ModelRollout
 from controller.status import RolloutStatus
 
 _ALIAS_TRIES = 4
+_PAGE = 1000  # the most that MLflow gives at once
 _SIGNATURES_KEPT = 1024
 
 
@@ -79,6 +80,18 @@ class MlflowRegistry:
         same = [alias for alias in aliases if alias.lower() == reference.lower()]
         hint = f" (did you mean {same[0]!r}? case matters)" if same else ""
         return f"model {model!r} has no alias {reference!r} in {place}{hint}; aliases: {there}"
+
+    def aliases(self) -> dict[str, dict[str, str]]:
+        """What every alias of every model names now, in as few calls as there are pages."""
+        found: dict[str, dict[str, str]] = {}
+        token: str | None = None
+        with translated(self._uri):
+            while True:
+                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+                found.update({model.name: {a: str(v) for a, v in model.aliases.items()} for model in page})
+                token = page.token
+                if not token:
+                    return found
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """As the port says; read back. NotFound where model or version do not exist."""
@@ -159,11 +172,12 @@ class MlflowRegistry:
     def _has_signature(self, model: str, found: ModelVersion) -> bool:
         """Reads the version's MLmodel, a small file, once. A version that is made anew has another creation time."""
         key = (model, str(found.version), int(found.creation_timestamp))
-        if key not in self._signed:
-            self._signed[key] = self._read_signature(model, str(found.version))
+        signed = self._signed.get(key)
+        if signed is None:
+            signed = self._signed[key] = self._read_signature(model, str(found.version))
             while len(self._signed) > _SIGNATURES_KEPT:
                 self._signed.popitem(last=False)
-        return self._signed[key]
+        return signed
 
     def _read_signature(self, model: str, version: str) -> bool:
         try:

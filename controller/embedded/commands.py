@@ -1,18 +1,14 @@
 """The commands ``run`` and ``controller``: flags made from the fields of Settings. Imports nothing heavy."""
 
 import logging
-import os
 import sys
-import typing
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import SecretStr, ValidationError
-from pydantic.fields import FieldInfo
 
-from controller.settings import Settings, environment_name
+from controller.flags import settings_from, with_flags
+from controller.settings import Settings
 from router.certificates import BadCertificate, Certificates
 
 RUN_FLAGS = (
@@ -23,55 +19,7 @@ CONTROLLER_FLAGS = (
     "state_dir", "tracking_uri", "prometheus_url", "control_url", "control_ca", "control_cert", "control_key",
     "metrics_port", "log_level",
 )  # fmt: skip
-_TYPES: Mapping[type, Any] = {int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path)}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-def _kind(field: FieldInfo) -> Any:
-    """The plain type of a field that may be optional."""
-    named = [kind for kind in typing.get_args(field.annotation) if kind is not type(None)]
-    return named[0] if named else field.annotation
-
-
-def _variables(name: str) -> list[str]:
-    return [environment_name(name), *(["MLFLOW_TRACKING_URI"] if name == "tracking_uri" else [])]
-
-
-def with_flags(names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds a flag for each of the settings; the values are checked together, by the model."""
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(names):
-            field = Settings.model_fields[name]
-            default = f"  [default: {field.default}]" if field.default is not None else ""
-            command = click.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                type=_TYPES.get(_kind(field), click.STRING),
-                envvar=_variables(name),
-                show_envvar=True,
-                help=f"{field.description}{default}",
-            )(command)
-        return command
-
-    return add
-
-
-def settings_from(given: Mapping[str, Any]) -> Settings:
-    """Settings of those flags that were given, and the token. click.UsageError names the flag and what is allowed."""
-    values = {name: value for name, value in given.items() if value is not None}
-    token = os.environ.get(environment_name("token"))
-    try:
-        settings = Settings(**values, token=SecretStr(token) if token else None)
-    except ValidationError as error:
-        found = error.errors()[0]
-        name = str(found["loc"][0])
-        where = environment_name("token") if name == "token" else f"--{name.replace('_', '-')}"
-        hint = ": the address of an MLflow tracking server, http://… or https://…" if name == "tracking_uri" else ""
-        text = hint or f": {found['msg']}"
-        shown = "" if name == "token" else f" {found['input']}"
-        raise click.UsageError(f"{where}{shown}{text}") from None
-    return settings.model_copy(update={"state_dir": settings.state_dir.resolve()})
 
 
 def refuse_certificates(settings: Settings) -> None:
@@ -88,7 +36,7 @@ def refuse_certificates(settings: Settings) -> None:
 
 @click.command("run", context_settings=_CONTEXT)
 @click.argument("file", type=click.Path(path_type=Path))
-@with_flags(RUN_FLAGS)
+@with_flags(Settings, RUN_FLAGS)
 @click.option("--until-end", is_flag=True, help="End with the rollout: exit code 0 promoted, 1 rolled back or held.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="json: one object at the end.")
 def run(file: Path, until_end: bool, output: str, **flags: Any) -> None:
@@ -99,7 +47,7 @@ def run(file: Path, until_end: bool, output: str, **flags: Any) -> None:
 
     Exit code: 0 ended as asked, 1 the rollout did not succeed or could not start, 2 the file or a flag was refused.
     """
-    settings = settings_from(flags)
+    settings = settings_from(Settings, flags)
     refuse_certificates(settings)
     from controller import specfile
     from controller.embedded import running
@@ -113,14 +61,14 @@ def run(file: Path, until_end: bool, output: str, **flags: Any) -> None:
 
 
 @click.command("controller", context_settings=_CONTEXT)
-@with_flags(CONTROLLER_FLAGS)
+@with_flags(Settings, CONTROLLER_FLAGS)
 @click.option("--check", "checks", is_flag=True, hidden=True)
 def controller(checks: bool, **flags: Any) -> None:
     """Tick the rollouts of a state folder: the process that decides. `understudy run` starts one by itself.
 
     Exit code: 0 ended as asked, 1 a file could not be used, 2 settings or a rollout were refused.
     """
-    settings = settings_from(flags)
+    settings = settings_from(Settings, flags)
     logging.basicConfig(
         stream=sys.stderr, level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )

@@ -6,17 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from controller import wiring
 from controller.edges.registry import MlflowRegistry
+from controller.edges.showing import ShowingRegistry
 from controller.embedded import check, latest, refusal
 from controller.embedded.latest import Latest
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.loop import Loop
-from controller.ports import Registry, ResolvedVersion, TickEntry
 from controller.settings import Settings
-from controller.spec import ModelRollout
 from controller.telemetry import Telemetry
 
 log = logging.getLogger("understudy.controller")
@@ -26,35 +24,6 @@ LONGEST_PAUSE_S = 5.0
 CONFLICT_PAUSE_S = 0.02
 FLUSH_S = 5.0  # for what MLflow has not been shown yet
 IDLE_S = 0.5  # a new rollout, and what a person asks for, is seen after this time
-
-
-class Shown(NamedTuple):
-    """What the last tick of a rollout logged."""
-
-    entry: TickEntry
-    run_id: str | None
-
-
-class ShowingRegistry:
-    """A registry that also remembers the newest tick it was given, for those who watch."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self.shown: dict[str, Shown] = {}
-
-    def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
-        return self._registry.resolve(model, reference)
-
-    def set_alias(self, model: str, alias: str, version: str) -> None:
-        self._registry.set_alias(model, alias, version)
-
-    def delete_alias(self, model: str, alias: str, version: str) -> None:
-        self._registry.delete_alias(model, alias, version)
-
-    def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
-        run_id = self._registry.log(rollout, entry)
-        self.shown[rollout.metadata.name] = Shown(entry, run_id)
-        return run_id
 
 
 class Ticker:

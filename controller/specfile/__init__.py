@@ -13,7 +13,7 @@ from controller.spec import API_VERSION, ModelRollout, RolloutSpec
 from controller.specfile.document import LIMIT_BYTES, read
 from controller.specfile.words import lines, place, shown
 
-__all__ = ["Unreadable", "load", "of_prometheus", "parse", "unsupported"]
+__all__ = ["Unreadable", "declared", "load", "of_prometheus", "parse", "unsupported"]
 
 
 class Unreadable(SpecError):
@@ -60,6 +60,11 @@ def parse(text: str | bytes, source: str = "rollout") -> ModelRollout:
         raise SpecError(
             f"{source}: a mapping with apiVersion, kind, metadata and spec is needed, it holds {shown(tree)}"
         )
+    return declared(tree)
+
+
+def declared(tree: dict[str, Any]) -> ModelRollout:
+    """The ``ModelRollout`` that ``tree`` declares, as JSON has it. SpecError as ``parse`` says."""
     _is_rollout(tree)
     try:
         return ModelRollout.model_validate_json(json.dumps(tree), strict=True, by_alias=True, by_name=False)

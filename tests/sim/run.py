@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.errors import EdgeError
 from controller.quantities import SECOND
@@ -38,10 +38,11 @@ class Result(NamedTuple):
 class Run:
     """World, people, checkers, and a controller that may die at any call."""
 
-    def __init__(self, seed: int, allowed: frozenset[Fault], truth: str | None = None) -> None:
+    def __init__(self, seed: int, allowed: frozenset[Fault], truth: str | None = None, store: Any = None) -> None:
+        """``store``: an empty one to use; None: in memory."""
         self.seed = seed
         rng = random.Random(seed)
-        self.world = World(rng, allowed, truth)
+        self.world = World(rng, allowed, truth, store)
         self.people = People(self.world)
         self.safety = Safety(self.world, self.people)
         self._loop = Wires(self.world, self.safety).loop()

@@ -29,15 +29,17 @@ LONGEST_JUMP = 25
 class World:
     """One run's world, drawn from its seed."""
 
-    def __init__(self, rng: random.Random, allowed: frozenset[Fault], truth: str | None = None) -> None:
-        """``truth``: the name of the one to draw; None: any."""
+    def __init__(
+        self, rng: random.Random, allowed: frozenset[Fault], truth: str | None = None, store: Any = None
+    ) -> None:
+        """``truth``: the name of the one to draw; None: any. ``store``: an empty one; None: in memory."""
         self.rng = rng
         self.true, self.offset = START, 0
         self.truth = draw_truth(rng, truth)
         self.same_version = self.truth.name == "same" and rng.random() < 0.12
         rollout = draw_rollout(rng, self.same_version)
         self.faults = Faults(rng, allowed)
-        self.store = MemoryStore()
+        self.store = MemoryStore() if store is None else store
         self.store.put(rollout, uid=f"uid-{rng.randrange(10**6)}")
         self.source = MemorySource()
         self.traffic = MemoryTraffic(routers=rng.choice((1, 2)), workers=rng.choice((1, 2)))

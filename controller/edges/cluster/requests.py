@@ -1,0 +1,62 @@
+"""What people ask for, as annotations of the rollout: ``understudy.dev/request.<id>`` = JSON of verb, who, why, at.
+
+Verb and who come first, so that an admission policy can hold ``who`` to the authenticated user by the text's beginning
+(no name stands twice in what is accepted here).
+"""
+
+import json
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from controller.errors import SpecError
+from controller.status import PersonRequest
+
+PREFIX = "understudy.dev/request."
+IDENTITY = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,53}[A-Za-z0-9])?"
+LONGEST = 2_000  # characters of one annotation
+
+
+def written(request: PersonRequest, order: int) -> tuple[str, str]:
+    """Name and value of the annotation. ``order`` tells requests of one microsecond apart. SpecError for what no
+    annotation can hold."""
+    if not re.fullmatch(IDENTITY, request.id):
+        raise SpecError(f"request {request.id!r}: an id is 1 to 55 letters, digits, -, _ and .")
+    fields = {"verb": request.verb, "who": request.who, "why": request.why, "at": request.at, "order": order}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > LONGEST:
+        raise SpecError(f"--why: {len(request.why)} characters are too many; all of a request may have {LONGEST}")
+    return PREFIX + request.id, text
+
+
+def read(annotations: dict[str, str]) -> tuple[list[PersonRequest], dict[str, str]]:
+    """The requests, oldest first; and what is wrong with those that are none, by the annotation's name."""
+    found: list[tuple[int, int, PersonRequest]] = []
+    wrong: dict[str, str] = {}
+    for name, text in sorted(annotations.items()):
+        if not name.startswith(PREFIX):
+            continue
+        try:
+            fields = json.loads(text[: LONGEST + 1], object_pairs_hook=_once)
+            order = int(fields.pop("order", 0))
+            request = PersonRequest.model_validate({**fields, "id": name.removeprefix(PREFIX)})
+        except (ValueError, TypeError, AttributeError) as error:
+            wrong[name] = _fault(error)
+        else:
+            found.append((request.at, order, request))
+    found.sort(key=lambda each: each[:2])
+    return [request for _, _, request in found], wrong
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f'{error}; write JSON such as {{"verb":"approve","who":"ada","why":"…"}}'

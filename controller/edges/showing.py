@@ -1,0 +1,35 @@
+"""The newest tick of each rollout, as it was given to the registry."""
+
+from typing import NamedTuple
+
+from controller.ports import Registry, ResolvedVersion, TickEntry
+from controller.spec import ModelRollout
+
+
+class Shown(NamedTuple):
+    """What the last tick of a rollout logged."""
+
+    entry: TickEntry
+    run_id: str | None
+
+
+class ShowingRegistry:
+    """A registry that also remembers the newest tick it was given, for those who watch."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.shown: dict[str, Shown] = {}
+
+    def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
+        return self._registry.resolve(model, reference)
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        self._registry.set_alias(model, alias, version)
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        self._registry.delete_alias(model, alias, version)
+
+    def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
+        run_id = self._registry.log(rollout, entry)
+        self.shown[entry.status.rollout] = Shown(entry, run_id)
+        return run_id

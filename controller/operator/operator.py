@@ -1,0 +1,237 @@
+"""The process on a cluster: a watch that fills the queue, threads that empty it, and the lease that says who may."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.events import EventNotifier
+from controller.edges.cluster.lease import Leader
+from controller.edges.cluster.store import ClusterStore
+from controller.edges.cluster.watch import Watched
+from controller.errors import Conflict, EdgeError
+from controller.loop import Loop, attempt_quietly
+from controller.operator.passes import Loops, Passed, Passes
+from controller.operator.queue import Queue, Taken
+from controller.settings import OperatorSettings
+from controller.status import Reason, RolloutStatus
+from controller.telemetry import Telemetry
+
+log = logging.getLogger("understudy.operator")
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+CONFLICT_PAUSE_S = 0.02
+LATE_S = 0.5
+HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
+
+
+class Making(NamedTuple):
+    """How the loop of a rollout is made, from the store and an access that writes only while we lead; and closed.
+    ``aliases``: what every alias of every model names now."""
+
+    make: Callable[[Access, ClusterStore], Callable[[str], Loop]]
+    close: Callable[[Loop], None]
+    aliases: Callable[[], Mapping[str, Mapping[str, str]]]
+
+
+class Operator:
+    """Runs until ``end`` is set. Replicas that do not lead keep their view of the rollouts warm, and wait."""
+
+    def __init__(self, access: Access, settings: OperatorSettings, identity: str, making: Making) -> None:
+        self.end = threading.Event()
+        self.queue = Queue()
+        self.telemetry = Telemetry()
+        self.leader = Leader(
+            access,
+            settings.lease_namespace or settings.namespace or access.namespace,
+            settings.lease_name,
+            identity,
+            seconds=settings.lease_s,
+            write_s=settings.call_s,
+            changed=self._leads,
+        )
+        self._access, self._guarded = access, access.guarded(self.leader.check)
+        self.watched = Watched(access, settings.namespace, self._feed)
+        self.store = ClusterStore(self._guarded, self.watched, settings.record_dir)
+        self._loops = Loops(making.make(self._guarded, self.store), making.close)
+        self._passes = Passes(self.store, self.watched, self._loops, self._tell, settings.idle_s)
+        self._drain_s = settings.drain_s
+        self._failures: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
+        self._under_way: dict[str, float] = {}
+        self._leading = False
+        self._let_go = threading.Event()
+        self._threads = [
+            threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
+            threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
+            threading.Thread(target=self._ask, args=(making.aliases, settings.alias_s), name="aliases", daemon=True),
+            *(threading.Thread(target=self._work, name=f"tick-{i}", daemon=True) for i in range(settings.ticks)),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> bool:
+        """Finish the passes under way, then give the lease back; False where one did not end in time."""
+        self.end.set()
+        self.queue.close()
+        done = self.queue.idle(self._drain_s)
+        self._let_go.set()
+        self._threads[1].join(self._drain_s)
+        if done:
+            self._loops.close()
+        return done
+
+    def healthy(self) -> str:
+        """What is broken in a way that only a new process mends; empty: nothing."""
+        dead = [t.name for t in self._threads if not t.is_alive()] if not self.end.is_set() else []
+        hung = [k for k, began in list(self._under_way.items()) if time.monotonic() - began > HUNG_S]
+        return "; ".join([*(f"thread {name} ended" for name in dead), *(f"{key} hangs" for key in hung)])
+
+    def ready(self) -> str:
+        """What is missing before this replica could lead; empty: nothing."""
+        return "" if self.watched.synced.is_set() else "the rollouts are not listed yet"
+
+    def metrics(self) -> bytes:
+        """All metrics, as Prometheus reads them."""
+        calls = dict(self._access.calls)
+        self.telemetry.operates(self.leader.leads(), len(self.queue), self.queue.dropped, self.watched.lists, calls)
+        return generate_latest(self.telemetry.registry)
+
+    def _leads(self, leads: bool) -> None:
+        """Leading began: everything is looked at. It ended: nothing is."""
+        self._leading = leads
+        if not leads:
+            self.queue.clear()
+            return
+        for key in self.watched.known():
+            self._feed(key)
+
+    def _feed(self, key: str) -> None:
+        """Something about ``key`` changed."""
+        if self._leading and not self.queue.add(key):
+            log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
+
+    def _tell(self, key: str, uid: str, reason: Reason, text: str) -> None:
+        """A Warning Event on a rollout that is not ticked."""
+        namespace, _, name = key.partition("/")
+        events = EventNotifier(self._guarded, namespace, name, uid, self.leader.identity)
+        attempt_quietly("tell it by an Event", lambda: events.tell(f"{uid}/{text}", True, reason, text))
+
+    def _ask(self, aliases: Callable[[], Mapping[str, Mapping[str, str]]], every_s: float) -> None:
+        """Feed the rollouts of models whose aliases moved: those that are over hear of a new challenger by this."""
+        before: Mapping[str, Mapping[str, str]] | None = None
+        while not self.end.wait(every_s):
+            try:
+                now = aliases() if self._leading else None
+            except EdgeError as error:
+                log.warning("it is not known which aliases moved: %s", error)
+                continue
+            if before is not None and now is not None:
+                for model in before.keys() | now.keys():
+                    if before.get(model) != now.get(model):
+                        for key in self.watched.of_model(model):
+                            self._feed(key)
+            before = now
+
+    def _work(self) -> None:
+        queue = self.queue
+        while not self.end.is_set():
+            taken = queue.take(1.0)
+            if taken is None:
+                continue
+            pause: float | None = None
+            try:
+                if self.leader.leads():
+                    pause = self._pass(taken)
+                elif self._leading:  # the lease is late, and may yet be renewed
+                    pause = LATE_S
+            finally:
+                queue.give_back(taken.key, None if pause is None else time.monotonic() + pause)
+
+    def _pass(self, taken: Taken) -> float | None:
+        """One pass; seconds until the next. A fault of ours costs the pass, and leaves its trace in the log."""
+        key, telemetry = taken.key, self.telemetry
+        began = self._under_way[key] = time.monotonic()
+        telemetry.lagged(began - taken.due)
+        try:
+            passed = self._passes.over(key, time.time_ns() // 1000)
+        except Conflict as error:
+            log.info("%s: read again: %s", key, error)
+            return self._again(key, "conflict", began, taken, CONFLICT_PAUSE_S)
+        except Exception as error:
+            ours = not isinstance(error, EdgeError)
+            log.log(logging.ERROR if ours else logging.WARNING, "%s: the tick failed: %s", key, error, exc_info=ours)
+            return self._again(key, "failed", began, taken, FIRST_PAUSE_S)
+        finally:
+            del self._under_way[key]
+        self._failures.pop(key, None)
+        self._show(key, passed, time.monotonic() - began, began - taken.due)
+        return passed.pause
+
+    def _again(self, key: str, result: str, began: float, taken: Taken, first: float) -> float:
+        """Seconds until the next try, which grow with every failure in a row."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        self.telemetry.ticked(key, result, time.monotonic() - began, began - taken.due)
+        return min(first * 2.0 ** min(failures - 1, 20), LONGEST_PAUSE_S)
+
+    def _show(self, key: str, passed: Passed, seconds: float, late: float) -> None:
+        """Log line and metrics. Of what is over nothing is said any more, or ten thousand of them would be told of."""
+        status, telemetry = passed.status, self.telemetry
+        if status is not None and self._sequences.get(key) != status.sequence:
+            self._decided(key, status)
+        if passed.gone or status is None or status.progress.terminal:
+            telemetry.forget(key)
+            if passed.gone:
+                self._sequences.pop(key, None)
+            return
+        telemetry.ticked(key, "ok", seconds, late)
+        telemetry.shows(status, passed.metrics)
+
+    def _decided(self, key: str, status: RolloutStatus) -> None:
+        self._sequences[key] = status.sequence
+        self.telemetry.decided(status)
+        metric = f" ({status.metric})" if status.metric else ""
+        log.info("%s: %s %s%s: %s", key, status.decision, status.reason, metric, status.message)
+
+
+def serve(operator: Operator, host: str, port: int) -> ThreadingHTTPServer:
+    """/healthz, /readyz and /metrics on a thread. EdgeError where the port is taken."""
+    pages: dict[str, Callable[[], tuple[int, bytes, str]]] = {
+        "/healthz": lambda: _probe(operator.healthy()),
+        "/readyz": lambda: _probe(operator.ready()),
+        "/metrics": lambda: (200, operator.metrics(), CONTENT_TYPE_LATEST),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5.0
+
+        def do_GET(self) -> None:
+            page = pages.get(self.path.partition("?")[0])
+            status, body, kind = page() if page else (404, b"there is /healthz, /readyz and /metrics\n", "text/plain")
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Probes are no news."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise EdgeError(f"--health-port {port}: {error.strerror}") from error
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
+
+
+def _probe(fault: str) -> tuple[int, bytes, str]:
+    return 503 if fault else 200, f"{fault or 'ok'}\n".encode(), "text/plain; charset=utf-8"

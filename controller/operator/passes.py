@@ -1,0 +1,144 @@
+"""One pass over one rollout of the cluster: whether it may be ticked at all, the tick, and when to come back.
+
+A rollout that is being deleted is ended as a person would abort it, and let go as soon as the champion serves
+everybody: weight 0 is confirmed by every router, or the routers are gone. MLflow is not waited for.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from controller.core.endings import CONFIRM_LIMIT, confirmed
+from controller.edges.cluster.store import ClusterStore, status_of, wrong_requests
+from controller.edges.cluster.watch import Entry, Watched
+from controller.edges.showing import ShowingRegistry
+from controller.errors import NotFound, SpecError
+from controller.loop import Loop
+from controller.operator.claims import taken_by
+from controller.status import Progress, Reason, RolloutStatus
+
+log = logging.getLogger("understudy.operator")
+Tell = Callable[[str, str, Reason, str], None]
+
+
+class Held(NamedTuple):
+    """The loop of one object, and what its last tick was logged with."""
+
+    uid: str
+    loop: Loop
+    registry: ShowingRegistry
+
+    def metrics(self, status: RolloutStatus) -> Mapping[str, float]:
+        """The numbers of the tick that led to ``status``."""
+        shown = self.registry.shown.get(status.rollout)
+        return shown.entry.metrics if shown is not None and shown.entry.status.clock == status.clock else {}
+
+
+class Loops:
+    """The loops of the rollouts that are ticked, each made when it is first needed."""
+
+    def __init__(self, make: Callable[[str], Loop], close: Callable[[Loop], None]) -> None:
+        self._make, self._close = make, close
+        self._held: dict[str, Held] = {}
+
+    def of(self, key: str, uid: str) -> Held:
+        """The loop of ``key``, another one for another object. SpecError, EdgeError where there is none."""
+        held = self._held.get(key)
+        if held is not None and held.uid == uid:
+            return held
+        self.drop(key)
+        loop = self._make(key)
+        registry = ShowingRegistry(loop.registry)
+        self._held[key] = held = Held(uid, loop._replace(registry=registry), registry)
+        return held
+
+    def drop(self, key: str) -> None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._close(held.loop)
+
+    def close(self) -> None:
+        for key in list(self._held):
+            self.drop(key)
+
+
+class Passed(NamedTuple):
+    """``pause``: seconds until the next pass, None: not before something changes. ``status``: where the rollout
+    stands, None: it is not ticked; ``metrics``: the numbers of the tick. ``gone``: it is none of ours any more."""
+
+    pause: float | None
+    status: RolloutStatus | None = None
+    metrics: Mapping[str, float] = {}
+    gone: bool = False
+
+
+class Passes:
+    """Passes over the rollouts of ``store``, which several threads may make, one a key at a time."""
+
+    def __init__(self, store: ClusterStore, watched: Watched, loops: Loops, tell: Tell, idle_s: float) -> None:
+        self._store, self._watched, self._loops = store, watched, loops
+        self._tell, self._idle_s = tell, idle_s
+
+    def over(self, key: str, now: int) -> Passed:
+        """One pass at ``now`` (µs). EdgeError: come back soon."""
+        try:
+            if not self._store.hold(key):
+                return Passed(None, gone=True)
+            entry = self._watched.get(key)
+        except NotFound:
+            return Passed(None, gone=True)
+        rival = taken_by(key, self._watched.of_model(entry.model))
+        if rival is not None:
+            text = f"model.name: {entry.model} is released by {rival}; delete one of the two rollouts"
+            return self._refused(key, entry, Reason.MODEL_TAKEN, text, now)
+        for name, fault in wrong_requests(entry).items():
+            log.warning("%s: annotation %s is no request: %s", key, name, fault)
+        try:
+            held = self._loops.of(key, entry.uid)
+            wake_at = held.loop.tick(key, now)
+        except SpecError as error:
+            return self._refused(key, entry, Reason.INVALID_SPEC, str(error), now)
+        after = self._watched.get(key)
+        status = status_of(after)
+        if after.going and parted(status):
+            return self._released(key, status)
+        pause = max(wake_at / 1e6 - time.time(), 0.01)
+        if status.progress.terminal and after.state == entry.state and _served(status):
+            self._loops.drop(key)
+            return Passed(max(pause, self._rest(status)), status)
+        return Passed(pause, status, held.metrics(status))
+
+    def _refused(self, key: str, entry: Entry, reason: Reason, text: str, now: int) -> Passed:
+        """It is not ticked. Nothing of ours keeps it from being deleted."""
+        if entry.going:
+            return self._released(key, None)
+        if self._store.refuse(key, reason, text, now):
+            log.warning("%s: %s: %s", key, reason, text)
+            self._tell(key, entry.uid, reason, text)
+        return Passed(self._idle_s)
+
+    def _released(self, key: str, status: RolloutStatus | None) -> Passed:
+        self._store.release(key)
+        self._loops.drop(key)
+        return Passed(None, status, gone=True)
+
+    def _rest(self, status: RolloutStatus) -> float:
+        """Nothing changes by itself any more; but routers want to hear from us."""
+        return min(self._idle_s, status.table.ttl_s / 3) if status.table is not None else self._idle_s
+
+
+def _served(status: RolloutStatus) -> bool:
+    return status.table is None or confirmed(status)
+
+
+def parted(status: RolloutStatus) -> bool:
+    """Whether a rollout that is being deleted may go: nobody is sent to a version on trial any more.
+
+    In the holdback the promoted version is the champion, by name and by traffic, and stays it.
+    """
+    if status.progress is Progress.ROLLING_BACK:
+        back = status.table is None or (status.table.challenger is None and confirmed(status))
+        late = status.clock - status.rolled_at >= CONFIRM_LIMIT
+        return (back or late) and status.observed.registry_error is not None
+    return status.progress.terminal or status.progress is Progress.HOLDBACK

@@ -1,0 +1,36 @@
+"""The API server with our definition on it, and the ways to it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.resources import ROLLOUTS
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.theatre import Theatre, until
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(control_plane: ControlPlane) -> Path:
+    """The administrator's."""
+    return Path(control_plane.kubectl[1].partition("=")[2])
+
+
+@pytest.fixture(scope="session")
+def access(crd: str, kubeconfig: Path) -> Iterator[Access]:
+    """To a server that knows ModelRollouts."""
+    made = Access(kubeconfig)
+    until(lambda: made.list(ROLLOUTS, None) is not None, f"{crd} are served")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def theatre(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[Theatre]:
+    """A namespace with a world behind it; every operator that a test starts ends with it."""
+    made = Theatre(access, kubeconfig, namespace, tmp_path)
+    yield made
+    made.close()

@@ -1,0 +1,109 @@
+"""A key is worked on by one thread at a time, when it is due, and no addition is lost."""
+
+import random
+import threading
+from collections import Counter
+
+from controller.operator.queue import Queue, Taken
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_one_that_is_due_longest_comes_first_and_nothing_before_its_time() -> None:
+    clock = Clock()
+    queue = Queue(clock=clock)
+    queue.add("late", 5.0)
+    queue.add("soon", 2.0)
+    assert queue.take(0.0) is None
+    clock.now = 6.0
+    assert [queue.take(0.0), queue.take(0.0), queue.take(0.0)] == [Taken("soon", 2.0), Taken("late", 5.0), None]
+
+
+def test_the_earlier_of_two_times_holds() -> None:
+    clock = Clock()
+    queue = Queue(clock=clock)
+    for due in (5.0, 2.0, 9.0):
+        queue.add("key", due)
+    clock.now = 10.0
+    assert queue.take(0.0) == Taken("key", 2.0)
+    queue.give_back("key", None)
+    assert queue.take(0.0) is None
+
+
+def test_what_is_added_while_it_is_in_hand_comes_again_after_it() -> None:
+    clock = Clock()
+    queue = Queue(clock=clock)
+    queue.add("key")
+    assert queue.take(0.0) is not None
+    queue.add("key")
+    assert queue.take(0.0) is None
+    queue.give_back("key", 100.0)
+    assert queue.take(0.0) == Taken("key", 0.0)
+    queue.give_back("key", 100.0)
+    assert queue.take(0.0) is None
+
+
+def test_beyond_the_bound_a_new_key_is_refused_and_counted() -> None:
+    queue = Queue(limit=2)
+    assert [queue.add(key) for key in ("a", "b", "c", "a")] == [True, True, False, True]
+    assert (queue.dropped, len(queue)) == (1, 2)
+
+
+def test_after_clear_only_what_is_in_hand_is_left() -> None:
+    queue = Queue()
+    queue.add("a")
+    queue.add("b")
+    assert queue.take(0.0) is not None
+    queue.add("a")
+    queue.clear()
+    queue.give_back("a", None)
+    assert (queue.take(0.0), len(queue)) == (None, 0)
+
+
+def test_idle_waits_for_those_in_hand() -> None:
+    queue = Queue()
+    queue.add("a")
+    assert queue.take(0.0) is not None
+    queue.close()
+    assert not queue.idle(0.01)
+    queue.give_back("a", None)
+    assert queue.idle(0.01)
+
+
+def test_many_threads_lose_nothing_and_never_share_a_key() -> None:
+    queue, at_work, wrong = Queue(), set[str](), list[str]()
+    done: Counter[str] = Counter()
+    lock, keys = threading.Lock(), [f"k{n}" for n in range(20)]
+
+    def work() -> None:
+        while (taken := queue.take(2.0)) is not None:
+            with lock:
+                if taken.key in at_work:
+                    wrong.append(taken.key)
+                at_work.add(taken.key)
+                done[taken.key] += 1
+                again = done[taken.key] < 50
+            with lock:
+                at_work.discard(taken.key)
+            queue.give_back(taken.key, 0.0 if again else None)
+            if sum(done.values()) >= 50 * len(keys):
+                queue.close()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    rng = random.Random(3)
+    for key in rng.sample(keys, len(keys)):
+        queue.add(key)
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+    assert done == dict.fromkeys(keys, 50)
