@@ -8,5 +8,10 @@ def main() -> None:
     understudy(prog_name="understudy")
 
 
+def kubectl() -> None:
+    """The same commands as `kubectl understudy …`: about the rollouts of the cluster that kubectl talks to."""
+    understudy(prog_name="kubectl understudy", obj="kubectl")
+
+
 if __name__ == "__main__":
     main()

@@ -46,17 +46,18 @@ def open_store(folder: Path) -> "SqliteStore":
     return SqliteStore(path)
 
 
-def chosen(store: "SqliteStore", name: str | None) -> str:
-    """The rollout called ``name``, or the only one. SpecError names those that exist."""
+def chosen(store: Any, name: str | None, prefix: str = "") -> str:
+    """The key of the rollout called ``name``, or of the only one; ``prefix`` stands before names. SpecError names
+    those that exist."""
     keys = store.keys()
-    if name in keys:
-        return str(name)
-    known = ", ".join(keys) or "none"
+    if name is not None and prefix + name in keys:
+        return prefix + name
+    known = ", ".join(key.removeprefix(prefix) for key in keys) or "none"
     if name is not None:
         raise SpecError(f"ROLLOUT: there is no rollout {name!r}; there is: {known}")
     if len(keys) != 1:
         raise SpecError(f"ROLLOUT: say which one; there is: {known}")
-    return keys[0]
+    return str(keys[0])
 
 
 def print_json(value: Any) -> None:

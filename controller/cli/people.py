@@ -1,42 +1,36 @@
 """What people ask of a running rollout: approve, pause, resume, abort, promote; each with who and why."""
 
-import getpass
 import time
 import uuid
-from pathlib import Path
 from typing import Literal
 
 import click
 
-from controller.cli.options import chosen, open_store, output, print_json, state_dir
+from controller.cli.options import output, print_json
+from controller.cli.places import Place, place
 from controller.errors import SpecError
 from controller.status import PersonRequest
 
 Asked = Literal["approve", "pause", "resume", "abort", "promote"]
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
 def _command(verb: Asked, text: str) -> click.Command:
     @click.command(verb, help=text)
     @click.argument("rollout", required=False)
     @click.option("--why", default="", help="The reason, kept in the record.")
-    @click.option("--who", default=_user, help="Who asks; by default the user of this machine.")
-    @state_dir
+    @click.option("--who", help="Who asks; by default the user of this machine. On a cluster, who is logged in.")
+    @place
     @output
-    def command(rollout: str | None, why: str, who: str, state_dir: Path, output: str) -> None:
-        store = open_store(state_dir)
-        key = chosen(store, rollout)
-        status = store.load(key).status
+    def command(rollout: str | None, why: str, who: str | None, place: Place, output: str) -> None:
+        if who is not None and place.known:
+            raise SpecError("--who: on a cluster it is the user that the API server knows; leave it out")
+        key = place.chosen(rollout)
+        status = place.store.load(key).status
         if status.progress.terminal:
             raise SpecError(f"ROLLOUT: {key} is over ({status.progress}); nothing is left to {verb}")
-        request = PersonRequest(id=uuid.uuid4().hex, verb=verb, who=who, why=why, at=time.time_ns() // 1000)
-        store.submit(key, request)
+        asked = {"verb": verb, "who": who or place.user(), "why": why, "at": time.time_ns() // 1000}
+        request = PersonRequest.model_validate({"id": uuid.uuid4().hex, **asked})
+        place.store.submit(key, request)
         if output == "json":
             print_json({"rollout": key, "request": request.id, "verb": verb})
         else:

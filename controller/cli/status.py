@@ -2,17 +2,16 @@
 
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from controller.cli.options import chosen, open_store, output, print_json, state_dir
+from controller.cli.options import output, print_json
+from controller.cli.places import Place, Rollouts, place
 from controller.quantities import format_duration
 from controller.status import RolloutStatus
 
 if TYPE_CHECKING:
-    from controller.edges.store import SqliteStore
     from controller.ports import Stored
 
 REFRESH_S = 1.0
@@ -45,15 +44,15 @@ def summary(stored: "Stored") -> dict[str, Any]:
 @click.command()
 @click.argument("rollout", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Refresh until the rollout is over.")
-@state_dir
+@place
 @output
-def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> None:
+def status(rollout: str | None, watch: bool, place: Place, output: str) -> None:
     """Where a rollout stands: step, weight, decision and why."""
-    store = open_store(state_dir)
+    store = place.store
     if rollout is None and not watch and len(store.keys()) != 1:
         _all(store, output)
         return
-    key = chosen(store, rollout)
+    key = place.chosen(rollout)
     shown = None
     while True:
         stored = store.load(key)
@@ -66,7 +65,7 @@ def status(rollout: str | None, watch: bool, state_dir: Path, output: str) -> No
         time.sleep(REFRESH_S)
 
 
-def _all(store: "SqliteStore", output: str) -> None:
+def _all(store: Rollouts, output: str) -> None:
     found = [store.load(key) for key in sorted(store.keys())]
     said = [summary(stored) for stored in found]
     if output == "json":

@@ -1,0 +1,177 @@
+"""People ask from the command line, by their own name on the cluster, for what RBAC lets them ask for."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from controller.cli import group
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.requests import PREFIX, read
+from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.errors import EdgeError
+from controller.status import PersonRequest
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.conftest import ROOT
+from tests.kubernetes.operating.theatre import Theatre, until
+
+ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
+ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
+BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
+POLICIES = Resource(
+    "admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+POLICY_BINDINGS = Resource(
+    "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)  # fmt: skip
+READ = ["get", "list"]
+Login = Callable[..., Path]
+
+
+@pytest.fixture
+def login(theatre: Theatre, control_plane: ControlPlane, tmp_path: Path) -> Login:
+    """Makes the kubeconfig of a new user who has these verbs on the namespace's rollouts."""
+
+    def made(name: str, *verbs: str) -> Path:
+        access, meta = theatre.access, {"namespace": theatre.namespace, "name": name}
+        access.create(ACCOUNTS, {"metadata": meta})
+        rule = {"apiGroups": ["understudy.dev"], "resources": ["modelrollouts"], "verbs": list(verbs)}
+        access.create(ROLES, {"metadata": meta, "rules": [rule]})
+        subject = {"kind": "ServiceAccount", **meta}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+        access.create(BINDINGS, {"metadata": meta, "subjects": [subject], "roleRef": role})
+        kubectl = [*control_plane.kubectl, "-n", theatre.namespace, "create", "token", name]
+        token = subprocess.run(kubectl, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+        cluster = {"server": control_plane.url, "certificate-authority": str(control_plane.certificate)}
+        tree = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": name, "namespace": theatre.namespace}}],
+            "current-context": "x",
+        }
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return made
+
+
+@pytest.fixture
+def policy(access: Access, theatre: Theatre) -> Iterator[None]:
+    """Who may ask for what, in force for the test's own namespace (others run tests of their own)."""
+    made, binding = yaml.safe_load_all((ROOT / "manifests" / "policy.yaml").read_text(encoding="utf-8"))
+    name = theatre.namespace
+    here = {"matchLabels": {"kubernetes.io/metadata.name": theatre.namespace}}
+    access.apply(POLICIES, {**made, "metadata": {"name": name}})
+    resources = {"namespaceSelector": here}
+    spec = {**binding["spec"], "policyName": name, "matchResources": resources}
+    access.apply(POLICY_BINDINGS, {**binding, "metadata": {"name": name}, "spec": spec})
+    theatre.apply("probe", model={"name": "probe"})
+
+    tries = itertools.count()
+
+    def in_force() -> bool:
+        try:
+            ask(access, theatre, f"not a request {next(tries)}", name="probe")
+        except EdgeError as error:
+            return "a request begins with" in str(error)
+        return False
+
+    until(in_force, "the policy is in force")
+    yield
+    access.delete(POLICY_BINDINGS, None, name)
+    access.delete(POLICIES, None, name)
+
+
+def ask(access: Access, theatre: Theatre, text: str, name: str = "late") -> None:
+    meta = {"namespace": theatre.namespace, "name": name, "annotations": {f"{PREFIX}r{abs(hash(text))}": text}}
+    access.patch(ROLLOUTS, {"metadata": meta})
+
+
+def understudy(*arguments: str) -> Result:
+    """The command line, in this process: it takes seconds to start one."""
+    return CliRunner().invoke(group.understudy, arguments)
+
+
+def requests(theatre: Theatre) -> list[PersonRequest]:
+    return read(theatre.object()["metadata"].get("annotations", {}))[0]
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_verb_is_granted_by_rbac_and_the_name_is_the_users_own(theatre: Theatre, login: Login) -> None:
+    theatre.apply()
+    place = ("late", "--why", "checked by hand")
+    ada = login("ada", *READ, "patch", "approve")
+    said = understudy("approve", *place, "--kubeconfig", str(ada))
+    assert (said.exit_code, said.stderr) == (0, "")
+    (request,) = requests(theatre)
+    assert (request.verb, request.why) == ("approve", "checked by hand")
+    assert request.who == f"system:serviceaccount:{theatre.namespace}:ada"
+    refused = understudy("promote", *place, "--kubeconfig", str(ada))
+    assert refused.exit_code == 1
+    assert "may not ask for that" in refused.stderr
+    assert len(requests(theatre)) == 1
+
+
+@pytest.mark.usefixtures("policy")
+def test_nobody_asks_in_anothers_name_or_edits_by_the_right_to_ask(theatre: Theatre, login: Login) -> None:
+    theatre.apply()
+    eve = Access(login("eve", *READ, "patch", "approve"))
+    who = f"system:serviceaccount:{theatre.namespace}:eve"
+    for text in (
+        '{"verb":"approve","who":"ada","why":""}',
+        '{"who":"ada","verb":"approve"}',
+        f'{{"verb":"abort","who":"{who}","why":""}}',
+        f'{{"verb":"approve","who":"{who}x","why":""}}',
+    ):
+        with pytest.raises(EdgeError, match="403"):
+            ask(eve, theatre, text)
+    ask(eve, theatre, f'{{"verb":"approve","who":"{who}","why":"","who":"ada"}}')
+    assert requests(theatre) == []  # a name that stands twice is no request
+    place = {"namespace": theatre.namespace, "name": "late"}
+    with pytest.raises(EdgeError, match="takes the verb update"):
+        eve.patch(ROLLOUTS, {"metadata": place, "spec": {"decision": {"minUnits": 1}}})
+    editor = Access(login("editor", *READ, "patch", "update"))
+    editor.patch(ROLLOUTS, {"metadata": place, "spec": {"decision": {"minUnits": 1}}})
+
+
+def test_kubectl_understudy_is_the_same_command(
+    theatre: Theatre, control_plane: ControlPlane, kubeconfig: Path
+) -> None:
+    theatre.apply()
+    kubectl = control_plane.kubectl[0]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [kubectl, "understudy", *arguments, "--kubeconfig", str(kubeconfig), "-n", theatre.namespace]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PATH": path}
+        )
+
+    said = run("pause", "--why", "incident")
+    assert (said.returncode, said.stderr) == (0, "")
+    (request,) = requests(theatre)
+    assert (request.verb, request.who, request.why) == ("pause", "admin", "incident")
+    shown = run("status", "late", "--output", "json")
+    assert json.loads(shown.stdout)["rollout"] == "late"
+
+
+def test_who_asks_on_a_cluster_cannot_be_chosen(theatre: Theatre, kubeconfig: Path) -> None:
+    theatre.apply()
+    place = ("--kubeconfig", str(kubeconfig), "-n", theatre.namespace)
+    said = understudy("abort", "late", "--who", "eve", *place)
+    assert (said.exit_code, said.stderr.partition(":")[2].partition(":")[0]) == (2, " --who")
+    said = understudy("abort", "other", *place)
+    assert said.stderr == "error: ROLLOUT: there is no rollout 'other'; there is: late\n"
+    said = understudy("abort", "late", "--why", "x" * 3000, *place)
+    assert (said.exit_code, requests(theatre)) == (2, [])
