@@ -49,9 +49,7 @@ def _plain(node: Node, defs: Node, nullable: bool) -> Node:
     made = {k: v for k, v in node.items() if k not in _DROPPED}
     if "const" in node:
         made["enum"] = [node["const"]]
-    for bound in ("Minimum", "Maximum"):
-        if f"exclusive{bound}" in node:
-            made |= {bound.lower(): node[f"exclusive{bound}"], f"exclusive{bound}": True}
+    made |= _bounds(node)
     if made.get("type") == "integer":
         made["format"] = "int64"
     if "prefixItems" in node:
@@ -68,6 +66,15 @@ def _plain(node: Node, defs: Node, nullable: bool) -> Node:
     return _described(made, node)
 
 
+def _bounds(node: Node) -> Node:
+    """Those of a number; an exclusive one is a truth value beside it."""
+    made: Node = {k: node[k] for k in ("minimum", "maximum") if k in node}
+    for bound in ("Minimum", "Maximum"):
+        if f"exclusive{bound}" in node:
+            made |= {bound.lower(): node[f"exclusive{bound}"], f"exclusive{bound}": True}
+    return made
+
+
 def _number_or_text(node: Node, parts: list[Node]) -> Node:
     """A number or a text. ValueError for any other choice, which no structural schema can express."""
     types = {part["type"] for part in parts if "type" in part}
@@ -81,7 +88,7 @@ def _number_or_text(node: Node, parts: list[Node]) -> Node:
         # Without a type there may be anything: what is neither a number nor a text is refused by its value.
         made |= {_ANY: True, "maxItems": 0, "maxProperties": 0, "not": {"enum": [True, False, [], {}]}}
         number = next(part for part in parts if part["type"] != "string")
-        made |= {k: number[k] for k in ("minimum", "maximum") if k in number}
+        made |= _bounds(number)
     if "description" in node:
         made["description"] = node["description"]
     return _described(made, node)

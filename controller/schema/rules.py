@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic.alias_generators import to_camel
 
-from controller.kinds import KINDS, OPTIONAL, SHARES, UNMEASURED, Kind
+from controller.kinds import ABSOLUTE, KINDS, OPTIONAL, SHARES, Kind
 from controller.metric import Role
 
 Node = dict[str, Any]
@@ -92,9 +92,9 @@ def _only(field: str) -> Rule:
 
 
 def _where(kinds: Collection[Kind], message: str, then: Node, plain: Node | None = None) -> Rule:
-    """A metric of one of ``kinds`` is as ``then`` says; ``plain`` where the API server writes a bound differently.
+    """A metric of one of ``kinds`` is as ``then`` says; ``plain`` where the API server writes it differently.
 
-    Of two schemas that fail alike the server tells what is wrong with the first, which should be the margin.
+    Of two schemas that fail alike the server tells what is wrong with the first, which should be the field.
     """
     names, others = (sorted(k.value for k in KINDS if (k in kinds) is wanted) for wanted in (True, False))
     return Rule(
@@ -105,28 +105,48 @@ def _where(kinds: Collection[Kind], message: str, then: Node, plain: Node | None
     )
 
 
-def _margins(text: str, **number: Any) -> Node:
-    """What a margin has to be if it is a text, and if it is a number."""
-    return {"properties": {f: {"pattern": f"^({text})$", **number} for f in ("margin", "harmMargin")}}
+def _margins(kinds: Collection[Kind], message: str, text: str, below: int | None = None) -> Rule:
+    """A margin of ``kinds`` matches ``text`` if it is a text, and is less than ``below`` if it is a number."""
+
+    def fields(number: Node) -> Node:
+        return {"properties": {f: {"pattern": f"^({text})$", **number} for f in ("margin", "harmMargin")}}
+
+    if below is None:
+        return _where(kinds, message, fields({}))
+    return _where(
+        kinds, message, fields({"exclusiveMaximum": below}), fields({"maximum": below, "exclusiveMaximum": True})
+    )
 
 
 _NUMBER, _BELOW_1, _BELOW_100 = r"[0-9]+(\.[0-9]+)?", r"0+(\.[0-9]+)?", r"0*[0-9]{1,2}(\.[0-9]+)?"
-_OF_A_SHARE = f"{_BELOW_1}|{_BELOW_100}(pp|%)"
 _SHARES = sorted(k.value for k in SHARES)
-_ABSOLUTE = [k for k, rule in KINDS.items() if rule.family in UNMEASURED]
+_ABSOLUTE = [k for k, rule in KINDS.items() if rule.family in ABSOLUTE]
 _OF_KINDS = (
-    _where(
-        SHARES,
-        "a margin of a share is below 1, which is 100pp",
-        _margins(_OF_A_SHARE, exclusiveMaximum=1),
-        _margins(_OF_A_SHARE, maximum=1, exclusiveMaximum=True),
-    ),
-    _where(
+    _margins(SHARES, "a margin of a share is below 1, which is 100pp", f"{_BELOW_1}|{_BELOW_100}(pp|%)", below=1),
+    _margins(
         KINDS.keys() - SHARES,
         "a relative margin is below 100%, and only shares take pp",
-        _margins(f"{_NUMBER}|{_BELOW_100}%"),
+        f"{_NUMBER}|{_BELOW_100}%",
     ),
-    _where(_ABSOLUTE, f"a margin of {', '.join(_ABSOLUTE)} is absolute", _margins(f"{_BELOW_1}|{_BELOW_100}pp")),
+    _margins(_ABSOLUTE, f"a margin of {', '.join(_ABSOLUTE)} is absolute", f"{_BELOW_1}|{_BELOW_100}pp"),
+    _margins([Kind.THROUGHPUT], "a margin of Throughput is relative", f"{_BELOW_100}%", below=0),
+    _where(
+        [Kind.LATENCY],
+        "a limit of a Latency is a number of milliseconds",
+        {"properties": {"limit": {"pattern": f"^{_NUMBER}$"}}},
+    ),
+    _where(
+        [k for k, rule in KINDS.items() if rule.family in ("latency", "resource")],
+        "a harmMargin needs a margin where a limit would do without",
+        {"anyOf": [given("margin"), {"not": given("harmMargin")}]},
+        {"anyOf": [{"required": ["margin"]}, {"not": {"required": ["harmMargin"]}}]},
+    ),
+    Rule(
+        "Metric",
+        "a Resource is never proven better and cannot be a Success",
+        cel="self.kind != 'Resource' || !has(self.role) || self.role != 'Success'",
+        editor=_if_kind([Kind.RESOURCE.value], {"properties": {"role": {"not": {"const": "Success"}}}}),
+    ),
     Rule(
         "Metric",
         "the mean of a share is from 0 to 1",
@@ -175,7 +195,8 @@ _STEP = (
         "Step",
         "0.01 is the smallest difference in weight",
         cel="[has(self.weight) ? self.weight : 0.0, has(self.mirror) ? self.mirror : 0.0].all(p, "
-        "p * 100.0 - double(int(p * 100.0 + 0.5)) < 0.000001 && double(int(p * 100.0 + 0.5)) - p * 100.0 < 0.000001)",
+        "p * 100.0 - double(int(p * 100.0 + 0.5)) < 0.000001 && double(int(p * 100.0 + 0.5)) - p * 100.0 < 0.000001 && "
+        "(p == 0.0 || p > 0.005))",
     ),
 )
 _NOT_SUPERIOR = "!has(self.decision) || !has(self.decision.mode) || self.decision.mode != 'Superior'"

@@ -34,8 +34,8 @@ _HARM_MARGIN: Node = {
 }
 _LIMIT: Node = {
     "anyOf": [
-        {"type": "number", "minimum": 0, "maximum": LARGEST},
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "maxLength": WRITTEN},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST},
+        {"type": "string", "pattern": f"^{_POSITIVE}(k|M|G|T|Ki|Mi|Gi|Ti)?$", "maxLength": WRITTEN},
         {"type": "null"},
     ]
 }

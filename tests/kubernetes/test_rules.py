@@ -19,10 +19,13 @@ def _metric(**fields: Any) -> Tree:
     return {"metrics": [{"name": "m", "margin": "1%"} | fields]}
 
 
-# Rule, by the head of its message → fields of the plan in place of SMALL's.
+# Rule, by the head of its message (where two say the same: after its model) → fields of the plan in place of SMALL's.
 BREAKS: dict[str, Tree] = {
     "exactly one of header, cookie, json": {"unit": {"cookie": "a", "header": "b"}},
-    "exactly one of feature, header, json": {"segments": [{"name": "s", "feature": "f", "json": "/a"}]},
+    "Segment: exactly one of": {"segments": [{"name": "s", "feature": "f", "json": "/a"}]},
+    "Covariate: exactly one of": _metric(
+        kind="Proportion", outcome="o", window="1d", covariate={"feature": "f", "header": "h"}
+    ),
     "exactly one of service, url": {"servers": {"champion": {"service": "s", "url": "http://s:1"}}},
     "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": {"httpRoute": "r"}}},
     "exactly one of mirror, weight": {"steps": [{"mirror": 1, "weight": 1}]},
@@ -36,12 +39,16 @@ BREAKS: dict[str, Tree] = {
     "kind ErrorRate, ": _metric(kind="ErrorRate", outcome="o"),
     "kind Latency takes": _metric(kind="Latency", window="1d"),
     "kind Resource takes": _metric(kind="Resource", limit=1),
-    "only kind Resource takes limit": _metric(kind="ErrorRate", limit=1),
+    "only kind Latency, Resource takes limit": _metric(kind="ErrorRate", limit=1),
     "only kind Mean, ": _metric(kind="Proportion", outcome="o", window="1d", cap=5),
     "a Success or Guardrail needs a margin": {"metrics": [{k: v for k, v in BRIER.items() if k != "margin"}]},
     "a margin of a share is": _metric(kind="ErrorRate", margin=1),
     "a relative margin is below": _metric(kind="Latency", margin="1pp"),
     "a margin of Auc, Disagreement is": _metric(kind="Auc", outcome="o", window="1d", margin="1%"),
+    "a margin of Throughput": _metric(kind="Throughput", margin=0.5),
+    "a limit of a Latency": _metric(kind="Latency", limit="2Gi"),
+    "a harmMargin needs": {"metrics": [BRIER, {"name": "m", "kind": "Latency", "limit": 250, "harmMargin": "1%"}]},
+    "a Resource is never": _metric(kind="Resource", query="memory", role="Success"),
     "the mean of a share": _metric(kind="ErrorRate", baseline={"mean": 2}),
     "numerator and denominator": _metric(kind="Ratio", numerator="n", denominator="n", window="1d"),
     "Disagreement is only seen in a mirror and cannot": {
@@ -67,8 +74,9 @@ BREAKS: dict[str, Tree] = {
     "only a champion may be external": {"servers": {"challenger": {"url": "http://s:1", "external": True}}},
     "afterPromotion.holdback": {"afterPromotion": {"holdback": 60}},
 }
+HELD = [r for r in RULES if r.cel is not None or r.structural is not None]
 # Validations that need no type have no message of their own.
-SILENT = {r.message for r in RULES if r.structural is not None}
+SILENT = {r.message for r in HELD if r.structural is not None}
 
 
 @pytest.fixture
@@ -76,14 +84,18 @@ def rollouts(crd: str, api: client.ApiClient, namespace: str) -> Rollouts:
     return Rollouts(api, namespace)
 
 
+def told(head: str) -> list[str]:
+    """The messages of the rules that ``head`` names."""
+    return [r.message for r in HELD if r.message.startswith(head) or f"{r.on}: {r.message}".startswith(head)]
+
+
 def broken(fields: Tree) -> Tree:
     return copy.deepcopy(SMALL) | {"spec": copy.deepcopy(SMALL["spec"]) | fields}
 
 
 def test_every_rule_that_the_server_holds_is_broken_once() -> None:
-    held = [r.message for r in RULES if r.cel is not None or r.structural is not None]
-    assert [m for m in held if sum(m.startswith(head) for head in BREAKS) != 1] == []
-    assert len(held) == len(BREAKS)
+    assert [head for head in BREAKS if len(told(head)) != 1] == []
+    assert sorted(message for head in BREAKS for message in told(head)) == sorted(r.message for r in HELD)
 
 
 @pytest.mark.parametrize("head", BREAKS)
@@ -91,8 +103,17 @@ def test_the_server_refuses_what_breaks_the_rule_and_says_which(rollouts: Rollou
     tree = broken(BREAKS[head])
     with refused(422) as said:
         rollouts.create(tree, dry_run="All")
-    message = next(r.message for r in RULES if r.message.startswith(head))
-    assert message in said[0] or (message in SILENT and " spec.metrics[0]." in said[0]), said
+    [message] = told(head)
+    assert message in said[0] or (message in SILENT and " spec.metrics[" in said[0]), said
+    assert refusals(tree)
+
+
+@pytest.mark.parametrize("weight", [0.001, 1e-20, 33.333])
+def test_a_weight_finer_than_the_smallest_difference_is_refused(rollouts: Rollouts, weight: float) -> None:
+    tree = broken({"steps": [{"weight": weight}]})
+    with refused(422) as said:
+        rollouts.create(tree, dry_run="All")
+    assert "0.01 is the smallest difference in weight" in said[0]
     assert refusals(tree)
 
 
