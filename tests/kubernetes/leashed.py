@@ -43,11 +43,6 @@ class Leashed:
         """Its exit code; subprocess.TimeoutExpired after ``within`` seconds."""
         return self._leash.wait(within)
 
-    def send(self, number: int) -> None:
-        """A signal for the program alone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
     def stop(self, within: float = 10.0) -> None:
         """Ask it to end, wait, and make it."""
         self._leash.terminate()
