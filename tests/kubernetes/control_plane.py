@@ -112,12 +112,22 @@ class ControlPlane:
         """The server's own, which clients trust."""
         return self._folder / "apiserver.crt"
 
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self._folder / f"{ADMIN}.json"
+
+    @property
+    def command(self) -> list[str]:
+        """kubectl as the administrator; its cache is this server's own."""
+        files = [f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._folder / 'kubectl'}"]
+        return [str(self._assets / "kubectl"), *files]
+
     def kubectl(self, *arguments: str, given: dict[str, Any] | None = None) -> str:
         """What the command prints, as the administrator; ``given`` goes to its standard input. AssertionError where
         it fails."""
-        files = [f"--kubeconfig={self._folder / ADMIN}.json", f"--cache-dir={self._folder / 'kubectl'}"]
         done = subprocess.run(
-            [str(self._assets / "kubectl"), *files, *arguments],
+            [*self.command, *arguments],
             input=json.dumps(given) if given else None,
             capture_output=True,
             text=True,

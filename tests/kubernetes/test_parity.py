@@ -54,7 +54,7 @@ def test_the_server_refuses_nothing_that_the_models_accept_and_misses_only_what_
             seen["both refuse"] += 1
             continue
         # A null where none may be is no error to the server: the field is left out, and nobody ever sees it.
-        said = refusals(kept)
+        said = refusals({k: v for k, v in kept.items() if k != "status"})
         assert [text for text in said if not any(known in text for known in PYTHON_ALONE)] == [], f"seed {seed}: {tree}"
         seen["beyond the server" if said else "both accept"] += 1
     assert min(seen["both accept"], seen["both refuse"]) > CASES // 20, seen

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="session")
 def kubeconfig(control_plane: ControlPlane) -> Path:
     """The administrator's."""
-    return Path(control_plane.kubectl[1].partition("=")[2])
+    return control_plane.kubeconfig
 
 
 @pytest.fixture(scope="session")

@@ -47,11 +47,11 @@ def test_a_good_challenger_is_promoted_and_everybody_can_see_it(theatre: Theatre
     assert theatre.registry.alias("flights", "champion") == "2"
     said = {c["type"]: (c["status"], c["observedGeneration"]) for c in found["status"]["conditions"]}
     assert said["Succeeded"] == ("True", found["metadata"]["generation"])
-    wait = [*control_plane.kubectl, "-n", theatre.namespace, "wait", "modelrollout/late", "--timeout=5s"]
+    wait = [*control_plane.command, "-n", theatre.namespace, "wait", "modelrollout/late", "--timeout=5s"]
     for condition in ("Succeeded", "Ready"):
         subprocess.run([*wait, f"--for=condition={condition}"], check=True, capture_output=True, timeout=20)
     shown = subprocess.run(
-        [*control_plane.kubectl, "-n", theatre.namespace, "get", "mro"], check=True, capture_output=True, text=True
+        [*control_plane.command, "-n", theatre.namespace, "get", "mro"], check=True, capture_output=True, text=True
     ).stdout
     assert "Promote" in shown
 

@@ -48,7 +48,7 @@ def login(theatre: Theatre, control_plane: ControlPlane, tmp_path: Path) -> Logi
         subject = {"kind": "ServiceAccount", **meta}
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
         access.create(BINDINGS, {"metadata": meta, "subjects": [subject], "roleRef": role})
-        kubectl = [*control_plane.kubectl, "-n", theatre.namespace, "create", "token", name]
+        kubectl = [*control_plane.command, "-n", theatre.namespace, "create", "token", name]
         token = subprocess.run(kubectl, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
         cluster = {"server": control_plane.url, "certificate-authority": str(control_plane.certificate)}
         tree = {
@@ -149,7 +149,7 @@ def test_kubectl_understudy_is_the_same_command(
     theatre: Theatre, control_plane: ControlPlane, kubeconfig: Path
 ) -> None:
     theatre.apply()
-    kubectl = control_plane.kubectl[0]
+    kubectl = control_plane.command[0]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
