@@ -44,7 +44,16 @@ def test_a_user_may_do_what_was_granted_and_nothing_else(control_plane: ControlP
     ada = client.RbacV1Subject(kind="User", name="ada", api_group="rbac.authorization.k8s.io")
     binding = client.V1RoleBinding(metadata=meta, role_ref=role, subjects=[ada])
     rules.create_namespaced_role_binding(namespace, binding, _request_timeout=CALL_WITHIN_S)
-    assert core.list_namespaced_secret(namespace, _request_timeout=CALL_WITHIN_S).items == []
+
+    def granted() -> bool:
+        try:
+            return core.list_namespaced_secret(namespace, _request_timeout=CALL_WITHIN_S).items == []
+        except client.ApiException as error:
+            if error.status != 403:
+                raise
+            return False
+
+    wait_for("the grant, which the server's own watch brings", granted, 30)
     with refused(403):
         core.list_namespaced_config_map(namespace, _request_timeout=CALL_WITHIN_S)
 
