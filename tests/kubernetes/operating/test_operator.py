@@ -175,7 +175,7 @@ def test_while_the_registry_is_away_nobody_with_weight_is_left_behind(theatre: T
     assert theatre.weight() == 5000
     theatre.registry.away = True
     theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
-    until(theatre.gone, "it is gone", within=15)
+    until(theatre.gone, "it is gone", within=60)
     assert theatre.weight() == 0
     assert theatre.registry.alias("flights", "champion") == "1"
 
