@@ -122,6 +122,13 @@ class MetricPlan(NamedTuple):
     span: int = 0
     covariate: str | None = None
 
+    def margins_at(self, mean: float) -> tuple[float, float]:
+        """``margin`` and ``harm_margin`` in absolute terms where the champion's mean is ``mean`` (integer units)."""
+        return (
+            self.margin * abs(mean) if self.margin_relative else self.margin,
+            self.harm_margin * abs(mean) if self.harm_relative else self.harm_margin,
+        )
+
     @property
     def outcomes(self) -> tuple[str, ...]:
         """Names of the outcomes that it looks at."""

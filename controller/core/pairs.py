@@ -105,8 +105,7 @@ def pair_effect(plan: MetricPlan, state: PairFold) -> Effect:
         return Effect(note=TOO_FEW if plan.family == "auc" else NO_DENOMINATOR)
     mean = state.champion_y / state.x
     theta = (state.d - mean * state.more) / (state.x + state.more)
-    margin = plan.margin * abs(mean) if plan.margin_relative else plan.margin
-    beyond = plan.harm_margin * abs(mean) if plan.harm_relative else plan.harm_margin
+    margin, beyond = plan.margins_at(mean)
     variance = _unit_variance(state)
     if variance <= 0:
         note = SAME_ANSWERS if plan.family == "pair" else NO_SPREAD

@@ -277,8 +277,9 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
 def _cap(metric: Metric, sums: BaselineSums) -> int:
     """The declared cap, or the declared quantile of the values."""
     number, share = _number(metric.cap), quantile_of_cap(metric)
-    if number is not None or share is None:
-        return round((number or 0.0) * KINDS[metric.kind].scale)
+    if share is None:
+        assert number is not None
+        return round(number * KINDS[metric.kind].scale)
     at = quantile_bucket(dict(sums.buckets), share)
     # A rare purchase lies beyond the quantile of all units: then the largest value seen is the cap.
     return math.ceil(GAMMA ** (at if at > 0 else max(dict(sums.buckets))))

@@ -90,10 +90,7 @@ def resource_effect(plan: MetricPlan, state: ResourceFold) -> Effect:
     if n == 0:
         return Effect(note="no complete hour of both arms yet")
     champion, theta = state.champion / n, state.d / n
-    margin, beyond = (
-        value * abs(champion) if relative else value
-        for value, relative in ((plan.margin, plan.margin_relative), (plan.harm_margin, plan.harm_relative))
-    )
+    margin, beyond = plan.margins_at(champion)
     squares = state.dd - n * theta * theta
     if n < LEAST_BATCHES or squares <= 0:
         note = NO_SPREAD if n >= LEAST_BATCHES else f"{TOO_FEW}: {n} of {LEAST_BATCHES} hours"

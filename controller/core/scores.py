@@ -141,8 +141,7 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
 
 
 def _effect(plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float) -> Effect:
-    margin = plan.margin * abs(champion_mean) if plan.margin_relative else plan.margin
-    harm_margin = plan.harm_margin * abs(champion_mean) if plan.harm_relative else plan.harm_margin
+    margin, harm_margin = plan.margins_at(champion_mean)
     if se2 <= 0:
         return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)

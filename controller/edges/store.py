@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from controller.core.record import Record, canonical
+from controller.edges.unreadable import unreadable
 from controller.errors import Conflict, EdgeError, NotFound
 from controller.ports import Stored
 from controller.spec import ModelRollout
@@ -214,12 +215,7 @@ class SqliteStore:
         try:
             return model.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise EdgeError(
-                f"store {self._path}: the {model.__name__} of rollout {key!r} cannot be read: {where}: {first['msg']};"
-                " was it written by another release?"
-            ) from error
+            raise unreadable(f"store {self._path}: the {model.__name__} of rollout {key!r}", error) from error
 
     def _missing(self, key: str) -> NotFound:
         return NotFound(f"there is no rollout {key!r} in {self._path}")

@@ -19,6 +19,7 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.records import RecordLog
 from controller.edges.cluster.resources import ROLLOUTS
 from controller.edges.cluster.watch import Entry, Watched, key_of
+from controller.edges.unreadable import unreadable
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.ports import Stored
 from controller.status import PersonRequest, Progress, Reason, RolloutStatus
@@ -189,12 +190,7 @@ def status_of(entry: Entry) -> RolloutStatus:
     try:
         return RolloutStatus.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EdgeError(
-            f"the status of {key_of(entry.object)} cannot be read: {where}: {first['msg']};"
-            " was it written by another release?"
-        ) from error
+        raise unreadable(f"the status of {key_of(entry.object)}", error) from error
 
 
 def wrong_requests(entry: Entry) -> dict[str, str]:

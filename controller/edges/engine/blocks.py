@@ -125,26 +125,32 @@ class Cells:
         self._add(span, False)
         return found
 
-    def _areas(self, span: Span) -> list[Found]:
-        rows, values = ranked_rows(span, evidence(span))
+    def _ranked(self, span: Span, rows: str, values: list[object], pair: bool) -> list[tuple[Any, ...]]:
+        """Cells of the labelled ``rows``, which the table ``ranked`` holds from then on: (segment, block, epoch,
+        challenger unless in a mirror, units, clustered)."""
+        place = "block, epoch" if pair else "block, epoch, challenger"
         self._query(span, f"CREATE OR REPLACE TEMP TABLE ranked AS {rows}", values)
         self._query(
             span,
-            "CREATE OR REPLACE TEMP TABLE scored AS SELECT segment, epoch, block, challenger, unit, "
-            "CAST(count(*) AS HUGEINT) AS s FROM ranked GROUP BY ALL",
+            f"CREATE OR REPLACE TEMP TABLE scored AS SELECT segment, {place}, unit, CAST(count(*) AS HUGEINT) AS s "
+            "FROM ranked GROUP BY ALL",
         )
         sums = self._query(
             span,
-            self._running(span, "block, epoch, challenger", False)
-            + "SELECT segment, block, epoch, challenger, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
+            self._running(span, place, pair)
+            + f"SELECT segment, {place}, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
         )
+        self._add(span, pair)
+        return sums
+
+    def _areas(self, span: Span) -> list[Found]:
+        sums = self._ranked(span, *ranked_rows(span, evidence(span)), False)
         bins = self._query(
             span,
             "SELECT segment, block, epoch, challenger, positive, list((bin, n) ORDER BY bin) FROM ("
             "SELECT segment, block, epoch, challenger, positive, bin, count(*) AS n FROM ranked GROUP BY ALL"
             ") GROUP BY ALL",
         )
-        self._add(span, False)
         by_label = {tuple(row[:5]): tuple((int(b), int(n)) for b, n in row[5]) for row in bins}
         return [
             (*at, AreaCell(int(n), int(clustered), by_label.get((*at, True), ()), by_label.get((*at, False), ())))
@@ -176,24 +182,12 @@ class Cells:
         return [(*row[:3], PairScoreCell.of(row[3:])) for row in found]
 
     def _pair_areas(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
-        rows, values = pair_ranked_rows(span)
-        self._query(span, f"CREATE OR REPLACE TEMP TABLE ranked AS {rows}", values)
-        self._query(
-            span,
-            "CREATE OR REPLACE TEMP TABLE scored AS SELECT segment, epoch, block, unit, CAST(count(*) AS HUGEINT) AS s "
-            "FROM ranked GROUP BY ALL",
-        )
-        sums = self._query(
-            span,
-            self._running(span, "block, epoch", True)
-            + "SELECT segment, block, epoch, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
-        )
+        sums = self._ranked(span, *pair_ranked_rows(span), True)
         bins = self._query(
             span,
             "SELECT segment, block, epoch, positive, champion_bin, challenger_bin, count(*) FROM ranked GROUP BY ALL "
             "ORDER BY champion_bin, challenger_bin",
         )
-        self._add(span, True)
         joint: dict[tuple[int, int, int, bool], list[tuple[int, int, int]]] = {}
         for segment, block, epoch, positive, *row in bins:
             champion, challenger, n = row
