@@ -5,6 +5,10 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 """
 
 import asyncio
+import contextlib
+import os
+import socket
+from asyncio.trsock import TransportSocket
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from router.pool import Pool
 
 MAX_RESPONSE_HEAD = 64 << 10
+_READS_AFTER_THE_END = 64
 
 
 class Failure(Enum):
@@ -146,6 +151,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)
+        if exc is not None and self.sending:
+            self._read_on()
         caller = self.caller
         if caller is None:
             return
@@ -154,6 +161,19 @@ class Connection(asyncio.Protocol):
             caller.answer_end()
         else:
             caller.answer_failed(Failure.STALE if self._used and not self._received else Failure.BROKEN)
+
+    def _read_on(self) -> None:
+        """Read what came before sending failed: a server may answer a large request early, and close."""
+        known = self.transport.get_extra_info("socket")
+        # Another loop than asyncio's has closed the socket by now, and its number may be another connection's.
+        if not isinstance(known, TransportSocket) or known.fileno() < 0:
+            return
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(known.fileno())) as pending:
+            for _ in range(_READS_AFTER_THE_END):
+                data = pending.recv(65_536)
+                if not data or self.caller is None:
+                    return
+                self.data_received(data)
 
     def eof_received(self) -> bool:
         return False
