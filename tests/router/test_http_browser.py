@@ -14,7 +14,7 @@ from tests.router.planes import running, table
 from tests.router.programs import program
 from tests.router.raw import ask
 
-PAGE = b"""<!doctype html><title>page</title><body><script>
+PAGE = b"""<!doctype html><title>page</title><body><p></p><img src="/said"><script>
 const other = "http://localhost:" + location.port;
 const json = {"content-type": "application/json"};
 const small = '{"inputs": [[1], [2]]}';
@@ -58,7 +58,9 @@ const steps = {
   for (const [name, act] of Object.entries(steps)) {
     try { said[name] = await act(); } catch (error) { said[name] = "failed: " + error.name; }
   }
-  document.body.textContent = "said:" + encodeURIComponent(JSON.stringify(said)) + ":said";
+  document.querySelector("p").textContent = "said:" + encodeURIComponent(JSON.stringify(said)) + ":said";
+  // The page is loaded, and then printed, when its image has come.
+  fetch("/show");
 })();
 </script>"""
 ALLOWED = (
@@ -73,6 +75,10 @@ class Site(Model):
 
     router_port = 0
 
+    def __init__(self, arm: str) -> None:
+        super().__init__(arm)
+        self._shown = asyncio.Event()
+
     async def _do_good(self, request: Request, writer: StreamWriter, status: bytes = b"200 OK") -> bool:
         method, path, _ = request.line.split(b" ")
         if path == b"/page":
@@ -83,6 +89,11 @@ class Site(Model):
                 await self._send(writer, b"9\r\ndata: 4\n\n\r\n")
                 await asyncio.sleep(0.02)
             await self._send(writer, b"0\r\n\r\n")
+        elif path in (b"/said", b"/show"):
+            if path == b"/show":
+                self._shown.set()
+            await self._shown.wait()
+            await self._send(writer, head_of(0))
         elif method == b"OPTIONS":
             allowed = ALLOWED % self.router_port if path != b"/unallowed" else b""
             await self._send(writer, b"HTTP/1.1 204 No Content\r\n%b\r\n" % allowed)
@@ -102,14 +113,14 @@ def said_by_page(url: str, folder: Path) -> dict[str, Any]:
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder}", "--virtual-time-budget=60000", "--dump-dom", url,
+            f"--user-data-dir={folder}", "--dump-dom", url,
         ],
         capture_output=True,
         text=True,
         check=False,
         timeout=110,
     )  # fmt: skip
-    found = re.search("said:(.*):said", done.stdout)
+    found = re.search("<p>said:(.*):said</p>", done.stdout)
     assert found, f"{done.stdout}\n{done.stderr}"
     said: dict[str, Any] = json.loads(unquote(found[1]))
     return said
