@@ -24,7 +24,7 @@ class Listeners:
     def of(self, slot: int) -> list[int]:
         """The descriptors of a slot's sockets. Raises OSError where no address can be bound."""
         if slot not in self._by_slot:
-            self._by_slot[slot] = _bound(self._host, self._port)
+            self._by_slot[slot] = bound(self._host, self._port)
         return [each.fileno() for each in self._by_slot[slot]]
 
     def drop(self, slot: int) -> None:
@@ -38,7 +38,8 @@ class Listeners:
             self.drop(slot)
 
 
-def _bound(host: str, port: int) -> list[socket.socket]:
+def bound(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of ``host``. Raises OSError where none can be bound."""
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     found: list[socket.socket] = []
     absent: OSError | None = None

@@ -6,10 +6,8 @@ supervisor is gone: it stops accepting, answers what is under way, and leaves it
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
-import os
 import resource
 import signal
 import socket
@@ -19,10 +17,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from router.acceptor import Acceptor
 from router.channel import Channel
 from router.downstream import Client
 from router.journal import Writer
-from router.listeners import inherited
+from router.listeners import bound, inherited
 from router.plane import Plane
 from router.table import RouteTable
 from router.worker_config import WorkerConfig
@@ -53,7 +52,7 @@ class Worker:
         self.port = 0
         self._loop = loop
         self._channel = Channel(self._heard, self._end)
-        self._servers: list[asyncio.Server] = []
+        self._acceptor: Acceptor | None = None
         self._told = asyncio.Event()
         self._ending = asyncio.Event()
         shortest = min(1.0, config.idle_s, config.head_s, config.body_s, config.upstream_idle_s)
@@ -69,7 +68,7 @@ class Worker:
         try:
             await self._either(self._told)
             if not self._ending.is_set():
-                await self._listen()
+                self._listen()
                 await self._serve()
             await self._drain()
         finally:
@@ -84,24 +83,13 @@ class Worker:
         for wait in waits:
             wait.cancel()
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         """On the sockets that a supervisor holds, else on those of our own."""
         config = self.config
-        for each in inherited():
-            each.setblocking(False)
-            server = await self._loop.create_server(lambda: Client(self.plane), sock=each, backlog=config.backlog)
-            self._servers.append(server)
-        if not self._servers:
-            server = await self._loop.create_server(
-                lambda: Client(self.plane),
-                config.host,
-                config.port,
-                backlog=config.backlog,
-                reuse_address=True,
-                reuse_port=config.reuse_port,
-            )
-            self._servers.append(server)
-        self.port = self._servers[0].sockets[0].getsockname()[1]
+        sockets = inherited() or bound(config.host, config.port)
+        self._acceptor = Acceptor(self._loop, sockets, config.backlog, lambda: Client(self.plane))
+        self.port = self._acceptor.port
+        self._acceptor.start()
         log.info("worker %s serves %s port %d", config.worker, config.host, self.port)
 
     def _sweep(self) -> None:
@@ -114,28 +102,11 @@ class Worker:
             self._say()
             await self._either(self._ending, _STATE_EVERY_S)
 
-    async def _stop_accepting(self) -> None:
-        """Take in who has connected already, then stop listening: where nobody else holds the socket, the kernel
-        resets those whom nobody accepted.
-        """
-        listening = [socket.socket(fileno=os.dup(s.fileno())) for server in self._servers for s in server.sockets]
-        for server in self._servers:
-            server.close()
-        accepted: list[socket.socket] = []
-        for each in listening:
-            each.setblocking(False)
-            with each, contextlib.suppress(OSError):
-                # An extension by a generator keeps what came before the error that ends it.
-                accepted.extend(each.accept()[0] for _ in range(self.config.backlog))
-        for each in accepted:
-            each.setblocking(False)
-            with contextlib.suppress(OSError):
-                await self._loop.connect_accepted_socket(lambda: Client(self.plane), each)
-
     async def _drain(self) -> None:
         """Accept nothing more; answer what is under way; close what stays idle."""
         plane = self.plane
-        await self._stop_accepting()
+        if self._acceptor is not None:
+            await self._acceptor.stop()
         began = self._loop.time()
         said = began
         while plane.clients or plane.mirrors:
@@ -191,7 +162,7 @@ class Worker:
         self._loop.call_soon(self._say_if_listening)
 
     def _say_if_listening(self) -> None:
-        if self._servers:
+        if self._acceptor is not None:
             self._say()
 
     def _say(self) -> None:

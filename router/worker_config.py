@@ -16,7 +16,6 @@ class WorkerConfig(Wire):
     worker: str = Field(max_length=63, description="the worker's name; its journal is <router>-<worker>")
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65_535, description="0 takes any free port")
-    reuse_port: bool = True
     backlog: int = Field(2_048, ge=1)
 
     loop: Literal["asyncio", "uvloop"] = Field("asyncio", description="the event loop; uvloop has to be installed")

@@ -1,0 +1,58 @@
+"""Who connects when no descriptor is left waits, and is taken in when there is one again."""
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from router.acceptor import Acceptor
+from router.listeners import bound
+
+
+class Hello(asyncio.Protocol):
+    """Greets, and ends."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # the lowest that is free
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def greeted_after_want() -> tuple[bool, bytes]:
+    loop = asyncio.get_running_loop()
+    acceptor = Acceptor(loop, bound("127.0.0.1", 0), 16, Hello)
+    acceptor.start()
+    with socket.socket() as client:
+        client.setblocking(False)
+        with no_descriptor_left():
+            await loop.sock_connect(client, ("127.0.0.1", acceptor.port))
+            reading = asyncio.create_task(loop.sock_recv(client, 100))
+            early, _ = await asyncio.wait({reading}, timeout=0.2)
+        async with asyncio.timeout(10):
+            said = await reading
+    await acceptor.stop()
+    return bool(early), said
+
+
+def test_who_connects_while_no_descriptor_is_left_is_taken_in_later(caplog: pytest.LogCaptureFixture) -> None:
+    early, said = asyncio.run(greeted_after_want())
+    assert (early, said) == (False, b"hello")
+    assert [record.message for record in caplog.records if record.name == "understudy.router.acceptor"] == [
+        "a connection cannot be taken in: Too many open files; trying again in 1 s"
+    ]
