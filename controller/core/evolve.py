@@ -137,13 +137,13 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
             text = "the plan changed under way; the attempt starts again"
             return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.SUPERSEDED, text))
         return status
+    if status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK:
+        return _fresh(status, plan)
     if observed.registry_error is not None or observed.challenger_alias is None:
         return status
     ended = (attempt.challenger,) if attempt is not None else status.past[-1:]
     another = observed.challenger_alias not in (*ended, observed.champion_alias)
-    if another or (status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK):
-        return _fresh(status, plan)
-    return status
+    return _fresh(status, plan) if another else status
 
 
 def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:

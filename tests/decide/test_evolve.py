@@ -190,6 +190,18 @@ def test_a_changed_plan_supersedes_the_attempt_and_starts_it_again() -> None:
     assert status.table.weight_bp == 2000
 
 
+def test_a_superseded_attempt_whose_challenger_is_gone_waits_for_another_and_says_so() -> None:
+    other = rollout(steps=[{"weight": 20, "hold": "10m"}]).spec
+    status = step(running(), START + MINUTE, other).status
+    status = step(status, START + MINUTE + 1, other, challenger_alias=None).status
+    status = step(status, START + MINUTE + 2, other, challenger_alias=None).status
+    assert (status.progress, status.reason) == (Progress.PENDING, Reason.VERSION_MISSING)
+    assert "challenger" in status.message
+    status = step(status, START + MINUTE + 3, other, challenger_alias="3").status
+    assert status.attempt is not None
+    assert (status.attempt.number, status.attempt.challenger) == (2, "3")
+
+
 @pytest.mark.parametrize("progress", [Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK])
 def test_a_plan_that_becomes_shorter_than_the_step_in_force_breaks_nothing(progress: Progress) -> None:
     """Running it starts again; what is decided already goes on to its end."""

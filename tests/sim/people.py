@@ -3,6 +3,7 @@
 from typing import Any
 
 from controller.core.evolve import plan_digest
+from controller.quantities import SECOND
 from controller.spec import ModelRollout
 from controller.status import PersonRequest, Progress, Reason, RolloutStatus
 from tests.sim.faults import Fault
@@ -90,7 +91,8 @@ class People:
             case "maxFallback":
                 spec["decision"]["maxFallback"] = "3%"
             case "hold":
-                spec["steps"][-1]["hold"] = f"{world.rng.randint(5, 20)}s"
+                hold = max(world.rng.randint(5, 20), rollout.spec.decision.block // SECOND)
+                spec["steps"][-1]["hold"] = f"{hold}s"
             case "margin":
                 spec["metrics"][0]["margin"] = "15pp" if spec["metrics"][0]["kind"] == "ErrorRate" else "25%"
         edited = ModelRollout.model_validate(declared)
