@@ -376,9 +376,11 @@ def _slowness(plan: MetricPlan, state: CountFold) -> str:
     arms = dict(last.champion_buckets), dict(last.challenger_buckets)
     a, b = (GAMMA ** quantile_bucket(buckets, plan.quantile) / 1000 for buckets in arms)
     text = f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
-    harm = [float(sequential.log_mean_exp(edge)) for edge in state.harm]
-    worst = max(range(len(harm)), key=lambda i: harm[i], default=0)
-    if not harm or harm[worst] < CLEARLY:
+    if not state.harm:
+        return text
+    harm = np.asarray(sequential.log_mean_exp(state.harm))
+    worst = int(np.argmax(harm))
+    if harm[worst] < CLEARLY:
         return text
     edge = plan.edges[worst]
     shares = (sum(n for k, n in x.items() if k > edge) / max(sum(x.values()), 1) for x in arms)

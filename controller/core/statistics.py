@@ -7,8 +7,10 @@ the sequential tests read as no evidence. Arguments that cannot be meant are a V
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -256,11 +258,9 @@ def quantile_from_buckets(counts: Mapping[int, int], q: float) -> int:
     is at most `bucket_upper` of the result and more than `bucket_lower`.
     """
     require("q", "above 0 and at most 1", 0 < q <= 1)
-    require("counts", "not negative, and not all zero", all(n >= 0 for n in counts.values()) and any(counts.values()))
-    needed = math.ceil(Fraction(str(float(q))) * sum(int(n) for n in counts.values()))
-    seen = 0
-    for index in sorted(counts):
-        seen += int(counts[index])
-        if seen >= needed:
-            return index
-    raise AssertionError("a share of at most 1 is reached by all values")
+    indices = sorted(counts)
+    numbers = [int(counts[index]) for index in indices]
+    require("counts", "not negative, and not all zero", min(numbers, default=0) >= 0 and any(numbers))
+    reached = list(accumulate(numbers))
+    needed = math.ceil(Fraction(str(float(q))) * reached[-1])
+    return indices[bisect_left(reached, needed)]
