@@ -5,6 +5,7 @@ reading; decisions use the log e-values. The estimand is the effect averaged ove
 """
 
 import math
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from controller.core import intervals, sequential
 from controller.core.areas import AreaFold, area_effect, area_gain
-from controller.core.cells import OVERALL, BaselineSums, MetricPlan
-from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, EpochCountSums, absolute
+from controller.core.cells import OVERALL, BaselineSums, CountCell, MetricPlan
+from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, absolute
 from controller.core.covariates import explained
 from controller.core.fold import Fold, Statistics
 from controller.core.limits import Limited, LimitFold, limited
@@ -328,32 +329,32 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) ->
     margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
     # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
     # one edge, lest an equal challenger look faster.
-    judged = tuple(e._replace(challenger=e.slower) for e in state.epochs) if latency else state.epochs
-    rates, decided = _rates(state.epochs), _rates(judged)
+    judged = [(e.epoch, e.champion, e.slower if latency else e.challenger) for e in state.epochs]
+    rates = _rates((e.champion, e.challenger) for e in state.epochs)
+    decided = _rates((a, b) for _, a, b in judged) if latency else rates
     units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
     last = None
-    for e in judged:
-        if e.epoch == epoch and e.champion.units and e.challenger.units:
-            last = _rates((e,)).theta < margin
+    for number, a, b in judged:
+        if number == epoch and a.units and b.units:
+            last = _rates([(a, b)]).theta < margin
     found = blank._replace(
         estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
         gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
     if latency and all(units):
-        room = _rates(tuple(e._replace(challenger=e.within) for e in state.epochs)).theta
+        room = _rates((e.champion, e.within) for e in state.epochs).theta
         found = found._replace(margin=margin + max(room, 0.0), note=_slowness(plan, state))
     return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates)
 
 
-def _rates(epochs: tuple[EpochCountSums, ...]) -> _Rates:
-    """Difference of rates stratified by epoch, with n_a·n_b/(n_a + n_b) as weights.
+def _rates(epochs: Iterable[tuple[CountCell, CountCell]]) -> _Rates:
+    """Difference of the two rates stratified by epoch, with n_a·n_b/(n_a + n_b) as weights.
 
     The standard error adds half an event to each arm, so that an arm without events is not taken for certain.
     """
     weight = theta = variance = rate = spread_a = spread_b = 0.0
     units_a = units_b = events = 0
-    for e in epochs:
-        (n_a, y_a), (n_b, y_b) = e.champion, e.challenger
+    for (n_a, y_a), (n_b, y_b) in epochs:
         if not n_a or not n_b:
             continue
         w = n_a * n_b / (n_a + n_b)

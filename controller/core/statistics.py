@@ -259,8 +259,8 @@ def quantile_from_buckets(counts: Mapping[int, int], q: float) -> int:
     """
     require("q", "above 0 and at most 1", 0 < q <= 1)
     indices = sorted(counts)
-    numbers = [int(counts[index]) for index in indices]
+    numbers = [counts[index] for index in indices]
     require("counts", "not negative, and not all zero", min(numbers, default=0) >= 0 and any(numbers))
     reached = list(accumulate(numbers))
-    needed = math.ceil(Fraction(str(float(q))) * reached[-1])
+    needed = math.ceil(Fraction(str(float(q))) * int(reached[-1]))
     return indices[bisect_left(reached, needed)]
