@@ -17,7 +17,7 @@ SEEDS ?= 200
 KILLS ?= 20
 
 .PHONY: help setup demo test kdev check fmt gen sim error-rates kill-test fuzz soak table-changes \
-	bad-challengers shares bench-router lock clean
+	bad-challengers shares bench-router bench-evidence lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {name[++n] = $$1; said[n] = $$2; if (length($$1) > w) w = length($$1)} \
@@ -74,6 +74,9 @@ shares: $(READY) ## Who meets the challenger, for 100,000 users at 1, 5 and 25 %
 
 bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and FastAPI (15 minutes; ARGS=--budget for its parts)
 	@$(BIN)/python -m tests.bench_router $(ARGS)
+
+bench-evidence: $(READY) ## How long one reading of all evidence takes: 20 metrics, ten segments, five epochs
+	@$(BIN)/python -m tests.evidence.bench_evidence
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \

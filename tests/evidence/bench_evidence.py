@@ -1,6 +1,6 @@
 """How long evidence takes on one core: 20 metrics × 10 segments × 5 epochs, from the folded state.
 
-`python -m tests.evidence.bench_evidence` prints milliseconds for one read of all of it; the folding is not timed.
+`make bench-evidence` prints milliseconds for one read of all of it; the folding is not timed.
 """
 
 import statistics as summary
