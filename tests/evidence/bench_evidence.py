@@ -31,15 +31,15 @@ def plan_of_many() -> RolloutSpec:
     return rollout(metrics=metrics, segments=[{"name": "part", "header": "x-part"}]).spec
 
 
-def _cells(plan: MetricPlan, rng: np.random.Generator, epoch: EpochPlan, block: int, segment: str) -> Block:
+def _cells(plan: MetricPlan, rng: np.random.Generator, epoch: EpochPlan, block: int, segment: str, units: int) -> Block:
     arms = []
-    for n, share in ((900, -epoch.pi_ppm), (100, PPM - epoch.pi_ppm)):
+    for n, share in ((units - units // 10, -epoch.pi_ppm), (units // 10, PPM - epoch.pi_ppm)):
         k = int(rng.binomial(n, 0.05))
         if plan.family == "failures":
             arms.append(CountCell(n, k // 10))
         elif plan.family == "latency":
-            buckets, counts = np.unique(rng.integers(400, 600, n), return_counts=True)
-            arms.append(LatencyCell(n, tuple(zip(buckets.tolist(), counts.tolist(), strict=True))))
+            counts = rng.multinomial(n, np.full(200, 1 / 200)).tolist()
+            arms.append(LatencyCell(n, tuple((400 + i, count) for i, count in enumerate(counts) if count)))
         else:
             y, mean = plan.scale, epoch.means.get(plan.name, 0)
             clustered = k * (share * (y - mean)) ** 2 + (n - k) * (share * mean) ** 2
@@ -47,8 +47,8 @@ def _cells(plan: MetricPlan, rng: np.random.Generator, epoch: EpochPlan, block: 
     return Block(plan.name, segment, epoch.number, block, *arms)
 
 
-def folded() -> tuple[RolloutSpec, RolloutStatus, Statistics]:
-    """The state after five epochs, in all traffic and ten segments."""
+def folded(units: int = 1000) -> tuple[RolloutSpec, RolloutStatus, Statistics]:
+    """The state after five epochs with so many units a block, in all traffic and ten segments."""
     spec, rng = plan_of_many(), np.random.default_rng(1)
     frozen = {m.name: plans.declared(m) for m in spec.metrics}
     segments = tuple(f"part={i}" for i in range(SEGMENTS))
@@ -65,7 +65,7 @@ def folded() -> tuple[RolloutSpec, RolloutStatus, Statistics]:
             for number in range(EPOCHS * BLOCKS):
                 epoch = asked.epochs[number // BLOCKS]
                 key = (plan.name, segment)
-                folds[key] = fold(plan, epoch, folds.get(key), _cells(plan, rng, epoch, number, segment))
+                folds[key] = fold(plan, epoch, folds.get(key), _cells(plan, rng, epoch, number, segment, units))
     return spec, status, EMPTY._replace(folds=folds)
 
 
