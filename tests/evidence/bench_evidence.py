@@ -47,11 +47,12 @@ def _cells(plan: MetricPlan, rng: np.random.Generator, epoch: EpochPlan, block: 
     return Block(plan.name, segment, epoch.number, block, *arms)
 
 
-def folded(units: int = 1000) -> tuple[RolloutSpec, RolloutStatus, Statistics]:
-    """The state after five epochs with so many units a block, in all traffic and ten segments."""
+def folded(units: int = 1000, values: int = SEGMENTS) -> tuple[RolloutSpec, RolloutStatus, Statistics]:
+    """The state after five epochs with so many units a block, in all traffic and the segments of so many
+    values."""
     spec, rng = plan_of_many(), np.random.default_rng(1)
     frozen = {m.name: plans.declared(m) for m in spec.metrics}
-    segments = tuple(f"part={i}" for i in range(SEGMENTS))
+    segments = tuple(f"part={i}" for i in range(values))
     means = {name: round(f.mean) for name, f in frozen.items() if f is not None}
     epochs = tuple(
         Epoch(number=e + 1, kind="weight", step=0, weight_bp=1000, pi_ppm=100_000, means=means, opened_at=0)
