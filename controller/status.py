@@ -209,6 +209,7 @@ class AliasMove(Kept):
     was: str | None
 
 
+UNREAD = ""  # in ``past``: a challenger that was aborted while the registry did not answer
 BASELINE_HAS = "its baseline has "  # what follows in a message is how much of the champion's traffic, of how much
 
 
@@ -262,7 +263,10 @@ class RolloutStatus(Kept):
     handled: tuple[str, ...] = Field((), max_length=256)
     notices: tuple[Notice, ...] = ()
     conditions: tuple[Condition, ...] = ()
-    past: tuple[str, ...] = Field((), description="challenger versions of ended attempts, newest last")
+    past: tuple[str, ...] = Field(
+        (),
+        description="challenger versions of ended attempts, newest last; empty: the registry did not say which",
+    )
 
     @property
     def measuring(self) -> str:

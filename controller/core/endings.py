@@ -9,7 +9,7 @@ from controller.core import allocation
 from controller.core.decide import Decision
 from controller.core.fold import Statistics
 from controller.spec import RolloutSpec
-from controller.status import AliasMove, Attempt, Progress, Reason, RolloutStatus
+from controller.status import UNREAD, AliasMove, Attempt, Progress, Reason, RolloutStatus
 
 CONFIRM_LIMIT = 10_000_000  # a router that has not confirmed weight 0 by then does not hold up the rollback
 
@@ -98,7 +98,9 @@ def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:
     """
     status = decided(status, said).model_copy(update={"epoch": -1, "paused": False, "rolled_at": status.clock})
     if status.attempt is None:
-        named = status.observed.challenger_alias
+        o = status.observed
+        unread = o.registry_error is not None and not o.model_missing
+        named = o.challenger_alias or (UNREAD if unread else None)
         past = (*status.past, named) if named is not None else status.past
         return status.model_copy(update={"progress": Progress.ROLLED_BACK, "end": "RolledBack", "past": past[-32:]})
     moved = tuple(

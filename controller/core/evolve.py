@@ -24,7 +24,7 @@ from controller.core.fold import Statistics
 from controller.core.notices import with_notice
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
-from controller.status import Attempt, PersonRequest, Progress, Reason, RolloutStatus, Verb
+from controller.status import UNREAD, Attempt, PersonRequest, Progress, Reason, RolloutStatus, Verb
 
 STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
 HANDLED_KEPT = 256
@@ -142,6 +142,8 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     if observed.registry_error is not None or observed.challenger_alias is None:
         return status
     ended = (attempt.challenger,) if attempt is not None else status.past[-1:]
+    if ended == (UNREAD,):  # what is named now is what was aborted while nobody could see its name
+        return status.model_copy(update={"past": (*status.past[:-1], observed.challenger_alias)})
     another = observed.challenger_alias not in (*ended, observed.champion_alias)
     return _fresh(status, plan) if another else status
 

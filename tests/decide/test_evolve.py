@@ -118,6 +118,20 @@ def test_a_rolled_back_rollout_begins_again_only_with_another_challenger() -> No
     assert status.past == ("2",)
 
 
+def test_what_is_aborted_while_the_registry_is_away_does_not_begin_when_it_comes_back() -> None:
+    away = ready(registry_error="down", champion_alias=None, challenger_alias=None)
+    request = PersonRequest(id="1", verb="abort")
+    status = step(fresh(observed=away), START, requests=(request,)).status
+    assert (status.progress, status.reason) == (Progress.ROLLED_BACK, Reason.ABORTED)
+    back = {"registry_error": None, "champion_alias": "1", "challenger_alias": "2"}
+    for minute in range(1, 4):
+        status = step(status, START + minute * MINUTE, **back).status
+        assert (status.progress, status.reason) == (Progress.ROLLED_BACK, Reason.ABORTED)
+    status = step(status, START + 4 * MINUTE, challenger_alias="3").status
+    assert status.attempt is not None
+    assert (status.progress, status.attempt.challenger) == (Progress.RUNNING, "3")
+
+
 def _aborted() -> RolloutStatus:
     status = step(running(), START + MINUTE, requests=(PersonRequest(id="1", verb="abort"),)).status
     status = step(status, START + MINUTE + 1).status
