@@ -217,7 +217,9 @@ class Safety:
             broken("weight-0", f"weight {new.weight_bp} bp in {after.progress}")
         if old is None or new.attempt != old.attempt or after.progress in DOWN:
             return
-        if before.paused and after.paused and after.attempt is not None:
+        # A challenger without a server gets nothing, paused or not, and its share again when it has one.
+        meets = old.challenger is not None and bool(after.observed.challenger_upstreams)
+        if before.paused and after.paused and after.attempt is not None and meets:
             shares = [(share_of(after.attempt.challenger, t), t.mirror_bp) for t in (old, new)]
             if shares[0] != shares[1]:
                 broken("paused", f"(weight, mirror) went from {shares[0]} to {shares[1]} bp during a pause")
