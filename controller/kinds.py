@@ -228,8 +228,6 @@ KINDS: dict[Kind, KindRule] = {
     Kind.DISAGREEMENT: _rule("pair", "Decrease", "", "", 1_000_000, True),
 }
 
-# The value is a ratio of two sums, whose lower one the challenger's answers may change.
-RATIOS = frozenset({Kind.PRECISION, Kind.RECALL, Kind.F1, Kind.RATIO})
 # A row's error has no worst case but the cap, which is what a missing answer costs.
 ERRORS = frozenset({Kind.ABSOLUTE_ERROR, Kind.SQUARED_ERROR})
 # Label kinds whose answers decide which rows count, so that the two answers of a mirror may differ in that.

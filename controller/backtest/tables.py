@@ -3,6 +3,7 @@
 Every fault names the file, the row (counted from 1, without the header) and the column, and what is allowed.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Table:
         call = "read_parquet(?)" if form == "Parquet" else "read_csv(?, all_varchar = true, header = true)"
         try:
             self.con.execute(
-                f"CREATE TABLE {self.name} AS SELECT CAST(columns(*) AS VARCHAR) FROM {call}", [str(self.path)]
+                f"CREATE TABLE {self.name} AS SELECT CAST(columns(*) AS VARCHAR) FROM {call}", [_literal(self.path)]
             )
             self.con.execute(f"ALTER TABLE {self.name} ADD COLUMN file_row BIGINT")
             self.con.execute(f"UPDATE {self.name} SET file_row = rowid + 1")
@@ -90,6 +91,11 @@ class Table:
 def _name(column: str) -> str:
     """``column`` as SQL names it."""
     return '"' + column.replace('"', '""') + '"'
+
+
+def _literal(path: Path) -> str:
+    """``path`` as DuckDB names this very file: unescaped, ``a[1].csv`` is a pattern, and another file."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def connect() -> duckdb.DuckDBPyConnection:

@@ -33,27 +33,47 @@ def records(path: Path) -> Iterator[Record]:
             raise SpecError(f"RECORDS: {path} line {number} is no record: {error}") from error
 
 
+def misplaced(found: Iterator[Record]) -> Iterator[tuple[Record, str]]:
+    """Each record with what is wrong with its place: decisions of one object are numbered one by one."""
+    last: dict[str, int] = {}
+    for record in found:
+        before = last.get(record.uid)
+        text = ""
+        if before is not None and record.sequence <= before:
+            text = f"{record.key}: comes after number {before}"
+        elif before is not None and record.sequence > before + 1:
+            text = f"{record.key}: comes after number {before}, so what was decided between is missing"
+        last[record.uid] = max(record.sequence, before or 0)
+        yield record, text
+
+
 @click.command()
 @click.argument("path", metavar="RECORDS", type=click.Path(path_type=Path))
 @output
 def replay(path: Path, output: str) -> None:
     """Derive every decision in RECORDS again and compare: a state folder, its rollouts.sqlite, or JSON Lines.
 
-    Exit code 1 where one differs.
+    Exit code 1 where one differs, is missing between two others, or stands in the wrong place.
     """
-    count, wrong = 0, []
-    for record in records(path):
+    count, wrong, places = 0, [], []
+    for record, place in misplaced(records(path)):
         count += 1
+        if place:
+            places.append(place)
+            click.echo(place, err=True)
         try:
             found = differs(record)
         except ValueError as error:
             raise SpecError(f"RECORDS: {error}") from error
         if found is not None:
             wrong.append(found)
-            click.echo(f"{found.key}: recorded {found.recorded[:12]}, derived {found.found[:12]}", err=True)
+            differing = ", ".join(found.fields)
+            click.echo(
+                f"{found.key}: {differing} not as derived (digest {found.recorded[:12]}, {found.found[:12]})", err=True
+            )
     if output == "json":
-        print_json({"records": count, "differences": [d._asdict() for d in wrong]})
+        print_json({"records": count, "differences": [d._asdict() for d in wrong], "misplaced": places})
     else:
-        click.echo(f"{count} records, {len(wrong)} differ")
-    if wrong or not count:
+        click.echo(f"{count} records, {len(wrong)} differ" + (f", {len(places)} misplaced" if places else ""))
+    if wrong or places or not count:
         raise SystemExit(1)

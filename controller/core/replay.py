@@ -22,9 +22,10 @@ class Inputs(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A record that does not derive again: its key, and the digests recorded and found."""
+    """A record that does not derive again: its key, the fields that differ, and the digests recorded and found."""
 
     key: str
+    fields: tuple[str, ...]
     recorded: str
     found: str
 
@@ -39,8 +40,8 @@ def inputs(record: Record) -> Inputs:
             _build(Statistics, tree["statistics"]),
             int(tree["now"]),
         )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"record {record.key}: its inputs are incomplete: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"record {record.key}: its inputs are not what a record holds: {error}") from error
 
 
 def derive(record: Record) -> Transition:
@@ -49,9 +50,19 @@ def derive(record: Record) -> Transition:
 
 
 def differs(record: Record) -> Difference | None:
-    """None where the record derives again bit for bit."""
-    found = digest(derive(record).status)
-    return None if found == record.digest else Difference(record.key, record.digest, found)
+    """None where the record derives again bit for bit: what was decided, why and when, and the status after.
+
+    ValueError where its inputs cannot be read, or nothing could be decided on them.
+    """
+    try:
+        derived = derive(record)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"record {record.key}: nothing can be decided on its inputs: {error}") from error
+    found = derived.record
+    if found is None:
+        return Difference(record.key, ("decision",), record.digest, digest(derived.status))
+    fields = tuple(name for name in Record._fields if getattr(record, name) != getattr(found, name))
+    return Difference(record.key, fields, record.digest, found.digest) if fields else None
 
 
 def _build(kind: Any, value: Any) -> Any:

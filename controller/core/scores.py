@@ -20,7 +20,7 @@ from controller.core import sequential
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
 from controller.core.covariates import Moments
 from controller.core.throughput import Activity, relative_change
-from controller.kinds import RATIOS, Kind
+from controller.kinds import Kind
 
 T = TypeVar("T", int, float)
 TAU_FACTORS = (1.0, 4.0, 16.0)
@@ -114,10 +114,12 @@ class ScoreTests(NamedTuple):
 def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     """θ = S/H with S = Σ (A−π)(y − m x) of adjusted values, H = Σ π(1−π) x, V = max(clustered, empirical, predictable).
 
-    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights; of labels no more than the
-    challenger's rows can bear). Without units of both arms, or where nothing varies, θ is 0 with infinite variance.
+    The estimand is the effect averaged over epochs with weights π(1−π)·x (overlap weights). Of labels and of a Ratio it
+    is that of the ratios (``_ratio_effect``). Without units of both arms, or where nothing varies, θ is 0 with infinite
+    variance.
     """
-    if plan.kind in RATIOS:
+    if plan.family == "label" or plan.kind is Kind.RATIO:
+        # The arms' rows are not as many as their units: answers decide which count, and people come back for good ones.
         return _ratio_effect(plan, state)
     if plan.family == "throughput":
         return _activity_effect(plan, state)
@@ -128,7 +130,7 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         a, b = e.champion, e.challenger
         x_a, x_b = x_a + a.x, x_b + b.x
         s += co * (b.adjusted - e.mean * b.x) - pi * (a.adjusted - e.mean * a.x)
-        weight = _weight(plan, pi, a.x, b.x)
+        weight = pi * co * (a.x + b.x)
         h += weight
         q_a, q_b = _squares(a, e.mean), _squares(b, e.mean)
         v_emp += co * co * q_b + pi * pi * q_a
@@ -201,13 +203,6 @@ def _activity_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
 def _inflation(clustered: float, alone: float) -> float:
     """How much more an arm's scores vary for units that come back; at least 1."""
     return max(1.0, clustered / alone) if alone > 0 else 1.0
-
-
-def _weight(plan: MetricPlan, pi: int, x_a: int, x_b: int) -> int:
-    """An epoch's part of H, in ppm²: π(1−π) of all rows. Labels may come for the challenger less often than for the
-    champion; then (1−π) of its own rows, lest what is missing of it passes for no effect."""
-    expected = pi * (PPM - pi) * (x_a + x_b)
-    return min(expected, (PPM - pi) * PPM * x_b) if plan.family == "label" else expected
 
 
 def log_e_harm(plan: MetricPlan, effect: Effect) -> float:

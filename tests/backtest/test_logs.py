@@ -34,6 +34,14 @@ def test_csv_and_parquet_give_the_same_result(tmp_path: Path) -> None:
     assert {e["segment"] for e in expected["segments"]} == {"carrier=AA", "carrier=UA"}
 
 
+def test_a_file_is_read_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    exposures, outcomes = write(tmp_path, drawn(SMALL))
+    expected = plain((exposures, outcomes))
+    odd = exposures.rename(tmp_path / "log[1]?*.csv")
+    (tmp_path / "log1xy.csv").write_text("".join(odd.read_text().splitlines(keepends=True)[:100]))
+    assert plain((odd, outcomes)) == expected
+
+
 @pytest.mark.parametrize("ids", [True, False])
 def test_the_order_of_rows_does_not_matter(tmp_path: Path, ids: bool) -> None:
     log = drawn(SMALL)

@@ -102,6 +102,51 @@ def test_a_record_that_was_changed_is_found(tmp_path: Path) -> None:
     assert records[place].key in outcome.stderr
 
 
+@pytest.mark.parametrize("change", [{"decision": "Promote"}, {"message": "all good"}, {"now": 1}, {"uid": "other"}])
+def test_what_a_record_says_of_itself_is_derived_as_well(tmp_path: Path, change: dict[str, Any]) -> None:
+    records = rolled_back(tmp_path).records("late")
+    records[-1] = records[-1]._replace(**change)
+    outcome = understudy("replay", str(lines(tmp_path / "records.jsonl", records)), "--output", "json")
+    assert outcome.returncode == 1
+    (found,) = answer(outcome)["differences"]
+    assert (found["key"], found["fields"]) == (records[-1].key, list(change))
+
+
+@pytest.mark.parametrize("order", [[0, 2, 3], [0, 1, 1, 2, 3], [0, 2, 1, 3]], ids=["gap", "repeat", "disorder"])
+def test_a_record_that_is_missing_or_in_the_wrong_place_is_told(tmp_path: Path, order: list[int]) -> None:
+    records = rolled_back(tmp_path).records("late")
+    moved = [records[i] for i in order]
+    outcome = understudy("replay", str(lines(tmp_path / "records.jsonl", moved)), "--output", "json")
+    assert outcome.returncode == 1
+    said = answer(outcome)
+    assert said["differences"] == []
+    assert said["misplaced"]
+    assert all(text in outcome.stderr for text in said["misplaced"])
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    ["[" * 100_000, '{"spec": {}, "status": {}, "statistics": [], "now": 1}', "null", "[]"],
+    ids=["deep", "wrong type", "null", "list"],
+)
+def test_inputs_that_nobody_wrote_are_named_without_a_trace(tmp_path: Path, inputs: str) -> None:
+    record = rolled_back(tmp_path).records("late")[-1]._replace(inputs=inputs)
+    outcome = understudy("replay", str(lines(tmp_path / "records.jsonl", [record])))
+    assert outcome.returncode == 2
+    assert record.key in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize(("field", "value"), [("now", 1e400), ("statistics", []), ("statistics", {"folds": {"a": 3}})])
+def test_one_input_of_a_wrong_type_is_named_without_a_trace(tmp_path: Path, field: str, value: object) -> None:
+    record = rolled_back(tmp_path).records("late")[-1]
+    changed = record._replace(inputs=json.dumps(json.loads(record.inputs) | {field: value}))
+    outcome = understudy("replay", str(lines(tmp_path / "records.jsonl", [changed])))
+    assert outcome.returncode == 2
+    assert record.key in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

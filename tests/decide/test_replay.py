@@ -78,5 +78,5 @@ def test_a_record_that_was_changed_does_not_derive_again() -> None:
 
 
 def test_a_record_without_its_inputs_says_so() -> None:
-    with pytest.raises(ValueError, match="its inputs are incomplete"):
+    with pytest.raises(ValueError, match="its inputs are not what"):
         differs(recorded()._replace(inputs="{}"))
