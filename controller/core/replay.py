@@ -61,7 +61,9 @@ def differs(record: Record) -> Difference | None:
     found = derived.record
     if found is None:
         return Difference(record.key, ("decision",), record.digest, digest(derived.status))
-    fields = tuple(name for name in Record._fields if getattr(record, name) != getattr(found, name))
+    # The inputs are what is given: an older release wrote them without what has been added since.
+    derivable = (name for name in Record._fields if name != "inputs")
+    fields = tuple(name for name in derivable if getattr(record, name) != getattr(found, name))
     return Difference(record.key, fields, record.digest, found.digest) if fields else None
 
 
