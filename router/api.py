@@ -21,7 +21,7 @@ from router.events import Outcome
 from router.faults import Fault, answer_fault, answer_invalid
 from router.gate import Gate
 from router.journal import Writer
-from router.journal_reader import acknowledge, journals, read_from
+from router.journal_reader import acknowledge, forget, journals, read_from
 from router.outcomes import BadOutcomes, Outcomes
 from router.settings import RouterSettings
 from router.supervisor import Supervisor
@@ -280,6 +280,17 @@ def put_reader(plane: Plane, reader: str, positions: dict[str, Acknowledged]) ->
     """Say that a reader needs nothing before these positions (by journal) any more."""
     try:
         acknowledge(plane.settings.journal_dir, reader, {name: (at.file, at.offset) for name, at in positions.items()})
+    except ValueError as error:
+        raise Fault(400, str(error)) from None
+    except OSError as error:
+        raise Fault(503, f"cannot be written now: {error}", retry_after=1) from None
+
+
+@routes.delete("/v1/readers/{reader}", status_code=204)
+def delete_reader(plane: Plane, reader: str) -> None:
+    """Nothing is kept for this reader any more; one that nobody knows changes nothing."""
+    try:
+        forget(plane.settings.journal_dir, reader)
     except ValueError as error:
         raise Fault(400, str(error)) from None
     except OSError as error:

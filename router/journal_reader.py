@@ -147,6 +147,11 @@ def acknowledge(directory: Path, reader: str, positions: Mapping[str, tuple[int,
     write_atomically(folder / f"{reader}.json", json.dumps(said).encode())
 
 
+def forget(directory: Path, reader: str) -> None:
+    """Forget a reader and what it has acknowledged. Raises ValueError for an impossible name, OSError."""
+    (directory / "readers" / f"{checked_name(reader)}.json").unlink(missing_ok=True)
+
+
 def acknowledged(directory: Path) -> dict[str, dict[str, Position]]:
     """What every known reader has acknowledged: reader → journal → position.
 

@@ -85,6 +85,16 @@ def test_a_reader_can_say_what_it_has(router: Router) -> None:
     assert acknowledged(directory) == {"controller-0": {"router-outcomes": (1, 17)}}
 
 
+def test_a_reader_can_leave(router: Router) -> None:
+    readers = Path(router.settings["journal_dir"]) / "readers"
+    assert router.control.put("/v1/readers/leaving", json={}).status_code == 204
+    assert (readers / "leaving.json").exists()
+    for _ in range(2):
+        assert router.control.delete("/v1/readers/leaving").status_code == 204
+    assert not (readers / "leaving.json").exists()
+    assert router.control.delete("/v1/readers/a%20b").status_code == 400
+
+
 @pytest.mark.parametrize(
     ("reader", "said"),
     [
