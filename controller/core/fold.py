@@ -26,7 +26,8 @@ class Statistics(NamedTuple):
 
     ``folds`` by (metric, segment): weighted epochs; ``pairs`` the same for the mirror. A Resource and a hard limit on
     a Latency (``limit_name``) have one fold for both. ``counts`` by epoch. ``watermark`` (µs): all journals are read
-    up to here; 0 without any journal. ``troubles``: by metric, why no samples come.
+    up to here; 0 without any journal. ``troubles``: by metric, why no samples come. ``awaited``: whose journals keep
+    the watermark back, and why they cannot be read.
     """
 
     folds: Mapping[tuple[str, str], Fold]
@@ -36,6 +37,7 @@ class Statistics(NamedTuple):
     losses: Losses
     watermark: int
     troubles: Mapping[str, str] = {}
+    awaited: tuple[str, ...] = ()
 
 
 EMPTY = Statistics({}, {}, {}, {}, Losses(), 0)

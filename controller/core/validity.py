@@ -41,7 +41,7 @@ def judge(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now:
         return Validity(mismatch_log_e=log_e)
     lag = now - max(statistics.watermark, epoch.opened_at)
     if lag > max(STALE_LEAST, STALE_TICKS * spec.decision.tick):
-        return Validity(Reason.STALE, f"no events for {lag / 1e6:.0f} s", log_e)
+        return Validity(Reason.STALE, "; ".join([f"no events for {lag / 1e6:.0f} s", *statistics.awaited]), log_e)
     return _losses(statistics, log_e)
 
 

@@ -134,6 +134,17 @@ def test_the_watermark_waits_for_a_silent_journal_and_gives_it_up_after_a_minute
     assert journals.read(71).watermark == 71 * SECOND
 
 
+def test_the_watermark_waits_for_a_journal_that_may_have_grown_where_nobody_can_read_it(journals: Journals) -> None:
+    log, other = journals.log(), journals.log("edge-w1", 1)
+    log.mark(10 * SECOND)
+    other.mark(10 * SECOND)
+    assert journals.read(10).watermark == 10 * SECOND
+    other.mark(100 * SECOND)
+    for name in ("edge-w0", "of a router that we know no journal of"):
+        assert journals.source.read(ASKED, 100 * SECOND, [name]).watermark == 10 * SECOND
+    assert journals.read(100).watermark == 100 * SECOND
+
+
 def test_a_closed_journal_does_not_hold_the_watermark_until_its_writer_is_back(journals: Journals) -> None:
     log, other = journals.log(), journals.log("edge-w1", 1)
     log.mark(10 * SECOND, closed=True)

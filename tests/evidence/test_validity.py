@@ -94,6 +94,12 @@ def test_a_minute_without_events_is_stale_and_the_next_event_ends_it(lag: int, r
     assert judge(SPEC, status, seen(watermark=NOW), NOW).reason is None
 
 
+def test_what_is_stale_names_who_does_not_answer() -> None:
+    silent = seen(watermark=NOW - 75 * SECOND)._replace(awaited=("late-router-1: no answer in time",))
+    found = judge(SPEC, running(100_000), silent, NOW)
+    assert (found.reason, found.message) == (Reason.STALE, "no events for 75 s; late-router-1: no answer in time")
+
+
 def test_stale_is_four_ticks_where_ticks_are_long_and_counts_from_the_epoch_on() -> None:
     slow = rollout(decision={"tick": "60s", "block": "60s"}).spec
     status = running(100_000)

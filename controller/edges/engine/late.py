@@ -1,18 +1,26 @@
 """Statistics that are opened when they are first asked for."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
-from controller.edges.engine.source import JournalSource
+
+
+class Source(Protocol):
+    """A ``StatisticsSource`` that has something to let go of."""
+
+    def read(self, query: StatisticsQuery, now: int) -> Statistics: ...
+
+    def close(self) -> None: ...
 
 
 class LateSource:
     """``StatisticsSource`` that opens another at its first use: a rollout that is over never asks."""
 
-    def __init__(self, opened: Callable[[], JournalSource]) -> None:
+    def __init__(self, opened: Callable[[], Source]) -> None:
         self._opened = opened
-        self._source: JournalSource | None = None
+        self._source: Source | None = None
 
     def read(self, query: StatisticsQuery, now: int) -> Statistics:
         if self._source is None:

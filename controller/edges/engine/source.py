@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -74,8 +74,14 @@ class JournalSource:
         """Let go of the state."""
         self._engine.close()
 
-    def read(self, query: StatisticsQuery, now: int) -> Statistics:
-        """Everything that the journals hold, for the attempt and epochs of ``query``. ``now`` in µs.
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """How far each journal is read, by its name; all of it is committed."""
+        return {key.rpartition("/")[2]: place for key, place in self._places.items()}
+
+    def read(self, query: StatisticsQuery, now: int, awaited: Collection[str] = ()) -> Statistics:
+        """Everything that the journals hold, for the attempt and epochs of ``query``. ``now`` in µs. ``awaited``: names
+        of journals that may have grown where we cannot read them: nothing after their last line is final.
 
         Raises EdgeError where a journal or the state cannot be read, ValueError where the query contradicts what was
         judged already (another rollout, a changed baseline) or its prediction is no JSON pointer. Nothing is lost
@@ -87,6 +93,7 @@ class JournalSource:
             with self._engine.batch():
                 self._engine.adopt(query)
             unread = self._tail(query, pointer, now)
+            unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
             statistics = self._engine.advance(query, self._watermark(now, unread))
             self._acknowledge()
         except (OSError, duckdb.Error) as error:
