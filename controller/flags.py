@@ -49,11 +49,14 @@ def with_flags(
 
 
 def settings_from(model: type[S], given: Mapping[str, Any]) -> S:
-    """Settings of those flags that were given, and the token. click.UsageError names the flag and what is allowed."""
+    """Settings of those flags that were given, and the token where they have one. click.UsageError names the flag and
+    what is allowed."""
     values = {name: value for name, value in given.items() if value is not None}
     token = os.environ.get(environment_name("token"))
+    if token and "token" in model.model_fields:
+        values["token"] = SecretStr(token)
     try:
-        settings = model(**values, token=SecretStr(token) if token else None)
+        settings = model(**values)
     except ValidationError as error:
         found = error.errors()[0]
         name = str(found["loc"][0])

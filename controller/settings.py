@@ -31,6 +31,12 @@ class ProcessSettings(BaseModel):
         pattern=r"^https?://",
         description="Address of an MLflow tracking server; without one (MLFLOW_TRACKING_URI counts) one is started.",
     )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+
+
+class Settings(ProcessSettings):
+    """Everything that the processes on one machine are told at their start."""
+
     control_url: str | None = Field(
         None, pattern=r"^https?://", description="Address of the router's control API, for the controller."
     )
@@ -46,17 +52,6 @@ class ProcessSettings(BaseModel):
         None, description="Certificate (PEM) that the router is shown. With run also the router's own: for 127.0.0.1."
     )
     control_key: Path | None = Field(None, description="Key (PEM, without a password) of that certificate.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
-
-    @property
-    def certificates(self) -> Files:
-        """The files for TLS towards the router."""
-        return Files(self.control_cert, self.control_key, self.control_ca)
-
-
-class Settings(ProcessSettings):
-    """Everything that the processes on one machine are told at their start."""
-
     host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")
     port: Port = Field(8080, description="Port for traffic; 0 takes a free one.")
     control_port: Port = Field(0, description="Port for control, outcomes and the router's metrics; 0: a free one.")
@@ -69,6 +64,11 @@ class Settings(ProcessSettings):
     linger_s: Seconds = Field(60.0, description="How long the server of a version that nobody wants stays.")
     drain_s: Seconds = Field(10.0, description="Longest wait for requests in flight at the end.")
     ready_s: Seconds = Field(180.0, description="Longest wait for the tracking server and the router at the start.")
+
+    @property
+    def certificates(self) -> Files:
+        """The files for TLS towards the router."""
+        return Files(self.control_cert, self.control_key, self.control_ca)
 
     @property
     def rollouts_file(self) -> Path:
@@ -119,6 +119,15 @@ class OperatorSettings(ProcessSettings):
     alias_s: Seconds = Field(
         15.0, description="How often MLflow is asked which aliases moved, for those that are over."
     )
+    router_image: str | None = Field(
+        None, min_length=1, max_length=512, description="Image of the routers; python -m router is run in it."
+    )
+    router_replicas: int = Field(
+        2, ge=1, le=32, description="Routers that a rollout begins with; later kubectl scale or an autoscaler says."
+    )
+    router_volume: str = Field(
+        "1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$", description="Size of each router's volume, for its journals."
+    )
     health_host: str = Field("0.0.0.0", min_length=1, description="Address of /healthz, /readyz and /metrics.")
     health_port: Port = Field(8081, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     drain_s: Seconds = Field(20.0, description="Longest wait at the end for ticks under way and for MLflow.")
@@ -133,6 +142,11 @@ class OperatorSettings(ProcessSettings):
     @property
     def record_dir(self) -> Path:
         return self.state_dir / "records"
+
+    @property
+    def reader_file(self) -> Path:
+        """Under which name the routers know this replica."""
+        return self.state_dir / "reader"
 
 
 def environment_name(field: str) -> str:

@@ -4,13 +4,19 @@ of the rollouts of a cluster. Nothing below knows the difference.
 
 import base64
 import os
+import re
+import uuid
 from collections.abc import Callable
 
 from controller import specfile
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.adopted import AdoptedServers
 from controller.edges.cluster.events import EventNotifier
+from controller.edges.cluster.journals import ClusterJournals
+from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import SECRETS
+from controller.edges.cluster.router_set import NAME_LENGTH, RouterSet
+from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.engine.late import LateSource
 from controller.edges.engine.source import JournalSource
@@ -21,7 +27,7 @@ from controller.edges.registry import MlflowRegistry
 from controller.edges.routes import RouterTraffic
 from controller.edges.servers import LocalServers
 from controller.edges.store import SqliteStore
-from controller.errors import NotFound, SpecError
+from controller.errors import EdgeError, NotFound, SpecError
 from controller.kinds import Kind
 from controller.loop import Loop
 from controller.ports import Notifier
@@ -34,7 +40,8 @@ def build(settings: Settings) -> Loop:
 
     SpecError for a missing address or secret; EdgeError where a file of the state folder cannot be used.
     """
-    tracking_uri, control_url = _addresses(settings)
+    tracking_uri = _given("tracking_uri", settings.tracking_uri)
+    control_url = _given("control_url", settings.control_url)
     store = SqliteStore(settings.rollouts_file)
     registry = MlflowRegistry(tracking_uri)
     notifiers: dict[str, Notifier] = {"log": LogNotifier()}
@@ -76,11 +83,19 @@ def build_cluster(
 ) -> Callable[[str], Loop]:
     """What makes the loop of one rollout of a cluster; its memory is in a folder of ``settings.state_dir``.
 
-    SpecError for a missing address now, for what the rollout names and is not there when its loop is made.
+    SpecError for a missing image now, for what the rollout names and is not there when its loop is made.
     ``identity``: this process.
     """
-    _, control_url = _addresses(settings)
-    token = settings.token.get_secret_value() if settings.token else None
+    image = _given("router_image", settings.router_image)
+    reader = _reader(settings)
+
+    def over(key: str) -> bool:
+        try:
+            return store.load(key).status.progress.terminal
+        except NotFound:
+            return True
+        except (SpecError, EdgeError):
+            return False
 
     def make(key: str) -> Loop:
         stored = store.load(key)
@@ -91,6 +106,14 @@ def build_cluster(
                 *(f"{place}: a Resource is not measured on a cluster yet; leave it out" for place in unmeasured)
             )
         namespace, _, name = key.partition("/")
+        if len(name) > NAME_LENGTH or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+            raise SpecError(
+                f"metadata.name: {name} names a Service and a StatefulSet as well: a letter, then letters, digits and "
+                f"-, at most {NAME_LENGTH} characters"
+            )
+        owner = Owner(namespace, name, stored.status.uid)
+        routers = RouterSet(name, image, settings.router_replicas, settings.router_volume)
+        traffic = ClusterTraffic(access, owner, routers)
         events = EventNotifier(access, namespace, name, stored.status.uid, identity)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
         slack = _slack_secret(access, namespace, stored.rollout.spec.notify)
@@ -101,8 +124,8 @@ def build_cluster(
         folder = settings.state_dir / "rollouts" / stored.status.uid
         return Loop(
             store=store,
-            source=LateSource(lambda: JournalSource(folder / "journal", folder / "engine.duckdb")),
-            traffic=RouterTraffic([control_url], token, settings.certificates),
+            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key))),
+            traffic=traffic,
             workloads=AdoptedServers(lambda: store.load(key)),
             registry=registry,
             notifier=Fanout(notifiers),
@@ -114,16 +137,32 @@ def build_cluster(
 def close_cluster(loop: Loop) -> None:
     """Let go of the files and connections of one rollout."""
     for edge in (loop.source, loop.traffic, loop.workloads):
-        assert isinstance(edge, LateSource | RouterTraffic | AdoptedServers)
+        assert isinstance(edge, LateSource | ClusterTraffic | AdoptedServers)
         edge.close()
 
 
-def _addresses(settings: Settings | OperatorSettings) -> tuple[str, str]:
-    """Of MLflow, and of the router's control API."""
-    if settings.tracking_uri is None or settings.control_url is None:
-        missing = "tracking_uri" if settings.tracking_uri is None else "control_url"
-        raise SpecError(f"--{missing.replace('_', '-')}: an address is needed ({environment_name(missing)})")
-    return settings.tracking_uri, settings.control_url
+def _given(name: str, value: str | None) -> str:
+    """The setting ``name``, which is needed here."""
+    if value is None:
+        raise SpecError(f"--{name.replace('_', '-')} is needed ({environment_name(name)})")
+    return value
+
+
+def _reader(settings: OperatorSettings) -> str:
+    """The name under which routers know this replica: as old as its state, for it stands for what is in there.
+
+    EdgeError where it cannot be kept.
+    """
+    path = settings.reader_file
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            new = path.with_suffix(".new")
+            new.write_text(f"controller-{uuid.uuid4().hex}")
+            new.replace(path)
+        return path.read_text().strip()
+    except OSError as error:
+        raise EdgeError(f"{path}: {error.strerror}") from error
 
 
 def _slack_secret(access: Access, namespace: str, notify: Notify) -> str | None:

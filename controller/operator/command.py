@@ -9,7 +9,7 @@ import click
 from controller.flags import settings_from, with_flags
 from controller.settings import OperatorSettings
 
-FLAGS = tuple(name for name in OperatorSettings.model_fields if name != "token")
+FLAGS = tuple(OperatorSettings.model_fields)
 
 
 @click.command("operator", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
+from controller.edges.cluster.router_watch import RouterWatch
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
@@ -66,9 +67,11 @@ class Operator:
         self._under_way: dict[str, float] = {}
         self._leading = False
         self._let_go = threading.Event()
+        pods = RouterWatch(access, settings.namespace, self._hear)
         self._threads = [
             threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
             threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
+            threading.Thread(target=pods.run, args=(self.end,), name="pods", daemon=True),
             threading.Thread(target=self._ask, args=(making.aliases, settings.alias_s), name="aliases", daemon=True),
             *(threading.Thread(target=self._work, name=f"tick-{i}", daemon=True) for i in range(settings.ticks)),
         ]
@@ -117,6 +120,11 @@ class Operator:
         """Something about ``key`` changed."""
         if self._leading and not self.queue.add(key):
             log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
+
+    def _hear(self, key: str) -> None:
+        """A router of ``key`` changed, or a pod that says to be one."""
+        if key in self.watched.known():
+            self._feed(key)
 
     def _tell(self, key: str, uid: str, reason: Reason, text: str) -> None:
         """A Warning Event on a rollout that is not ticked."""

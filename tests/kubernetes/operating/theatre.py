@@ -150,13 +150,16 @@ class Theatre:
         )
         access = Line(self.kubeconfig, deadline_s=settings.call_s)
         access.cut = threading.Event()
-        making = Making(self._making, lambda _: None, self.registry.all_aliases)
-        made = Operator(access, settings, f"replica-{number}", making)
+        made = Operator(access, settings, f"replica-{number}", self.making(settings))
         self.operators.append(made)
         self.lines[made] = access.cut
         if start:
             made.start()
         return made
+
+    def making(self, settings: OperatorSettings) -> Making:
+        """How the loops of an operator are made."""
+        return Making(self._making, lambda _: None, self.registry.all_aliases)
 
     def _making(self, access: Access, store: ClusterStore) -> Callable[[str], Loop]:
         def make(key: str) -> Loop:

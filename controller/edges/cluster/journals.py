@@ -1,0 +1,101 @@
+"""What the routers of a rollout wrote down, as statistics: copied from each of them, read, and acknowledged."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from controller.core.cells import StatisticsQuery
+from controller.core.fold import Statistics
+from controller.edges.cluster.copies import CHUNK, Copies, fault_of
+from controller.edges.cluster.routers import ClusterTraffic, Replica
+from controller.edges.engine.source import JournalSource
+from controller.edges.engine.tailer import LONGEST_LINE
+from controller.edges.exchange import Call, Exchange
+from controller.errors import EdgeError
+
+log = logging.getLogger("understudy.journals")
+CALL_S = 5.0
+ACKNOWLEDGE_S = 10.0
+
+
+class ClusterJournals:
+    """``StatisticsSource`` of the routers of one rollout. ``reader`` is our name at the routers, who keep what we have
+    not acknowledged; ``over`` says, when this is closed, whether nobody will ask any more."""
+
+    def __init__(self, traffic: ClusterTraffic, folder: Path, reader: str, over: Callable[[], bool]) -> None:
+        self._traffic = traffic
+        self._reader = reader
+        self._over = over
+        journals = folder / "journal"
+        self.copies = Copies(journals.absolute())
+        self._source = JournalSource(journals, folder / "engine.duckdb", reader=reader)
+        self._exchange: tuple[str, Exchange] | None = None
+        self._said: dict[str, object] = {}
+        self._say_at = 0.0
+        self._told: dict[str, str] = {}
+
+    def read(self, query: StatisticsQuery, now: int) -> Statistics:
+        """Copy, read, acknowledge. A router that does not answer keeps the watermark back and is named in the
+        result; EdgeError as ``JournalSource`` raises it."""
+        replicas = self._traffic.replicas
+        try:
+            awaited = self.copies.fetch(replicas, self._exchanged())
+        except OSError as error:
+            raise EdgeError(f"journals cannot be copied: {error}") from error
+        self._tell(awaited)
+        statistics = self._source.read(query, now, awaited)
+        try:
+            self._acknowledge(replicas)
+        except OSError as error:
+            log.warning("copies that were read cannot be deleted: %s", error)
+        return statistics._replace(awaited=tuple(sorted(set(awaited.values()))))
+
+    def close(self) -> None:
+        """Let go of the state; where the rollout is over, routers need keep nothing for us any more."""
+        if self._over():
+            self._ask("DELETE", self._traffic.replicas, {})
+        self._source.close()
+        if self._exchange is not None:
+            self._exchange[1].close()
+
+    def _exchanged(self) -> Exchange:
+        token = self._traffic.token
+        if self._exchange is None or self._exchange[0] != token:
+            if self._exchange is not None:
+                self._exchange[1].close()
+            headers = {"authorization": f"Bearer {token}"}
+            self._exchange = token, Exchange(CALL_S, headers=headers, answer_limit=LONGEST_LINE + CHUNK)
+        return self._exchange[1]
+
+    def _acknowledge(self, replicas: Sequence[Replica]) -> None:
+        """Tell each router what is committed here. Where that fails it keeps more, until the next time."""
+        if time.monotonic() < self._say_at:
+            return
+        self._say_at = time.monotonic() + ACKNOWLEDGE_S
+        read = {name: (place.file, place.offset) for name, place in self._source.places.items() if place.seq >= 0}
+        said = {replica.uid: self.copies.positions(replica, read) for replica in replicas}
+        news = [r for r in replicas if said[r.uid] and said[r.uid] != self._said.get(r.uid)]
+        self.copies.prune(read)
+        for replica, fault in self._ask("PUT", news, said):
+            if fault:
+                log.warning("%s does not take what was read: %s", replica.name, fault)
+            else:
+                self._said[replica.uid] = said[replica.uid]
+
+    def _ask(
+        self, method: str, replicas: Sequence[Replica], said: Mapping[str, object]
+    ) -> Iterable[tuple[Replica, str]]:
+        """One call about us to each; what went wrong."""
+        bodies = [json.dumps(said[r.uid]).encode() if said else None for r in replicas]
+        urls = [f"{replica.url}/v1/readers/{self._reader}" for replica in replicas]
+        answers = self._exchanged().all([Call(method, u, b) for u, b in zip(urls, bodies, strict=True)])
+        return [(replica, fault_of(answer)) for replica, answer in zip(replicas, answers, strict=True)]
+
+    def _tell(self, awaited: Mapping[str, str]) -> None:
+        """Log what is missing, once."""
+        if awaited != self._told:
+            for fault in sorted(set(awaited.values())):
+                log.warning("journals: nothing newer counts before this is copied: %s", fault)
+            self._told = dict(awaited)

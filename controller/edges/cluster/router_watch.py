@@ -1,0 +1,68 @@
+"""Word of every router's pod that came, went, or became ready: its rollout is looked at then, not at its next time.
+
+A router that comes back serves the table of its disk, which may be older than what was decided since; an ended rollout
+would not be looked at for minutes.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from controller.edges.cluster.access import Access, Expired, Node
+from controller.edges.cluster.resources import PODS
+from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
+from controller.edges.cluster.watch import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from controller.errors import EdgeError
+
+log = logging.getLogger("understudy.routers")
+SELECTOR = f"{NAME_LABEL}={ROUTER}"
+
+
+class RouterWatch:
+    """Calls ``feed`` with the key of the rollout whose router changed, in one namespace or in all."""
+
+    def __init__(self, access: Access, namespace: str | None, feed: Callable[[str], None]) -> None:
+        self._access = access
+        self._namespace = namespace
+        self._feed = feed
+        self._seen: dict[str, object] = {}
+
+    def run(self, end: threading.Event) -> None:
+        """List, then watch, until ``end``; what fails is tried again at growing distances."""
+        pause, since = FIRST_PAUSE_S, ""
+        while not end.is_set():
+            try:
+                if not since:
+                    since = self._list()
+                for kind, pod in self._access.watch(PODS, self._namespace, since, SELECTOR):
+                    since = pod["metadata"]["resourceVersion"]
+                    if kind == "DELETED":
+                        self._seen.pop(pod["metadata"]["uid"], None)
+                    elif kind != "BOOKMARK":
+                        self._tell(pod)
+                    if end.is_set():
+                        break
+                pause = FIRST_PAUSE_S
+            except Expired:
+                since = ""
+            except EdgeError as error:
+                log.warning("%s", error)
+                end.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _list(self) -> str:
+        listed = self._access.list(PODS, self._namespace, SELECTOR)
+        living = {pod["metadata"]["uid"] for pod in listed.items}
+        self._seen = {uid: state for uid, state in self._seen.items() if uid in living}
+        for pod in listed.items:
+            self._tell(pod)
+        return listed.version
+
+    def _tell(self, pod: Node) -> None:
+        meta, status = pod["metadata"], pod.get("status") or {}
+        ready = [c["status"] for c in status.get("conditions", []) if c["type"] == "Ready"]
+        running = ["running" in (each.get("state") or {}) for each in status.get("containerStatuses", [])]
+        state = ready, running, status.get("podIPs")
+        if self._seen.get(meta["uid"]) != state:
+            self._seen[meta["uid"]] = state
+            self._feed(f"{meta['namespace']}/{meta['labels'].get(ROLLOUT_LABEL, '')}")

@@ -1,0 +1,135 @@
+"""The routers of one rollout, as pods: ours to make, and to hand the table to, each at its own address.
+
+Who has to confirm a table is every replica whose process may serve somebody now. One whose pod is gone, or whose
+container does not run, serves nobody; one that runs and does not answer may, so nothing is confirmed before it does.
+"""
+
+import base64
+import logging
+import secrets
+import time
+from typing import NamedTuple
+
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.owned import Owned, Owner
+from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
+from controller.edges.cluster.router_set import CONTAINER, CONTROL, TOKEN, RouterSet
+from controller.edges.routes import RouterTraffic
+from controller.errors import EdgeError
+from controller.ports import TrafficObservation
+from router.table import RouteTable
+
+log = logging.getLogger("understudy.routers")
+KEEP_S = 60.0  # how often our objects are made what they should be
+TOKEN_BYTES = 32
+SHORTEST_TOKEN = 8
+
+
+class Replica(NamedTuple):
+    """A router whose process may run. ``ready``: clients are sent to it."""
+
+    name: str
+    uid: str
+    url: str
+    ready: bool
+
+
+class ClusterTraffic:
+    """``TrafficProvider`` of the routers that the rollout ``owner`` has for itself."""
+
+    def __init__(self, access: Access, owner: Owner, routers: RouterSet, deadline_s: float = 2.0) -> None:
+        """``deadline_s``: of a call to all routers."""
+        self._access = access
+        self._owner = owner
+        self._owned = Owned(access, owner)
+        self._set = routers
+        self._deadline_s = deadline_s
+        self._keep_at = 0.0
+        self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None
+        self._told: frozenset[str] = frozenset()
+        self.token = ""
+        self.replicas: tuple[Replica, ...] = ()
+
+    def apply(self, table: RouteTable) -> None:
+        """Give ``table`` to every replica that was seen by the last ``observe``; one that comes later gets it at the
+        next tick. EdgeError as ``RouterTraffic`` raises it."""
+        routes = self._routed()
+        if routes is None:
+            raise EdgeError(f"no router of {self._owner.namespace}/{self._owner.name} runs yet")
+        routes.apply(table)
+
+    def observe(self) -> TrafficObservation:
+        """Make the routers if they are not there, and ask each what it serves. EdgeError where the API server does
+        not let us, or a router does not know us."""
+        self._keep()
+        pods = self._access.list(PODS, self._owner.namespace, self._set.selector).items
+        self.replicas = tuple(sorted(filter(None, (_replica(pod) for pod in pods if self._ours(pod)))))
+        self._tell()
+        routes = self._routed()
+        return TrafficObservation((), complete=False) if routes is None else routes.observe()
+
+    def close(self) -> None:
+        """Let go of connections. The routers go on."""
+        if self._routes is not None:
+            self._routes[1].close()
+            self._routes = None
+
+    def _routed(self) -> RouterTraffic | None:
+        """The control APIs of the replicas that are known now; None without one."""
+        urls = tuple(replica.url for replica in self.replicas)
+        if self._routes is not None and self._routes[0] != urls:
+            self.close()
+        if self._routes is None and urls:
+            self._routes = urls, RouterTraffic(urls, self.token, deadline_s=self._deadline_s)
+        return None if self._routes is None else self._routes[1]
+
+    def _keep(self) -> None:
+        """Our objects, as they should be; after a failure again at the next tick."""
+        if time.monotonic() < self._keep_at:
+            return
+        drawn = secrets.token_urlsafe(TOKEN_BYTES)
+        token = _token(self._owned.once(SECRETS, self._set.secret(drawn)), self._set.name)
+        if token != self.token:
+            self.close()
+            self.token = token
+        self._owned.keep(SERVICES, self._set.headless())
+        self._owned.keep(SERVICES, self._set.service())
+        self._owned.keep(BUDGETS, self._set.budget())
+        held = self._owned.found(STATEFULSETS, self._set.name)
+        self._owned.keep(STATEFULSETS, self._set.stateful_set(held))
+        self._keep_at = time.monotonic() + KEEP_S
+
+    def _ours(self, pod: Node) -> bool:
+        """Whether it is of our set: whoever else wears its labels is not told the token."""
+        owners = pod["metadata"].get("ownerReferences", [])
+        return any((each["kind"], each["name"]) == (STATEFULSETS.kind, self._set.name) for each in owners)
+
+    def _tell(self) -> None:
+        names = frozenset(f"{replica.name} at {replica.url}" for replica in self.replicas)
+        if names != self._told:
+            log.info("%s/%s: routers: %s", *self._owner[:2], ", ".join(sorted(names)) or "none")
+            self._told = names
+
+
+def _token(secret: Node, name: str) -> str:
+    token = base64.b64decode((secret.get("data") or {}).get(TOKEN, "")).decode(errors="replace").strip()
+    if len(token) < SHORTEST_TOKEN:
+        raise EdgeError(f"Secret {name}: {TOKEN} needs at least {SHORTEST_TOKEN} characters; delete it for a new one")
+    return token
+
+
+def _replica(pod: Node) -> Replica | None:
+    """The router in ``pod``; None where its process cannot be running."""
+    status = pod.get("status") or {}
+    addresses = [each["ip"] for each in status.get("podIPs", [])]
+    states = [each.get("state") or {} for each in status.get("containerStatuses", []) if each["name"] == CONTAINER]
+    if not addresses or status.get("phase") in ("Succeeded", "Failed") or not all("running" in s for s in states):
+        return None
+    containers = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
+    ports = [port["containerPort"] for each in containers for port in each.get("ports", []) if port["name"] == CONTROL]
+    if not ports:
+        return None
+    host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    meta = pod["metadata"]
+    return Replica(meta["name"], meta["uid"], f"http://{host}:{ports[0]}", ready)
