@@ -12,9 +12,10 @@ import pytest
 from controller import wiring
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import Owner
-from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.resources import ROLLOUTS, SERVICES, STATEFULSETS, Resource
 from controller.edges.cluster.router_set import RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
+from controller.errors import EdgeError
 from controller.operator.operator import Making
 from controller.ports import TrafficProvider
 from controller.settings import OperatorSettings
@@ -147,12 +148,44 @@ def places(node: KubeNode, pod: str) -> dict[str, dict[str, int]]:
     return json.loads(files[0].read_text()) if files else {}
 
 
+def routers_of(access: Access, namespace: str) -> ClusterTraffic:
+    """Those of the rollout ``late``, made by somebody who has just begun."""
+    uid = access.get(ROLLOUTS, namespace, "late")["metadata"]["uid"]
+    return ClusterTraffic(access, Owner(namespace, "late", uid), RouterSet("late", "router:none", 2, "1Gi"))
+
+
+@pytest.fixture
+def owner(access: Access, namespace: str) -> Node:
+    return access.create(ROLLOUTS, {"metadata": {"namespace": namespace, "name": "late"}, "spec": SPEC})
+
+
+def test_who_scales_the_routers_is_left_alone_and_the_token_stays(access: Access, owner: Node, namespace: str) -> None:
+    first = routers_of(access, namespace)
+    assert not first.observe().complete  # nobody runs them here
+    held = access.get(STATEFULSETS, namespace, "late-router")
+    assert held["spec"]["replicas"] == 2
+    assert held["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]
+    meta = {"namespace": namespace, "name": "late-router"}
+    access.patch(STATEFULSETS, {"metadata": meta, "spec": {"replicas": 5}})
+    again = routers_of(access, namespace)
+    again.observe()
+    assert access.get(STATEFULSETS, namespace, "late-router")["spec"]["replicas"] == 5
+    assert again.token == first.token
+    assert len(first.token) > 40
+
+
+def test_a_service_of_somebody_else_is_left_alone(access: Access, owner: Node, namespace: str) -> None:
+    spec = {"ports": [{"port": 8080}], "selector": {"app": "champion"}}
+    theirs = access.create(SERVICES, {"metadata": {"namespace": namespace, "name": "late"}, "spec": spec})
+    with pytest.raises(EdgeError, match=f"Service {namespace}/late is none of this rollout's"):
+        routers_of(access, namespace).observe()
+    assert access.get(SERVICES, namespace, "late")["spec"] == theirs["spec"]
+
+
 class TestClusterTraffic(TrafficContract):
     @pytest.fixture
-    def provider(self, access: Access, node: KubeNode, namespace: str) -> Iterator[TrafficProvider]:
-        owner = access.create(ROLLOUTS, {"metadata": {"namespace": namespace, "name": "late"}, "spec": SPEC})
-        routers = RouterSet("late", "router:none", 2, "1Gi")
-        made = ClusterTraffic(access, Owner(namespace, "late", owner["metadata"]["uid"]), routers)
+    def provider(self, access: Access, node: KubeNode, owner: Node, namespace: str) -> Iterator[TrafficProvider]:
+        made = routers_of(access, namespace)
         until(lambda: made.observe().complete and len(made.replicas) == 2, "two routers run", 60)
         yield made
         made.close()
@@ -172,7 +205,7 @@ def test_a_rollout_is_promoted_by_what_two_routers_saw_one_of_which_was_killed(
     until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
     first, second = node.ready()
     with Clients(node) as clients:
-        real.until("it waits for a person", lambda s: s.progress is Progress.AWAITING_APPROVAL, 60)
+        real.until("it waits for a person", lambda s: s.reason is Reason.AWAITING_APPROVAL, 60)
         assert min(clients.answered.get(first, 0), clients.answered.get(second, 0)) > 0
         node.down.add(second)
         node.kill(second)
