@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from controller.edges.cluster.routers import Replica
 from controller.edges.engine.tailer import files
@@ -30,7 +30,8 @@ SHORTER = 416
 class Listed(BaseModel):
     """A journal as its router lists it: the sizes of its files by their numbers, in the order they came."""
 
-    journal: str
+    # A path of a file is made of it: a router that is not itself any more must not choose where.
+    journal: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$")
     files: list[dict[str, int]]
 
 

@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,35 @@ def test_journals_of_another_name_than_the_pods_are_none_of_its(tmp_path: Path, 
         post(router, "a0")
         assert copies.fetch([replica(router, name="late-router-1")], exchange) == {}
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["late-router-0-/../../../out", "late-router-0-\\x00", "late-router-0-w0?x=1", "../late"]
+)
+def test_a_router_that_lies_does_not_choose_where_its_journals_are_copied(
+    tmp_path: Path, exchange: Exchange, name: str
+) -> None:
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listing = json.dumps([{"journal": name, "files": [{"file": 0, "size": 3}]}]).encode()
+            self.send_response(200)
+            body = listing if self.path == "/v1/journals" else b"{}\n"
+            for key, value in {"content-length": len(body), "x-journal-file": 0, "x-journal-offset": 3}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    folder = tmp_path / "state" / "copy"
+    with HTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        said = Copies(folder).fetch([Replica("late-router-0", "pod-1", url, True)], exchange)
+        server.shutdown()
+    assert list(said) == ["late-router-0"]
+    assert "its list of journals cannot be read" in said["late-router-0"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_too_much_for_one_time_is_awaited(
