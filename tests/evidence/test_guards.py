@@ -40,9 +40,9 @@ def state(plan: MetricPlan, a: tuple[int, int], b: tuple[int, int]) -> ScoreFold
         (RIGHT, (9000, 7200), (149, 149), False),
         (BUYS, (9000, 270), (3334, 0), True),  # 100 buyers are expected
         (BUYS, (9000, 270), (3333, 3333), False),
-        (LOSS, (30, 30), (30, 30), True),
-        (LOSS, (29, 29), (3000, 3000), False),
-        (LOSS, (3000, 3000), (29, 29), False),
+        (LOSS, (30, 15), (30, 15), True),
+        (LOSS, (29, 15), (3000, 1500), False),
+        (LOSS, (3000, 1500), (29, 15), False),
     ],
 )
 def test_a_test_opens_when_enough_is_expected(
