@@ -50,13 +50,12 @@ class Acceptor:
         """Take in who has connected already, then close the sockets: where nobody else holds one, the kernel resets
         those whom nobody accepted.
         """
-        for retry in self._retries:
-            retry.cancel()
         for each in self._sockets:
+            self._take_in(each)
             self._loop.remove_reader(each)
-            for accepted in self._waiting(each):
-                self._begin(accepted)
             each.close()
+        for retry in self._retries:  # also of what was too much just now
+            retry.cancel()
         if self._arriving:
             await asyncio.wait(self._arriving)
 

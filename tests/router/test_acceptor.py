@@ -56,3 +56,24 @@ def test_who_connects_while_no_descriptor_is_left_is_taken_in_later(caplog: pyte
     assert [record.message for record in caplog.records if record.name == "understudy.router.acceptor"] == [
         "a connection cannot be taken in: Too many open files; trying again in 1 s"
     ]
+
+
+def test_stopping_when_no_descriptor_is_left_leaves_nothing_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.acceptor._RETRY_S", 0.0)
+
+    async def faults() -> list[object]:
+        loop = asyncio.get_running_loop()
+        found: list[object] = []
+        loop.set_exception_handler(lambda _, context: found.append(context))
+        acceptor = Acceptor(loop, bound("127.0.0.1", 0), 16, Hello)
+        with socket.socket() as client:
+            client.setblocking(False)
+            acceptor.start()
+            with no_descriptor_left():
+                client.connect_ex(("127.0.0.1", acceptor.port))
+                await acceptor.stop()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        return found
+
+    assert asyncio.run(faults()) == []
