@@ -4,17 +4,14 @@ A router that comes back serves the table of its disk, which may be older than w
 would not be looked at for minutes.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 
-from controller.edges.cluster.access import Access, Expired, Node
+from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.resources import PODS
 from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
-from controller.edges.cluster.watch import FIRST_PAUSE_S, LONGEST_PAUSE_S
-from controller.errors import EdgeError
+from controller.edges.cluster.watch import follow
 
-log = logging.getLogger("understudy.routers")
 SELECTOR = f"{NAME_LABEL}={ROUTER}"
 
 
@@ -28,27 +25,8 @@ class RouterWatch:
         self._seen: dict[str, object] = {}
 
     def run(self, end: threading.Event) -> None:
-        """List, then watch, until ``end``; what fails is tried again at growing distances."""
-        pause, since = FIRST_PAUSE_S, ""
-        while not end.is_set():
-            try:
-                if not since:
-                    since = self._list()
-                for kind, pod in self._access.watch(PODS, self._namespace, since, SELECTOR):
-                    since = pod["metadata"]["resourceVersion"]
-                    if kind == "DELETED":
-                        self._seen.pop(pod["metadata"]["uid"], None)
-                    elif kind != "BOOKMARK":
-                        self._tell(pod)
-                    if end.is_set():
-                        break
-                pause = FIRST_PAUSE_S
-            except Expired:
-                since = ""
-            except EdgeError as error:
-                log.warning("%s", error)
-                end.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+        """List, then watch, until ``end``."""
+        follow(self._list, lambda since: self._access.watch(PODS, self._namespace, since, SELECTOR), self._changed, end)
 
     def _list(self) -> str:
         listed = self._access.list(PODS, self._namespace, SELECTOR)
@@ -57,6 +35,12 @@ class RouterWatch:
         for pod in listed.items:
             self._tell(pod)
         return listed.version
+
+    def _changed(self, kind: str, pod: Node) -> None:
+        if kind == "DELETED":
+            self._seen.pop(pod["metadata"]["uid"], None)
+        else:
+            self._tell(pod)
 
     def _tell(self, pod: Node) -> None:
         meta, status = pod["metadata"], pod.get("status") or {}

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import orjson
@@ -22,6 +22,38 @@ log = logging.getLogger("understudy.watch")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 UNUSED = ("managedFields", "selfLink")
+
+
+def follow(
+    listed: Callable[[], str],
+    watched: Callable[[str], Iterable[tuple[str, Node]]],
+    changed: Callable[[str, Node], None],
+    end: threading.Event,
+) -> None:
+    """List, then watch, until ``end``; what fails is tried again at growing distances.
+
+    ``listed`` gives the resource version to go on from, ``watched`` what came after one, ``changed`` is told each of it
+    but the bookmarks.
+    """
+    pause, since = FIRST_PAUSE_S, ""
+    while not end.is_set():
+        try:
+            if not since:
+                since = listed()
+            for kind, found in watched(since):
+                since = found["metadata"]["resourceVersion"]
+                if kind != "BOOKMARK":
+                    changed(kind, found)
+                if end.is_set():
+                    break
+            pause = FIRST_PAUSE_S
+        except Expired as error:
+            log.info("listing again: %s", error)
+            since = ""
+        except EdgeError as error:
+            log.warning("%s", error)
+            end.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 class Entry(NamedTuple):
@@ -113,21 +145,8 @@ class Watched:
         return entry
 
     def run(self, end: threading.Event) -> None:
-        """List, then watch, until ``end``; what fails is tried again at growing distances."""
-        pause, since = FIRST_PAUSE_S, ""
-        while not end.is_set():
-            try:
-                if not since:
-                    since = self._list()
-                since = self._follow(since, end)
-                pause = FIRST_PAUSE_S
-            except Expired as error:
-                log.info("listing again: %s", error)
-                since = ""
-            except EdgeError as error:
-                log.warning("%s", error)
-                end.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+        """List, then watch, until ``end``."""
+        follow(self._list, self._heard, self._changed, end)
 
     def _list(self) -> str:
         listed = self._access.list(ROLLOUTS, self._namespace)
@@ -143,19 +162,18 @@ class Watched:
         self.synced.set()
         return listed.version
 
-    def _follow(self, since: str, end: threading.Event) -> str:
-        """Watch once; the resource version to go on from."""
-        for kind, found in self._access.watch(ROLLOUTS, self._namespace, since):
+    def _heard(self, since: str) -> Iterator[tuple[str, Node]]:
+        """What one watch brings; that it ends is a sign of the server too."""
+        for event in self._access.watch(ROLLOUTS, self._namespace, since):
             self.heard = time.monotonic()
-            since = found["metadata"]["resourceVersion"]
-            if kind == "DELETED":
-                self._drop(key_of(found), int(since))
-            elif kind != "BOOKMARK":
-                self.put(found)
-            if end.is_set():
-                break
+            yield event
         self.heard = time.monotonic()
-        return since
+
+    def _changed(self, kind: str, found: Node) -> None:
+        if kind == "DELETED":
+            self._drop(key_of(found), int(found["metadata"]["resourceVersion"]))
+        else:
+            self.put(found)
 
     def _drop(self, key: str, version: int | None = None) -> None:
         with self._lock:
