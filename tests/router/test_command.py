@@ -44,7 +44,7 @@ def test_what_a_worker_can_be_told_is_a_setting_with_the_same_default() -> None:
         router="router", worker="w0", host="127.0.0.1", port=8080, journal_dir=ours.journal_dir, drain_s=ours.drain_s
     )
     missing = WorkerConfig.model_fields.keys() - RouterSettings.model_fields.keys()
-    assert missing == {"router", "worker", "reuse_port", "backlog"}
+    assert missing == {"router", "worker", "backlog"}
 
 
 def test_settings_reach_the_worker() -> None:
