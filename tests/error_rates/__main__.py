@@ -14,6 +14,7 @@ from controller.status import Progress, Reason
 from tests.error_rates import classical, jobs, journalled, peers, returning, single
 from tests.error_rates.report import Median, Row, text, write
 from tests.error_rates.world import Ending, Truth
+from tests.sim.campaign import unhurried_collection
 
 HARMS = (
     Truth("CTR −5 %", {"ctr": 0.95}),
@@ -30,7 +31,7 @@ class Campaign:
 
     def __init__(self, runs: int, harmful: int, journalled: int, jobs: int, seed: int) -> None:
         self.runs, self.harmful, self.journalled, self.seed = runs, harmful, journalled, seed
-        self.pool = multiprocessing.get_context("spawn").Pool(jobs)
+        self.pool = multiprocessing.get_context("spawn").Pool(jobs, initializer=unhurried_collection)
 
     def over(self, name: str, act: Callable[[Any], Any], given: Iterable[Any], count: int) -> list[Any]:
         """``act`` of everything given, in order."""
