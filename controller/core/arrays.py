@@ -23,7 +23,7 @@ def plain(value: FloatArray) -> Any:
 
 def require(name: str, allowed: str, good: npt.ArrayLike) -> None:
     """ValueError that names the argument and what is allowed, unless all of `good` holds."""
-    if not np.all(good):
+    if not (good if isinstance(good, bool) else np.all(good)):
         raise ValueError(f"{name} must be {allowed}")
 
 

@@ -248,16 +248,16 @@ def _judged(e: Evidence, alpha: float, lower: float, upper: float, proof: float,
     if not all(e.units):
         return e
     better = 0.0 if e.paired else superior
-    e = e._replace(lower=lower, upper=upper, log_e_non_inferior=proof, log_e_superior=better)
-    return e._replace(verdict=_verdict(e, -math.log(alpha)))
+    said = _verdict(e.log_e_harm, proof, better, -math.log(alpha))
+    return e._replace(lower=lower, upper=upper, log_e_non_inferior=proof, log_e_superior=better, verdict=said)
 
 
-def _verdict(e: Evidence, needed: float) -> Verdict:
-    if e.log_e_superior >= needed:
+def _verdict(harm: float, non_inferior: float, superior: float, needed: float) -> Verdict:
+    if superior >= needed:
         return Verdict.BETTER
-    if e.log_e_harm >= needed:
+    if harm >= needed:
         return Verdict.WORSE
-    return Verdict.NOT_WORSE if e.log_e_non_inferior >= needed else Verdict.INCONCLUSIVE
+    return Verdict.NOT_WORSE if non_inferior >= needed else Verdict.INCONCLUSIVE
 
 
 def _gate(good: float, se: float, margin: float) -> bool:
@@ -265,7 +265,7 @@ def _gate(good: float, se: float, margin: float) -> bool:
 
 
 def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> _Reading:
-    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
+    units = (sum([e.champion.units for e in state.epochs]), sum([e.challenger.units for e in state.epochs]))
     effect = score_effect(plan, state)
     if plan.covariate is not None and not effect.note:
         effect = effect._replace(note=_explained(state, sum(units)))
@@ -276,7 +276,7 @@ def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> 
             if plan.family == "throughput":
                 change = plan.scale * activity(e).change
             last = (-change if plan.decreasing else change) > -effect.margin
-    return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
+    return _of_effect(plan, effect, blank, plan.tau, units, state.ever_harm, last)
 
 
 def _explained(state: ScoreFold, units: int) -> str:
@@ -294,32 +294,35 @@ def _ranked(plan: MetricPlan, state: AreaFold, blank: Evidence, epoch: int) -> _
     own = area_gain(state, epoch)
     last = None if own is None else own * plan.scale > -effect.margin
     units = (state.champion.units, state.challenger.units)
-    return _of_effect(plan, effect, blank._replace(units=units, last=last, log_e_harm=state.ever_harm), plan.tau)
+    return _of_effect(plan, effect, blank, plan.tau, units, state.ever_harm, last)
 
 
 def _by_hours(plan: MetricPlan, state: ResourceFold, blank: Evidence, epoch: int) -> _Reading:
     effect = resource_effect(plan, state)
     of_epoch, d = state.last_d
     last = d < effect.margin if of_epoch == epoch else None
-    blank = blank._replace(units=(state.batches, state.batches), last=last, log_e_harm=state.ever_harm)
-    found = _of_effect(plan, effect, blank, effect.margin)
+    units = (state.batches, state.batches)
+    found = _of_effect(plan, effect, blank, effect.margin, units, state.ever_harm, last)
     return found._replace(tau=0.0, bets=(resource_non_inferior(state, effect),))
 
 
 def _paired(plan: MetricPlan, state: PairFold, blank: Evidence) -> _Reading:
-    effect = pair_effect(plan, state)
-    blank = blank._replace(units=pair_units(plan, state), log_e_harm=state.ever_harm)
+    effect, units = pair_effect(plan, state), pair_units(plan, state)
     if plan.family == "failures":
-        return _of_effect(plan, effect, blank, effect.margin)._replace(tau=0.0)
-    return _of_effect(plan, effect, blank, plan.tau)._replace(bets=(pair_non_inferior(plan, state, effect),))
+        return _of_effect(plan, effect, blank, effect.margin, units, state.ever_harm)._replace(tau=0.0)
+    found = _of_effect(plan, effect, blank, plan.tau, units, state.ever_harm)
+    return found._replace(bets=(pair_non_inferior(plan, state, effect),))
 
 
-def _of_effect(plan: MetricPlan, effect: Effect, blank: Evidence, tau: float) -> _Reading:
+def _of_effect(
+    plan: MetricPlan, effect: Effect, blank: Evidence, tau: float,
+    units: tuple[int, int], ever_harm: float, last: bool | None = None,
+) -> _Reading:  # fmt: skip
     k, good = plan.scale, effect.good(plan)
     se = math.sqrt(effect.se2)
     found = blank._replace(
         estimate=effect.theta / k, se=se / k, margin=effect.margin / k, champion=effect.champion_mean / k,
-        gate=_gate(good, se, effect.margin), note=effect.note,
+        gate=_gate(good, se, effect.margin), note=effect.note, units=units, log_e_harm=ever_harm, last=last,
     )  # fmt: skip
     return _Reading(found, good / k, tau / k if effect.guarded else 0.0, tau / k)
 
@@ -332,11 +335,11 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) ->
     judged = [(e.epoch, e.champion, e.slower if latency else e.challenger) for e in state.epochs]
     rates = _rates((e.champion, e.challenger) for e in state.epochs)
     decided = _rates((a, b) for _, a, b in judged) if latency else rates
-    units = (sum(e.champion.units for e in state.epochs), sum(e.challenger.units for e in state.epochs))
+    units = (sum([e.champion.units for e in state.epochs]), sum([e.challenger.units for e in state.epochs]))
     last = None
     for number, a, b in judged:
         if number == epoch and a.units and b.units:
-            last = _rates([(a, b)]).theta < margin
+            last = b.events / b.units - a.events / a.units < margin
     found = blank._replace(
         estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
         gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
@@ -377,7 +380,7 @@ def _slowness(plan: MetricPlan, state: CountFold) -> str:
     arms = dict(last.champion_buckets), dict(last.challenger_buckets)
     a, b = (GAMMA ** quantile_bucket(buckets, plan.quantile) / 1000 for buckets in arms)
     text = f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
-    if not state.harm:
+    if not state.harm or max(map(max, state.harm)) < CLEARLY:  # no mean is above its largest
         return text
     harm = np.asarray(sequential.log_mean_exp(state.harm))
     worst = int(np.argmax(harm))

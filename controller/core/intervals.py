@@ -32,11 +32,10 @@ def _radius(se2: FloatArray, tau: FloatArray) -> FloatArray:
     """The least of the three; as in ``sequential.confidence_sequence``, and 0 at a variance of 0."""
     known = np.isfinite(se2) & (se2 > 0)
     variance = np.where(known, se2, 1.0)
-    squares = []
-    for factor in TAU_FACTORS:
-        ratio = np.square(factor * tau) / variance
-        squares.append((1.0 + 1.0 / ratio) * (np.log1p(ratio) - 2.0 * _LOG_LEVEL))
-    radius = np.sqrt(variance * np.minimum.reduce(squares))
+    factors = np.reshape(TAU_FACTORS, (-1, *(1,) * np.broadcast(se2, tau).ndim))
+    ratio = np.square(factors * tau) / variance
+    squares = (1.0 + 1.0 / ratio) * (np.log1p(ratio) - 2.0 * _LOG_LEVEL)
+    radius = np.sqrt(variance * squares.min(axis=0))
     return np.where(known, radius, np.where(se2 == 0, 0.0, np.inf))
 
 

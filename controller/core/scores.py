@@ -225,16 +225,17 @@ def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
 
 def _enough(plan: MetricPlan, state: ScoreFold) -> bool:
     """The guards count what the champion's rate leads one to expect of the challenger, never what it showed."""
-    a = [e.champion for e in state.epochs]
-    b = [e.challenger for e in state.epochs]
-    units_a, units_b = sum(c.units for c in a), sum(c.units for c in b)
-    x_a, x_b = sum(c.x for c in a), sum(c.x for c in b)
+    units_a = units_b = x_a = x_b = y_a = nonzero_a = 0
+    for e in state.epochs:
+        a, b = e.champion, e.challenger
+        units_a, x_a, y_a, nonzero_a = units_a + a.units, x_a + a.x, y_a + a.y, nonzero_a + a.nonzero
+        units_b, x_b = units_b + b.units, x_b + b.x
     if units_a < LEAST_UNITS or units_b < LEAST_UNITS or x_a == 0:
         return False
     if plan.kind in HITS:
-        return expected_hits(plan, x_a, sum(c.y for c in a), x_b)
+        return expected_hits(plan, x_a, y_a, x_b)
     if plan.kind in (Kind.MEAN, Kind.RATIO):
-        return units_b * sum(c.nonzero for c in a) >= EXPECTED_NONZERO * units_a
+        return units_b * nonzero_a >= EXPECTED_NONZERO * units_a
     return True
 
 

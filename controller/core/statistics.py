@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -259,8 +260,15 @@ def quantile_from_buckets(counts: Mapping[int, int], q: float) -> int:
     """
     require("q", "above 0 and at most 1", 0 < q <= 1)
     indices = sorted(counts)
-    numbers = [counts[index] for index in indices]
+    numbers = list(map(counts.__getitem__, indices))
     require("counts", "not negative, and not all zero", min(numbers, default=0) >= 0 and any(numbers))
     reached = list(accumulate(numbers))
-    needed = math.ceil(Fraction(str(float(q))) * int(reached[-1]))
+    of, parts = _as_written(q)
+    needed = -(-of * int(reached[-1]) // parts)
     return indices[bisect_left(reached, needed)]
+
+
+@lru_cache(maxsize=256)
+def _as_written(q: float) -> tuple[int, int]:
+    """The decimal that ``q`` is written as, as numerator and denominator."""
+    return Fraction(str(float(q))).as_integer_ratio()
