@@ -21,7 +21,7 @@ def plain(value: FloatArray) -> Any:
     return value.item() if value.ndim == 0 else value
 
 
-def require(name: str, allowed: str, good: npt.ArrayLike) -> None:
+def require(name: str, allowed: str, good: npt.ArrayLike | bool) -> None:
     """ValueError that names the argument and what is allowed, unless all of `good` holds."""
     if not (good if isinstance(good, bool) else np.all(good)):
         raise ValueError(f"{name} must be {allowed}")
