@@ -14,6 +14,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 # Passed on to pytest (`make test ARGS=tests/router`) and to the demo.
 ARGS ?=
 SEEDS ?= 200
+# Test files run side by side in so many processes.
+JOBS ?= 2
 KILLS ?= 20
 
 .PHONY: help setup demo test kdev check fmt gen sim error-rates kill-test fuzz soak table-changes \
@@ -28,8 +30,8 @@ setup: $(READY) ## Build .venv with everything that the other targets need
 demo: $(READY) ## Three rollouts on real flights, watched live (about five minutes)
 	@$(BIN)/understudy demo $(ARGS)
 
-test: $(READY) ## Run the tests (ARGS=… goes to pytest)
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(READY) ## Run the tests (ARGS=… goes to pytest; JOBS=0 for one process, which can be debugged)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of them (ARGS=--node: what runs pods too)
 	@$(BIN)/python -m tests.kubernetes.binaries $(ARGS)

@@ -1,7 +1,6 @@
 """The command line: help, version, exit codes, and errors without a trace."""
 
 import importlib
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +17,8 @@ def test_help_names_every_command_and_needs_none_of_them() -> None:
         "import sys; from controller.cli.group import understudy\n"
         "try: understudy(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'duckdb', 'pydantic', 'mlflow', 'fastapi'} & set(sys.modules)\n"
-        "print('imported:', heavy or 'nothing')"
+        "heavy = {'asyncio', 'duckdb', 'fastapi', 'httpx', 'kubernetes', 'mlflow', 'numpy', 'pydantic', 'yaml'}\n"
+        "print('imported:', heavy & set(sys.modules) or 'nothing')"
     )
     import subprocess
     import sys
@@ -27,15 +26,6 @@ def test_help_names_every_command_and_needs_none_of_them() -> None:
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert all(f"  {name} " in outcome.stdout for name in group.COMMANDS)
     assert "imported: nothing" in outcome.stdout
-
-
-def test_help_is_there_before_anyone_waits_for_it() -> None:
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        assert understudy("--help").returncode == 0
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.4
 
 
 @pytest.mark.parametrize("name", sorted(group.COMMANDS))

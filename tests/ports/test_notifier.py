@@ -211,7 +211,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(EdgeError, match="Slack: not delivered: no answer"):
             slack.send(notice())
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10.0
         slack.close()
 
 
@@ -221,7 +221,7 @@ def test_a_server_that_answers_without_end_is_given_up_at_the_deadline(webhook: 
     began = time.monotonic()
     with pytest.raises(EdgeError, match="Slack: not delivered: no answer within"):
         slack.send(notice())
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 def test_a_notice_that_slack_refuses_is_given_up_after_five_times_and_said_so(

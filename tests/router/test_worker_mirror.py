@@ -60,7 +60,7 @@ def test_a_mirrored_answer_that_cannot_be_used_is_recorded_and_harms_nobody(
 
 
 def test_a_mirror_never_delays_the_client(tmp_path: Path) -> None:
-    with serving(tmp_path, "hang", limits={"challenger_timeout_ms": 2_000}, **MIRROR) as (plane, _, challenger):
+    with serving(tmp_path, "hang", limits={"challenger_timeout_ms": 20_000}, **MIRROR) as (plane, _, challenger):
         with Raw(plane.port) as raw:
             began = time.monotonic()
             for _ in range(5):
@@ -68,7 +68,7 @@ def test_a_mirror_never_delays_the_client(tmp_path: Path) -> None:
                 assert raw.answer().status == 200
             took = time.monotonic() - began
             await_until(lambda: challenger.count >= 1)
-        assert took < 1.5
+        assert took < 10
 
 
 def test_mirrors_in_flight_are_bounded_and_the_rest_is_counted(tmp_path: Path) -> None:

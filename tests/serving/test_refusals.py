@@ -6,7 +6,6 @@ import pathlib
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +76,5 @@ def test_a_flag_out_of_range_is_bad_usage(flag: str, value: str) -> None:
 
 def test_the_command_line_does_not_import_mlflow() -> None:
     code = "import sys, controller.serving.command, controller.serving.supervisor; print('mlflow' in sys.modules)"
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-    assert time.monotonic() - started < 5.0
