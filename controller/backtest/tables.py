@@ -13,13 +13,14 @@ from controller.core.covariates import LARGEST
 from controller.errors import SpecError
 
 LATEST_S = 4_102_444_800  # the year 2100: later numbers are milliseconds or finer
+FARTHEST_S = 366 * 86_400  # of a row from the median one: a wild time would make a look as long as a month
 ARMS = ("champion", "challenger")
-_TIME = f"""
+_TIME = rf"""
     CASE
         WHEN TRY_CAST(ts AS DOUBLE) BETWEEN 0 AND {LATEST_S} THEN COALESCE(
             CAST(TRY_CAST(ts AS DECIMAL(28, 6)) * 1000000 AS BIGINT),
             CAST(round(TRY_CAST(ts AS DOUBLE) * 1e6) AS BIGINT))
-        WHEN TRY_CAST(ts AS DOUBLE) IS NULL THEN epoch_us(TRY_CAST(ts AS TIMESTAMPTZ))
+        WHEN TRY_CAST(ts AS DOUBLE) IS NULL AND regexp_matches(ts, '^\s*\d') THEN epoch_us(TRY_CAST(ts AS TIMESTAMPTZ))
     END
 """
 
@@ -77,7 +78,13 @@ class Table:
     def check_time(self) -> None:
         """Every ``ts`` is a moment."""
         allowed = "an ISO time or seconds since 1970 (not milliseconds) is needed"
-        self.refuse("ts", f"({_TIME}) IS NULL OR ({_TIME}) < 0", allowed)
+        self.refuse("ts", f"({_TIME}) IS NULL OR ({_TIME}) NOT BETWEEN 0 AND {LATEST_S * 1_000_000}", allowed)
+
+    def check_span(self) -> None:
+        """No ``ts`` is far from all others."""
+        middle = f"(SELECT median({_TIME}) FROM {self.name})"
+        far = f"abs(({_TIME}) - {middle}) > {FARTHEST_S * 1_000_000}"
+        self.refuse("ts", far, "a time within a year of the others is needed")
 
     def check_number(self, column: str, bounds: str, allowed: str, blank: bool = True) -> None:
         """Every value of ``column``, where there is one, is a number within ``bounds`` (SQL on ``x``)."""
@@ -111,6 +118,7 @@ def exposures(table: Table, covariates: Sequence[str] = ()) -> None:
     (a list of what the columns ``covariates`` hold)."""
     table.need(("unit", "arm", "ts", "weight"))
     table.check_time()
+    table.check_span()
     table.refuse("arm", f"arm IS NULL OR arm NOT IN {ARMS}", f"allowed are {' and '.join(ARMS)}")
     table.check_number(
         "weight",
