@@ -60,6 +60,7 @@ class KindRule(NamedTuple):
         refuse([
             *self._of_kind(metric), *_pairs(metric), *_margins(metric), *_baseline(metric), *_limits(metric),
             *_queries(metric),
+            *_windows(metric),
         ])  # fmt: skip
 
     def _of_kind(self, metric: Any) -> list[Fault]:
@@ -164,9 +165,15 @@ def _queries(metric: Any) -> list[Fault]:
         said.append(Fault("margin", "the query says the same of both arms; $arm or $version in it tells them apart"))
     if metric.role == "Success":
         said.append(Fault("role", "a Resource is never proven better; allowed: Guardrail, Signal, Observe"))
-    if metric.window is not None and not 1_000_000 <= metric.window <= 3_600_000_000:
-        said.append(Fault("window", "of a Resource it is from 1s to 1h"))
     return said
+
+
+def _windows(metric: Any) -> list[Fault]:
+    if metric.window is None:
+        return []
+    if metric.kind == Kind.RESOURCE and not 1_000_000 <= metric.window <= 3_600_000_000:
+        return [Fault("window", "of a Resource it is from 1s to 1h")]
+    return [] if metric.window > 0 else [Fault("window", "must be above 0s: no outcome comes with its exposure")]
 
 
 def _baseline(metric: Any) -> list[Fault]:

@@ -74,6 +74,7 @@ def test_a_kind_with_its_fields_is_accepted(kind: Kind) -> None:
             "harmMargin (m): without a margin the arms are not",
         ),
         ("kind: Resource, query: memory, limit: 1, window: 2h", "window (m): of a Resource it is from 1s to 1h"),
+        ("kind: Proportion, outcome: click, window: 0s, margin: 5%", "window (m): must be above 0s"),
         ("kind: Latency, limit: 2Gi", "limit (m): 2Gi is a size; of a Latency it is a number of milliseconds"),
         ("kind: Throughput, margin: 0.02", "margin (m): 0.02 of Throughput must be relative, such as 2%"),
         ("kind: Throughput, limit: 5, margin: 2%", "limit (m): kind Throughput does not take it"),

@@ -12,6 +12,7 @@ from controller.spec import ModelRollout
 PYTHON_ALONE = (
     "is out of range; allowed is a duration",
     "of a Resource it is from 1s to 1h",
+    "must be above 0s",
     "must not be shorter than decision.tick",
     "is longer than every step's hold",
     "more than decision.maxDuration",
