@@ -242,7 +242,9 @@ class Decision(Declared):
 
     mode: Mode = Mode.NON_INFERIOR
     promote_alpha: float = Field(0.05, ge=0.0001, le=0.5, description="probability of promoting a worse challenger")
-    rollback_alpha: float = Field(0.02, ge=0.0001, le=0.5, description="probability of rolling back an equal challenger")
+    rollback_alpha: float = Field(
+        0.02, ge=0.0001, le=0.5, description="probability of rolling back an equal challenger"
+    )
     min_units: int = Field(2000, ge=1, le=1_000_000_000, description="challenger units a step must have seen")
     min_age: Duration = Field(0)
     max_duration: Duration = Field(14 * 86_400 * SECOND, description="pauses and waits for people do not count")
