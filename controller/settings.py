@@ -110,7 +110,12 @@ class OperatorSettings(ProcessSettings):
     context: str | None = Field(None, min_length=1, description="Context of the kubeconfig.")
     lease_name: str = Field("understudy-controller", min_length=1, description="Lease of the replica that decides.")
     lease_namespace: str | None = Field(
-        None, min_length=1, description="Namespace of the lease; without it, that of the rollouts, or the pod's own."
+        None,
+        min_length=1,
+        description="Namespace of lease and key; without it, that of the rollouts, or the pod's own.",
+    )
+    key_name: str = Field(
+        "understudy-key", min_length=1, description="Secret from whose key the routers' tokens follow; drawn once."
     )
     lease_s: float = Field(15.0, ge=1, le=3600, description="How long a leader that says nothing stays the leader.")
     call_s: float = Field(5.0, gt=0, le=60, description="Deadline of a call to the API server.")
@@ -138,6 +143,10 @@ class OperatorSettings(ProcessSettings):
         if call_s > info.data.get("lease_s", call_s) / 2:
             raise ValueError("must be at most half of --lease-s, or a leader could not write before its lease is over")
         return call_s
+
+    def home(self, own: str) -> str:
+        """The namespace of lease and key, for a process whose own namespace is ``own``."""
+        return self.lease_namespace or self.namespace or own
 
     @property
     def record_dir(self) -> Path:

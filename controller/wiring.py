@@ -18,6 +18,7 @@ from controller.edges.cluster.resources import SECRETS
 from controller.edges.cluster.router_set import NAME_LENGTH, RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.store import ClusterStore
+from controller.edges.cluster.tokens import Tokens
 from controller.edges.engine.late import LateSource
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
@@ -88,6 +89,7 @@ def build_cluster(
     """
     image = _given("router_image", settings.router_image)
     reader = _reader(settings)
+    tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
 
     def over(key: str) -> bool:
         try:
@@ -113,7 +115,7 @@ def build_cluster(
             )
         owner = Owner(namespace, name, stored.status.uid)
         routers = RouterSet(name, image, settings.router_replicas, settings.router_volume)
-        traffic = ClusterTraffic(access, owner, routers)
+        traffic = ClusterTraffic(access, owner, routers, tokens)
         events = EventNotifier(access, namespace, name, stored.status.uid, identity)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
         slack = _slack_secret(access, namespace, stored.rollout.spec.notify)

@@ -49,7 +49,7 @@ class Operator:
         self.telemetry = Telemetry()
         self.leader = Leader(
             access,
-            settings.lease_namespace or settings.namespace or access.namespace,
+            settings.home(access.namespace),
             settings.lease_name,
             identity,
             seconds=settings.lease_s,

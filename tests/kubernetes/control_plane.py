@@ -73,6 +73,8 @@ class ControlPlane:
             "--endpoint-reconciler-type=none",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
+            f"--audit-policy-file={self._folder / 'audit.json'}",
+            f"--audit-log-path={self.audit_log}",
             f"--token-auth-file={self._folder / 'tokens.csv'}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self._folder / 'accounts.key'}",
@@ -115,7 +117,12 @@ class ControlPlane:
     @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
-        return self._folder / f"{ADMIN}.json"
+        return self._folder / f"default.{ADMIN}.json"
+
+    @property
+    def audit_log(self) -> Path:
+        """A line for each request that a service account has made, with what was decided of it."""
+        return self._folder / "audit.log"
 
     @property
     def command(self) -> list[str]:
@@ -193,6 +200,11 @@ class ControlPlane:
         except OSError:
             return False  # also while there is no certificate yet
 
+    def login(self, namespace: str, account: str) -> Path:
+        """The kubeconfig of a service account, with a token of its own."""
+        token = self.kubectl("-n", namespace, "create", "token", account).strip()
+        return self._write_kubeconfig(account, token, namespace)
+
     def _write_keys(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         coding = serialization.Encoding.PEM
@@ -200,19 +212,22 @@ class ControlPlane:
         public = key.public_key().public_bytes(coding, serialization.PublicFormat.SubjectPublicKeyInfo)
         (self._folder / "accounts.key").write_bytes(secret)
         (self._folder / "accounts.pub").write_bytes(public)
+        accounts = {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["RequestReceived"]}
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [accounts, {"level": "None"}]}
+        (self._folder / "audit.json").write_text(json.dumps(policy))
         with (self._folder / "tokens.csv").open("w", newline="") as file:
             csv.writer(file).writerows([name, name, name, "system:masters"] for name in (ADMIN, CONTROLLERS))
 
-    def _write_kubeconfig(self, user: str) -> Path:
+    def _write_kubeconfig(self, user: str, token: str | None = None, namespace: str = "default") -> Path:
         cluster = {"server": self.url, "certificate-authority": str(self.certificate)}
         tree = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": user}}],
-            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": user}}],
+            "users": [{"name": user, "user": {"token": token or user}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": user, "namespace": namespace}}],
             "current-context": "tests",
         }
-        path = self._folder / f"{user.rpartition(':')[2]}.json"
+        path = self._folder / f"{namespace}.{user.rpartition(':')[2]}.json"
         path.write_text(json.dumps(tree))
         return path

@@ -31,7 +31,7 @@ class ClusterJournals:
         journals = folder / "journal"
         self.copies = Copies(journals.absolute())
         self._source = JournalSource(journals, folder / "engine.duckdb", reader=reader)
-        self._exchange: tuple[str, Exchange] | None = None
+        self._exchange: Exchange | None = None
         self._said: dict[str, object] = {}
         self._say_at = 0.0
         self._told: dict[str, str] = {}
@@ -58,16 +58,13 @@ class ClusterJournals:
             self._ask("DELETE", self._traffic.replicas, {})
         self._source.close()
         if self._exchange is not None:
-            self._exchange[1].close()
+            self._exchange.close()
 
     def _exchanged(self) -> Exchange:
-        token = self._traffic.token
-        if self._exchange is None or self._exchange[0] != token:
-            if self._exchange is not None:
-                self._exchange[1].close()
-            headers = {"authorization": f"Bearer {token}"}
-            self._exchange = token, Exchange(CALL_S, headers=headers, answer_limit=LONGEST_LINE + CHUNK)
-        return self._exchange[1]
+        if self._exchange is None:
+            headers = {"authorization": f"Bearer {self._traffic.token}"}
+            self._exchange = Exchange(CALL_S, headers=headers, answer_limit=LONGEST_LINE + CHUNK)
+        return self._exchange
 
     def _acknowledge(self, replicas: Sequence[Replica]) -> None:
         """Tell each router what is committed here. Where that fails it keeps more, until the next time."""

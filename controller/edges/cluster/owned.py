@@ -1,10 +1,11 @@
 """Objects that belong to one rollout: they carry its owner reference, and go with it."""
 
+import contextlib
 from typing import NamedTuple
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.resources import ROLLOUTS, Resource
-from controller.errors import EdgeError, NotFound
+from controller.errors import Conflict, EdgeError, NotFound
 
 
 class Owner(NamedTuple):
@@ -28,10 +29,10 @@ class Owned:
         self.found(resource, body["metadata"]["name"])
         self._access.apply(resource, self._marked(body))
 
-    def once(self, resource: Resource, body: Node) -> Node:
-        """The object, made of ``body`` where it does not exist, and never changed. EdgeError as for ``keep``."""
-        found = self.found(resource, body["metadata"]["name"])
-        return found if found is not None else self._access.create(resource, self._marked(body))
+    def once(self, resource: Resource, body: Node) -> None:
+        """Make ``body`` where there is no object of that name, which is neither read nor changed."""
+        with contextlib.suppress(Conflict):
+            self._access.create(resource, self._marked(body))
 
     def found(self, resource: Resource, name: str) -> Node | None:
         """The object if it exists. EdgeError where it belongs to somebody else."""

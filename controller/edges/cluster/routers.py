@@ -4,16 +4,15 @@ Who has to confirm a table is every replica whose process may serve somebody now
 container does not run, serves nobody; one that runs and does not answer may, so nothing is confirmed before it does.
 """
 
-import base64
 import logging
-import secrets
 import time
 from typing import NamedTuple
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import Owned, Owner
 from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
-from controller.edges.cluster.router_set import CONTAINER, CONTROL, TOKEN, RouterSet
+from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
+from controller.edges.cluster.tokens import Tokens
 from controller.edges.routes import RouterTraffic
 from controller.errors import EdgeError
 from controller.ports import TrafficObservation
@@ -21,8 +20,6 @@ from router.table import RouteTable
 
 log = logging.getLogger("understudy.routers")
 KEEP_S = 60.0  # how often our objects are made what they should be
-TOKEN_BYTES = 32
-SHORTEST_TOKEN = 8
 
 
 class Replica(NamedTuple):
@@ -37,12 +34,15 @@ class Replica(NamedTuple):
 class ClusterTraffic:
     """``TrafficProvider`` of the routers that the rollout ``owner`` has for itself."""
 
-    def __init__(self, access: Access, owner: Owner, routers: RouterSet, deadline_s: float = 2.0) -> None:
+    def __init__(
+        self, access: Access, owner: Owner, routers: RouterSet, tokens: Tokens, deadline_s: float = 2.0
+    ) -> None:
         """``deadline_s``: of a call to all routers."""
         self._access = access
         self._owner = owner
         self._owned = Owned(access, owner)
         self._set = routers
+        self._tokens = tokens
         self._deadline_s = deadline_s
         self._keep_at = 0.0
         self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None
@@ -87,11 +87,8 @@ class ClusterTraffic:
         """Our objects, as they should be; after a failure again at the next tick."""
         if time.monotonic() < self._keep_at:
             return
-        drawn = secrets.token_urlsafe(TOKEN_BYTES)
-        token = _token(self._owned.once(SECRETS, self._set.secret(drawn)), self._set.name)
-        if token != self.token:
-            self.close()
-            self.token = token
+        self.token = self._tokens.of(self._owner)
+        self._owned.once(SECRETS, self._set.secret(self.token))
         self._owned.keep(SERVICES, self._set.headless())
         self._owned.keep(SERVICES, self._set.service())
         self._owned.keep(BUDGETS, self._set.budget())
@@ -109,13 +106,6 @@ class ClusterTraffic:
         if names != self._told:
             log.info("%s/%s: routers: %s", *self._owner[:2], ", ".join(sorted(names)) or "none")
             self._told = names
-
-
-def _token(secret: Node, name: str) -> str:
-    token = base64.b64decode((secret.get("data") or {}).get(TOKEN, "")).decode(errors="replace").strip()
-    if len(token) < SHORTEST_TOKEN:
-        raise EdgeError(f"Secret {name}: {TOKEN} needs at least {SHORTEST_TOKEN} characters; delete it for a new one")
-    return token
 
 
 def _replica(pod: Node) -> Replica | None:

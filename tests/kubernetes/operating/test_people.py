@@ -37,7 +37,7 @@ Login = Callable[..., Path]
 
 
 @pytest.fixture
-def login(theatre: Theatre, control_plane: ControlPlane, tmp_path: Path) -> Login:
+def login(theatre: Theatre, control_plane: ControlPlane) -> Login:
     """Makes the kubeconfig of a new user who has these verbs on the namespace's rollouts."""
 
     def made(name: str, *verbs: str) -> Path:
@@ -48,20 +48,7 @@ def login(theatre: Theatre, control_plane: ControlPlane, tmp_path: Path) -> Logi
         subject = {"kind": "ServiceAccount", **meta}
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
         access.create(BINDINGS, {"metadata": meta, "subjects": [subject], "roleRef": role})
-        kubectl = [*control_plane.command, "-n", theatre.namespace, "create", "token", name]
-        token = subprocess.run(kubectl, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
-        cluster = {"server": control_plane.url, "certificate-authority": str(control_plane.certificate)}
-        tree = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": name, "user": {"token": token}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": name, "namespace": theatre.namespace}}],
-            "current-context": "x",
-        }
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump(tree))
-        return path
+        return control_plane.login(theatre.namespace, name)
 
     return made
 

@@ -109,6 +109,7 @@ class Theatre:
 
     def __init__(self, access: Access, kubeconfig: Path, namespace: str, folder: Path) -> None:
         self.access, self.kubeconfig, self.namespace, self._folder = access, kubeconfig, namespace, folder
+        self.operating = kubeconfig  # who the operators are
         self.registry = AwayRegistry()
         self.notifier = MemoryNotifier()
         self.scenes: dict[str, Scene] = {}
@@ -148,7 +149,7 @@ class Theatre:
                 **more,
             }
         )
-        access = Line(self.kubeconfig, deadline_s=settings.call_s)
+        access = Line(self.operating, deadline_s=settings.call_s)
         access.cut = threading.Event()
         made = Operator(access, settings, f"replica-{number}", self.making(settings))
         self.operators.append(made)

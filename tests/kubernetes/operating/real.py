@@ -1,0 +1,103 @@
+"""A theatre whose loops are the operator's own, with routers as real processes and clients who ask them."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from controller import wiring
+from controller.edges.cluster.access import Access, Node
+from controller.operator.operator import Making
+from controller.settings import OperatorSettings
+from controller.spec import ModelRollout
+from controller.status import RolloutStatus
+from tests.kubernetes.operating.node import KubeNode
+from tests.kubernetes.operating.theatre import SPEC, AwayRegistry, Theatre, until
+from tests.router.models import Model
+
+BODY = b'{"inputs": [[1.0]]}'
+
+
+class ShownRegistry(AwayRegistry):
+    """A registry to which nothing has to be shown again."""
+
+    def catch_up(self, rollout: ModelRollout, status: RolloutStatus, records: object) -> None:
+        """There is no run here."""
+
+
+class RealTheatre(Theatre):
+    """Loops as the operator has them: only the registry is in memory."""
+
+    def __init__(self, access: Access, kubeconfig: Path, namespace: str, folder: Path) -> None:
+        super().__init__(access, kubeconfig, namespace, folder)
+        self.registry = ShownRegistry()
+        self.model("flights")
+
+    def making(self, settings: OperatorSettings) -> Making:
+        settings = settings.model_copy(update={"router_image": "router:none"})
+        return Making(
+            lambda access, store: wiring.build_cluster(settings, access, store, self.registry, "tests"),  # type: ignore[arg-type]
+            wiring.close_cluster,
+            self.registry.all_aliases,
+        )
+
+    def until(self, what: str, holds: Callable[[RolloutStatus], bool], within: float = 60.0) -> RolloutStatus:
+        """The status once ``holds``."""
+
+        def look() -> RolloutStatus | None:
+            status = self.status()
+            return status if holds(status) else None
+
+        try:
+            found = until(look, what, within)
+        except AssertionError as error:
+            status = self.status()
+            raise AssertionError(f"{error}: {status.progress} {status.reason} {status.message} {status}") from error
+        assert isinstance(found, RolloutStatus)
+        return found
+
+
+class Clients:
+    """Users who ask every router in turn, without a pause; ``answered`` by router, ``failed`` as they saw it."""
+
+    def __init__(self, node: KubeNode) -> None:
+        self._node = node
+        self.answered: dict[str, int] = {}
+        self.failed: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> "Clients":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(30)
+
+    def _ask(self) -> None:
+        numbers = itertools.count()
+        with httpx.Client(timeout=10.0, trust_env=False) as client:
+            while not self._end.wait(0.005):
+                for name, container in list(self._node.containers.items()):
+                    headers = {"x-unit": f"u{next(numbers)}", "content-type": "application/json"}
+                    try:
+                        answer = client.post(f"{container.traffic}/invocations", content=BODY, headers=headers)
+                    except httpx.TransportError as error:
+                        self.failed.append(f"{name}: {error}")
+                        continue
+                    if answer.status_code == 200:
+                        self.answered[name] = self.answered.get(name, 0) + 1
+                    else:
+                        self.failed.append(f"{name}: {answer.status_code}")
+
+
+def declared(models: tuple[Model, Model], **decision: object) -> Node:
+    """A spec whose servers are ``models``."""
+    champion, challenger = ({"url": f"http://{model.address}"} for model in models)
+    return {
+        "servers": {"champion": champion, "challenger": challenger},
+        "decision": {**SPEC["decision"], "tick": "300ms", **decision},
+    }

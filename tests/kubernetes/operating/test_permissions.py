@@ -1,0 +1,112 @@
+"""The manifest lets the controller do what it does: nothing is missing, and nothing is granted that it never uses."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.resources import PODS, SECRETS, STATEFULSETS
+from controller.errors import EdgeError
+from controller.status import Progress
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.conftest import ROOT
+from tests.kubernetes.operating.node import KubeNode
+from tests.kubernetes.operating.real import Clients, RealTheatre, declared
+from tests.kubernetes.operating.theatre import until
+from tests.router.models import Model
+
+HOME, ACCOUNT = "understudy", "understudy-controller"
+USER = f"system:serviceaccount:{HOME}:{ACCOUNT}"
+# Every client may ask who it is and what there is.
+EVERYBODYS = {("authentication.k8s.io", "selfsubjectreviews", "create")}
+Asked = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def installed(control_plane: ControlPlane) -> list[Node]:
+    """The objects of the manifest, applied as people apply them."""
+    path = ROOT / "manifests" / "install.yaml"
+    control_plane.kubectl("apply", "--server-side", "-f", str(path))
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def controller(installed: list[Node], control_plane: ControlPlane) -> Iterator[Access]:
+    """Whoever has the controller's account."""
+    assert installed
+    made = Access(control_plane.login(HOME, ACCOUNT))
+    yield made
+    made.close()
+
+
+def granted(installed: list[Node]) -> set[Asked]:
+    """(group, resource, verb) of all rules."""
+    rules = [rule for each in installed if each["kind"] in ("ClusterRole", "Role") for rule in each["rules"]]
+    return {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def audited(control_plane: ControlPlane) -> list[dict[str, Any]]:
+    """What the controller's account has asked for."""
+    lines = control_plane.audit_log.read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["user"]["username"] == USER and "objectRef" in event]
+
+
+def asked(event: dict[str, Any]) -> set[Asked]:
+    """The verbs that a request needs: an applied object that did not exist has to be allowed to be created as well."""
+    what = event["objectRef"]
+    resource = "/".join(filter(None, (what["resource"], what.get("subresource"))))
+    made = event["verb"] == "patch" and event["responseStatus"]["code"] == 201
+    return {(what.get("apiGroup", ""), resource, verb) for verb in (event["verb"], *(["create"] if made else []))}
+
+
+def refused(event: dict[str, Any]) -> bool:
+    return bool(event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid")
+
+
+def test_every_verb_that_is_used_is_granted_and_every_one_that_is_granted_is_used(
+    installed: list[Node], control_plane: ControlPlane, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]
+) -> None:
+    real.operating = control_plane.login(HOME, ACCOUNT)
+    before = len(audited(control_plane))
+    operator = real.operator(lease=ACCOUNT, lease_namespace=HOME)
+    real.apply(**declared(models))
+    until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
+    with Clients(node):
+        real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
+    real.ask("abort")
+    assert operator.stop()  # which gives the lease back
+    found = audited(control_plane)[before:]
+    assert [event for event in found if refused(event)] == []
+    assert set().union(*map(asked, found)) - EVERYBODYS == granted(installed)
+
+
+def test_the_controller_reads_no_secret_but_its_own_key(controller: Access, access: Access, namespace: str) -> None:
+    meta = {"namespace": namespace, "name": "late-router"}
+    access.create(SECRETS, {"metadata": meta, "stringData": {"token": "somebody's"}})
+    for forbidden in (
+        lambda: controller.get(SECRETS, namespace, "late-router"),
+        lambda: controller.list(SECRETS, namespace),
+        lambda: controller.apply(SECRETS, {"metadata": meta}),
+        lambda: controller.delete(SECRETS, namespace, "late-router"),
+        lambda: controller.get(SECRETS, HOME, "another"),
+        lambda: controller.list(SECRETS, None),
+    ):
+        with pytest.raises(EdgeError, match=r"403: .*cannot"):
+            forbidden()
+
+
+def test_the_controllers_pods_meet_the_strictest_standard(
+    installed: list[Node], controllers: ControlPlane, access: Access
+) -> None:
+    assert installed
+    until(lambda: len(access.list(PODS, HOME).items) == 2, "its pods are admitted", 60)
+    assert access.get(STATEFULSETS, HOME, ACCOUNT)["status"]["replicas"] == 2
