@@ -167,9 +167,11 @@ def cuped(values: npt.ArrayLike, covariates: npt.ArrayLike) -> tuple[float, floa
     require("values and covariates", "of one length", y.shape == x.shape)
     if y.size < 2:
         return 0.0, math.inf
+    # The mean of equal numbers is off by a rounding, and so is each of them from it.
+    rounding = x.size * np.square(4 * np.finfo(np.float64).eps * np.max(np.abs(x)))
     y, x = y - np.mean(y), x - np.mean(x)
     spread = float(np.sum(x * x))
-    theta = float(np.sum(x * y)) / spread if spread > 0 else 0.0
+    theta = float(np.sum(x * y)) / spread if spread > rounding else 0.0
     return theta, float(np.sum(np.square(y - theta * x))) / (y.size - 1)
 
 

@@ -81,6 +81,15 @@ def test_cuped_is_the_residual_of_a_regression(rows: list[tuple[int, int]]) -> N
     assert variance <= np.var(y, ddof=1) * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("size", [3, 7, 10, 1000, 99_999])
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e-9, 123456.7, -0.7])
+def test_the_rounding_of_equal_covariates_is_no_variance(size: int, constant: float) -> None:
+    values = np.random.default_rng(size).normal(10, 1, size)
+    assert cuped(values, np.full(size, constant)) == (0.0, pytest.approx(float(np.var(values, ddof=1))))
+    rising = np.linspace(1.0, 1.0 + 1e-12, size)  # small, and no rounding
+    assert cuped(3 * rising, rising)[0] == pytest.approx(3.0, rel=1e-2)
+
+
 def test_a_constant_covariate_explains_nothing() -> None:
     assert cuped(VALUES, np.full(8, 3.0)) == (0.0, pytest.approx(6.0))
     assert cuped([1.0], [2.0]) == (0.0, math.inf)
