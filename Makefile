@@ -30,7 +30,9 @@ setup: $(READY) ## Build .venv with everything that the other targets need
 demo: $(READY) ## Three rollouts on real flights, watched live (about five minutes)
 	@$(BIN)/understudy demo $(ARGS)
 
+# What the tests have to build is built ahead of them, where it can say how far it is.
 test: $(READY) ## Run the tests (ARGS=… goes to pytest; JOBS=0 for one process, which can be debugged)
+	$(if $(ARGS),,@$(BIN)/python -m tests.kubernetes.binaries || true)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of them (ARGS=--node: what runs pods too)
