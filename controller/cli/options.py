@@ -38,7 +38,11 @@ def state_dir(command: F) -> F:
 def open_store(folder: Path) -> "SqliteStore":
     """The store of a run. SpecError where no run ever was."""
     path = folder / STORE
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise SpecError(f"--state-dir: {folder}: {error.strerror}") from None
+    if not there:
         raise SpecError(f"--state-dir: {folder} holds no rollout; start one with `understudy run FILE`")
     # Brings numpy and scipy along, which commands that only read a file need not wait for.
     from controller.edges.store import SqliteStore

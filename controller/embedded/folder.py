@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from controller.errors import UnderstudyError
 
+log = logging.getLogger("understudy.run")
 _OLD_CHILDREN_S = 10.0
 
 
@@ -32,9 +34,9 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Refused where it is in use or cannot be written."""
         self.path = path
-        if path.exists() and not path.is_dir():
-            raise Refused(f"--state-dir {path}: is a file; name a folder", 2)
         try:
+            if path.exists() and not path.is_dir():
+                raise Refused(f"--state-dir {path}: is a file; name a folder", 2)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -47,6 +49,7 @@ class Folder:
             self.close()
             raise
         self._ports = self._remembered()
+        self._unwritten: set[str] = set()
 
     def _take(self) -> None:
         try:
@@ -79,7 +82,8 @@ class Folder:
     def _remembered(self) -> dict[str, int]:
         with contextlib.suppress(OSError, ValueError):
             found = json.loads((self.path / "ports.json").read_text())
-            return {str(name): int(port) for name, port in found.items()}
+            if isinstance(found, dict):
+                return {name: port for name, port in found.items() if isinstance(port, int)}
         return {}
 
     def port(self, name: str, host: str, asked: int) -> int:
@@ -100,6 +104,18 @@ class Folder:
         if self._ports.get(name) != port:
             self._ports[name] = port
             write_whole(self.path / "ports.json", json.dumps(self._ports))
+
+    def note(self, name: str, text: str) -> bool:
+        """Replace the file ``name``, which is for information: whether that went well. A full disk ends no run."""
+        try:
+            write_whole(self.path / name, text)
+        except OSError as error:
+            if name not in self._unwritten:
+                log.warning("%s cannot be written: %s", self.path / name, error.strerror)
+            self._unwritten.add(name)
+            return False
+        self._unwritten.discard(name)
+        return True
 
     def close(self) -> None:
         """Let go of both locks."""
@@ -125,5 +141,9 @@ def _free(host: str, port: int) -> int | None:
 def write_whole(path: Path, text: str) -> None:
     """Readers see the old content or the new, never half of it."""
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

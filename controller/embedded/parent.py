@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from controller.edges.servers import LocalServers
 from controller.embedded import refusal
 from controller.embedded.child import Child, Keeper, environment, python
-from controller.embedded.folder import Folder, Refused, write_whole
+from controller.embedded.folder import Folder, Refused
 from controller.embedded.model_servers import Ground, ModelServers
 from controller.embedded.readiness import Asking
 from controller.embedded.tracking import tracking_command, tracking_environment
@@ -222,8 +222,7 @@ class Parent:
         was: dict[str, int] = {}
         while True:
             now = self.processes()
-            if now != was:
-                write_whole(self._folder.path / "processes.json", json.dumps(now))
+            if now != was and self._folder.note("processes.json", json.dumps(now)):
                 was = now
             await asyncio.sleep(_POLL_S)
 
