@@ -41,7 +41,9 @@ class Table:
         if not start:
             raise SpecError(f"--{self.name}: {self.path} is empty; a header and rows are needed")
         form = "Parquet" if start == b"PAR1" else "CSV"
-        call = "read_parquet(?)" if form == "Parquet" else "read_csv(?, all_varchar = true, header = true)"
+        # What is quoted late in a file must not depend on a guess from its first rows.
+        csv = """read_csv(?, all_varchar = true, header = true, quote = '"', escape = '"')"""
+        call = "read_parquet(?)" if form == "Parquet" else csv
         try:
             self.con.execute(
                 f"CREATE TABLE {self.name} AS SELECT CAST(columns(*) AS VARCHAR) FROM {call}", [_literal(self.path)]
