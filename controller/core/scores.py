@@ -155,18 +155,27 @@ def _squares(arm: ArmSums, mean: T) -> T:
     return arm.yy - 2 * mean * arm.xy + mean * mean * arm.xx
 
 
+def _about_own(arm: ArmSums) -> float:
+    """Σ (y − r x)² with the arm's own ratio r. In integers: of equal values it is 0, and no rounding."""
+    x, y = arm.x, arm.y
+    return (arm.yy * x * x - 2 * arm.xy * x * y + arm.xx * y * y) / (x * x) if x > 0 else 0.0
+
+
 def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     """θ = Σ h (y_B/x_B − y_A/x_A) / Σ h over epochs, h = ρ(1−ρ) x, with the variance of the delta method.
 
     Its residuals are about the champion's ratio of the epoch. As in the score test the variance is the largest of the
     empirical, the predictable (what a redrawn split of these denominators would have) and, by each arm's ratio of
-    clustered to independent squares, the one clustered by unit.
+    clustered to independent squares, the one clustered by unit. The clustered squares are about the mean known when the
+    epoch opened, the independent ones about what the arm had in it: where the level of both arms has moved, that is
+    part of the former alone, and the variance rather too large. About one mean both would grow by it, but the former
+    less for units that come again at another level, and their return would be hidden.
     """
     h = theta = reference = v_a = v_b = v_pred = alone_a = alone_b = 0.0
     for e in state.epochs:
         pi, a, b = e.pi_ppm, e.champion, e.challenger
-        alone_a += pi * pi * _squares(a, e.mean)
-        alone_b += (PPM - pi) * (PPM - pi) * _squares(b, e.mean)
+        alone_a += pi * pi * _about_own(a)
+        alone_b += (PPM - pi) * (PPM - pi) * _about_own(b)
         if a.x <= 0 or b.x <= 0:
             continue
         ratio, share = a.y / a.x, b.x / (a.x + b.x)

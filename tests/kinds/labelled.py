@@ -24,8 +24,8 @@ class Answers:
         return np.asarray(self.score[arm] >= 0.5)
 
 
-def effect_of(plan: MetricPlan, answers: Answers) -> Effect:
-    """What the engine and the core make of them, in one epoch of equal shares."""
+def effect_of(plan: MetricPlan, answers: Answers, mean: float = 0.5) -> Effect:
+    """What the engine and the core make of them, in one epoch of equal shares that opened when ``mean`` was known."""
     exposures, outcomes = [], []
     for arm in (0, 1):
         for i, (score, label) in enumerate(zip(answers.score[arm], answers.label[arm], strict=True)):
@@ -34,7 +34,7 @@ def effect_of(plan: MetricPlan, answers: Answers) -> Effect:
                 ExposureRow(1, 1, t, name, name, bool(arm), hashed=True, evidence=True, scores=(float(score),))
             )
             outcomes.append(OutcomeRow(name, t + SECOND, t + SECOND, "late", float(label), None, name))
-    epoch = EpochPlan(1, "weight", HALF, {plan.name: plan.scale // 2})
+    epoch = EpochPlan(1, "weight", HALF, {plan.name: round(plan.scale * mean)})
     engine = Engine()
     engine.ingest(exposures, outcomes)
     said = engine.advance(StatisticsQuery("r", 1, (epoch,), (plan,), (), SECOND), 1_000 * SECOND)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
 from controller.core.scores import ScoreFold, ScoreTests, fold_score, score_tests
@@ -63,3 +64,35 @@ def test_a_challenger_twice_the_margin_worse_is_not_proven_whoever_is_asked_more
     found = [judged(seed, 2 * MARGIN / SCALE, rows, 0.8)[1] for seed in range(8)]
     assert sum(tests.non_inferior > math.log(20) for tests in found) <= 1
     assert np.mean([tests.theta for tests in found]) == pytest.approx(-2 * MARGIN, rel=0.25)
+
+
+def returning(seed: int, swing: float, icc: float = 0.9, units: int = 800) -> float:
+    """z of two equal arms whose units all come in each of eight epochs, while the level of both alternates by ``swing``
+    standard deviations of a unit."""
+    rng, scale, mean = np.random.default_rng(seed), 500.0, 3000
+    lasting = rng.normal(0, math.sqrt(icc), units)
+    challenger = rng.random(units) < 0.5
+    sums, state = np.zeros(units, dtype=np.int64), ScoreFold()
+    for number in range(1, 9):
+        level = 3000 + scale * swing * (-1) ** number
+        noise = rng.normal(0, math.sqrt(1 - icc), units)
+        y = np.rint(level + scale * (lasting + noise)).astype(np.int64)
+        after = sums + np.where(challenger, HALF, -HALF) * (y - mean)
+        arms = [
+            ScoreCell(
+                int(who.sum()), int(who.sum()), int(y[who].sum()), int((y[who] ** 2).sum()), int(y[who].sum()),
+                int(who.sum()), int(who.sum()),
+                sum(int(s) ** 2 for s in after[who]) - sum(int(s) ** 2 for s in sums[who]),
+            )
+            for who in (~challenger, challenger)
+        ]  # fmt: skip
+        epoch = EpochPlan(number, "weight", HALF, {"acc": mean})
+        sums, state = after, fold_score(PLAN, epoch, state, Block("acc", "", number, number, arms[0], arms[1]))
+    found = score_tests(PLAN, state)
+    return found.theta / math.sqrt(found.se2)
+
+
+@pytest.mark.parametrize("swing", [0.0, 1.0, 3.0])
+def test_units_that_return_by_day_and_by_night_are_not_taken_for_new_ones(swing: float) -> None:
+    z = np.array([returning(seed, swing) for seed in range(100)])
+    assert np.sum(z**2) < chi2.ppf(1 - 1e-4, len(z))  # with too small a standard error it is beyond

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from controller.core.cells import EpochPlan
-from controller.core.scores import score_effect
+from controller.core.scores import Effect, score_effect
 from controller.core.statistics import f1
 from controller.kinds import Kind
 from tests.engine.worlds import plan as counted
@@ -37,8 +37,10 @@ def test_the_error_of_an_f1_difference_is_that_of_its_multinomial_counts() -> No
     for arm in (0, 1):
         said, truth = answers.said(arm), answers.label[arm] == 1
         variance += f1(float((said & truth).sum()), float((said & ~truth).sum()), float((~said & truth).sum()))[1]
-    found = effect_of(counted(Kind.F1), answers)
+    usual = float(f1_score(answers.label[0], answers.said(0)))
+    found = effect_of(counted(Kind.F1), answers, usual)
     assert math.sqrt(found.se2) / ONE == pytest.approx(math.sqrt(variance), rel=0.02)
+    assert effect_of(counted(Kind.F1), answers, usual - 0.2).se2 > found.se2
 
 
 @pytest.mark.parametrize("often_said", [0.3, 1.0, 3.0])
@@ -52,14 +54,21 @@ def test_the_error_of_a_ratio_is_that_of_the_delta_method_with_unequal_denominat
         arm = bool(rng.random() < 0.5)
         x = int(rng.poisson(2 * (often_said if arm else 1)))
         rows.append(Row(1, 1, unit, arm, x, ONE * int(rng.binomial(x, 0.7))))
-    plan = plan_for(PRECISION, mean=0.5 * ONE, tau=0.03 * ONE)
-    found = score_effect(plan, fold_rows(plan, [EpochPlan(1, "weight", ONE // 2, {"m": ONE // 2})], rows))
+
+    def effect(mean: int) -> Effect:
+        plan = plan_for(PRECISION, mean=mean, tau=0.03 * ONE)
+        return score_effect(plan, fold_rows(plan, [EpochPlan(1, "weight", ONE // 2, {"m": mean})], rows))
+
+    found, moved = effect(7 * ONE // 10), effect(ONE // 2)
     table = pd.DataFrame({"arm": [int(r.challenger) for r in rows], "x": [r.x for r in rows], "y": [r.y for r in rows]})
     theirs = tt.Experiment(m=tt.RatioOfMeans("y", "x", use_t=False), variant="arm").analyze(table)["m"]
     se = (theirs.effect_size_ci_upper - theirs.effect_size_ci_lower) / (2 * 1.959964)
     assert found.theta == pytest.approx(theirs.effect_size, abs=1e-6 * se)
     # The predictable variance takes the arms to vary alike; it is never smaller than theirs.
     assert se <= 1.01 * math.sqrt(found.se2) < 1.08 * se
+    # Where the level has moved since the epoch opened, from .5 to .7, the error is larger, and not by much.
+    assert moved.theta == pytest.approx(found.theta, abs=1e-6 * se)
+    assert found.se2 < moved.se2 < 2 * found.se2
 
 
 def precision(said: float, gap: float) -> Units:
