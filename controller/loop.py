@@ -60,12 +60,13 @@ class Loop(NamedTuple):
         return transition.wake_at
 
     def _statistics(self, key: str, spec: RolloutSpec, status: RolloutStatus, now: int) -> tuple[Statistics, str]:
-        """What is known now; nothing at all where the source fails (then validity says Stale, never worse)."""
+        """What is known now; nothing at all where the source fails, or what it holds contradicts the status (then
+        validity says Stale, never worse)."""
         if status.attempt is None or status.progress.terminal or not status.epochs:
             return EMPTY, ""
         try:
             return self.source.read(plans.query(key, spec, status), now), ""
-        except EdgeError as error:
+        except (EdgeError, ValueError) as error:
             return EMPTY, str(error)
 
     def _report(self, stored: Stored, transition: Transition, statistics: Statistics) -> str | None:

@@ -83,6 +83,11 @@ class Settings(ProcessSettings):
         return self.state_dir / "journal"
 
     @property
+    def table_file(self) -> Path:
+        """The routers' last table."""
+        return self.state_dir / "table.json"
+
+    @property
     def engine_file(self) -> Path:
         return self.state_dir / "engine.duckdb"
 

@@ -261,5 +261,5 @@ class SqliteStore:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return f"another process has held it for more than {self._deadline_s:g} s"
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or type(error) is sqlite3.DatabaseError:
-            return f"the file is damaged or no SQLite database ({error}); restore it, or move it away to start anew"
+            return f"the file is damaged or no SQLite database ({error}); restore it, or start anew in another folder"
         return str(error)

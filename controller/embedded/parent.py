@@ -132,7 +132,7 @@ class Parent:
             "router", "--host", settings.host, "--port", str(port),
             "--control-host", "127.0.0.1", "--control-port", str(control),
             "--workers", str(settings.workers), "--journal-dir", str(settings.journal_dir),
-            "--table-file", str(self._folder.path / "table.json"), "--ready-file", str(self._router_ready),
+            "--table-file", str(settings.table_file), "--ready-file", str(self._router_ready),
             "--drain-s", str(settings.drain_s), "--log-level", settings.log_level,
             *_flags(settings.certificates._replace(authority="client_ca")),
         )  # fmt: skip

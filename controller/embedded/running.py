@@ -22,6 +22,21 @@ _LOOK_S = 0.2
 _DELIVERY_S = 10.0
 
 
+def refuse_leftovers(settings: Settings) -> None:
+    """Refused where there is traffic or evidence of rollouts that the store does not know any more: numbers of attempts
+    and tables would begin anew, and routers and statistics keep the old ones."""
+    if settings.rollouts_file.exists():
+        return
+    parts = (settings.engine_file, settings.table_file, settings.journal_dir)
+    left = [path.name for path in parts if (any(path.iterdir()) if path.is_dir() else path.exists())]
+    if left:
+        raise Refused(
+            f"--state-dir {settings.state_dir}: {' and '.join(left)} of an earlier rollout is there, and"
+            f" {settings.rollouts_file.name} is not; restore that, or name another folder",
+            2,
+        )
+
+
 def refuse_what_cannot_run_here(rollout: ModelRollout, settings: Settings) -> None:
     """SpecError with a line for everything in the file that has no engine yet, or needs a cluster or a Prometheus."""
     said = specfile.unsupported(rollout.spec)
@@ -76,6 +91,7 @@ class Run:
             loop.add_signal_handler(number, self._asked)
         folder = await asyncio.to_thread(Folder, self._settings.state_dir)
         try:
+            refuse_leftovers(self._settings)
             store = SqliteStore(self._settings.rollouts_file)
             begun = declare(store, self._rollout)
             since = store.load(self._name).status.clock

@@ -145,7 +145,9 @@ def test_a_process_killed_at_any_moment_has_committed_status_and_record_or_neith
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(content)
-    with pytest.raises(EdgeError, match=r"state\.db: the file is damaged .*restore it, or move it away"):
+    with pytest.raises(
+        EdgeError, match=r"state\.db: the file is damaged .*restore it, or start anew in another folder"
+    ):
         SqliteStore(path)
     assert path.read_bytes() == content
 

@@ -103,7 +103,10 @@ class _Source:
     def read(self, query: StatisticsQuery, now: int) -> Statistics:
         world = self._w.world
         world.statistics = None
-        world.statistics = self._w.call("source.read", lambda: world.source.read(query, now))
+        try:
+            world.statistics = self._w.call("source.read", lambda: world.source.read(query, now))
+        except ValueError as error:  # which the loop takes for another life's statistics; here there is one life
+            raise AssertionError(f"the source contradicts the status: {error}") from error
         return world.statistics
 
 
