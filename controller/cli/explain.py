@@ -9,30 +9,40 @@ from typing import Any
 import click
 
 from controller.cli.options import chosen, open_store, output, print_json, state_dir
-from controller.core.cells import BaselineSums
-from controller.core.decide import harm_thresholds
+from controller.core.cells import OVERALL, BaselineSums
+from controller.core.decide import harm_thresholds, superior_threshold
 from controller.core.evidence import Evidence, Verdict, until_data
 from controller.core.evolve import Transition
 from controller.core.fold import Statistics
-from controller.core.outlook import discoveries, until_proof
+from controller.core.outlook import discoveries, informed, until_proof
 from controller.core.plans import metric_plan, until_baseline
 from controller.core.record import Record
 from controller.core.replay import derive, inputs
 from controller.errors import EdgeError, SpecError
+from controller.metric import Role
 from controller.quantities import format_duration
 from controller.spec import RolloutSpec
 from controller.status import RolloutStatus
 
 
 def row(
-    spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, e: Evidence, harm_needed: float | None
+    spec: RolloutSpec,
+    status: RolloutStatus,
+    statistics: Statistics,
+    e: Evidence,
+    harm_needed: float | None,
+    better_needed: float | None,
 ) -> dict[str, Any]:
     """One metric in one segment, finite numbers only (None for what is not known). ``expected_in_s``: until it is
     proven not worse, or until there is data, if things go on as they do."""
     needed = -math.log(spec.decision.promote_alpha)
+    judged = harm_needed is not None and e.segment == OVERALL  # of segments no proof is asked
+    better = better_needed if judged and e.role is Role.SUCCESS else None
     missing = None
-    if harm_needed is not None and e.log_e_non_inferior < needed:
+    if judged and e.log_e_non_inferior < needed:
         missing = f"log e {e.log_e_non_inferior:.2f} of the {needed:.2f} that prove it not worse than {e.margin:.4g}"
+    elif better is not None and e.log_e_superior < better:
+        missing = f"log e {e.log_e_superior:.2f} of the {better:.2f} that prove it better; one Success metric has to be"
     numbers = {
         "estimate": e.estimate,
         "se": e.se,
@@ -43,8 +53,9 @@ def row(
         "log_e_harm": e.log_e_harm,
         "log_e_harm_needed": harm_needed,
         "log_e_non_inferior": e.log_e_non_inferior,
-        "log_e_non_inferior_needed": needed,
+        "log_e_non_inferior_needed": needed if judged else None,
         "log_e_superior": e.log_e_superior,
+        "log_e_superior_needed": better,
     }
     return {
         "metric": e.metric,
@@ -71,8 +82,9 @@ def _expected(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, 
     epoch = status.current_epoch
     if epoch is not None and e.verdict is Verdict.NO_DATA and not e.due and not e.paired:
         return max(0.0, (epoch.opened_at + wait - status.clock) / 1e6)
-    opened = [x.opened_at for x in status.epochs if x.kind != "mirror"]
-    elapsed = status.clock - opened[0] - wait if opened else 0
+    if e.segment != OVERALL:
+        return None
+    elapsed = informed(status.epochs, status.clock, wait)
     left = until_proof(e, metric.decreasing, elapsed, spec.decision.promote_alpha)
     return None if left is None else left / 1e6
 
@@ -113,7 +125,10 @@ def explain(rollout: str | None, state_dir: Path, output: str) -> None:
     given = inputs(record)
     spec = given.spec
     needed = {(e.metric, e.segment): t for e, t in harm_thresholds(spec, moved.evidence)}
-    rows = [row(spec, moved.status, given.statistics, e, needed.get((e.metric, e.segment))) for e in moved.evidence]
+    better = superior_threshold(spec, moved.evidence)
+    rows = [
+        row(spec, moved.status, given.statistics, e, needed.get((e.metric, e.segment)), better) for e in moved.evidence
+    ]
     worse = [{"metric": e.metric, "segment": e.segment} for e in discoveries(moved.evidence)]
     said = {
         "rollout": key,
@@ -129,7 +144,7 @@ def explain(rollout: str | None, state_dir: Path, output: str) -> None:
         print_json(said)
         return
     click.echo(f"{key}: {record.decision}, {record.reason}. {record.message}")
-    click.echo(f"as of {said['at']}")
+    click.echo(f"as of {said['at']}, when this was first decided")
     for one in rows:
         _text(one)
     if worse:
@@ -151,7 +166,10 @@ def _text(one: dict[str, Any]) -> None:
         )
     if one["log_e_harm_needed"] is not None:
         click.echo(f"  harm        log e {number('log_e_harm')} of {number('log_e_harm_needed')}")
+    if one["log_e_non_inferior_needed"] is not None:
         click.echo(f"  not worse   log e {number('log_e_non_inferior')} of {number('log_e_non_inferior_needed')}")
+    if one["log_e_superior_needed"] is not None:
+        click.echo(f"  better      log e {number('log_e_superior')} of {number('log_e_superior_needed')}")
     for name in ("limit", "note", "missing"):
         if one[name]:
             click.echo(f"  {name:<11} {one[name]}")

@@ -194,6 +194,14 @@ def _gate(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) -> Deci
     return None
 
 
+def superior_threshold(spec: RolloutSpec, evidence: Sequence[Evidence]) -> float | None:
+    """log e at which a Success metric is proven better, if one of them has to be."""
+    tried = sum(e.role is Role.SUCCESS for e in judging(evidence))
+    if spec.decision.mode is not Mode.SUPERIOR or not tried:
+        return None
+    return -math.log(spec.decision.promote_alpha / tried)
+
+
 def _widening(facts: Facts) -> Decision:
     if facts.next_needs_approval:
         return Decision(Verb.HOLD, Reason.AWAITING_APPROVAL, f"step {facts.step + 2} needs a person's approval")
@@ -218,12 +226,11 @@ def _promotion(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) ->
         if not e.last:
             return Decision(Verb.HOLD, Reason.LAST_EPOCH_WORSE, f"{e.metric} is worse in the last epoch", e.metric)
     success = [e for e in judging(evidence) if e.role is Role.SUCCESS]
-    if spec.decision.mode is Mode.SUPERIOR:
-        superior = -math.log(alpha / len(success))
-        if not any(e.log_e_superior >= superior for e in success):
-            best = max(success, key=lambda e: e.log_e_superior)
-            text = f"no Success metric is proven better; {describe(best, superior, best.log_e_superior)}"
-            return Decision(Verb.HOLD, Reason.NOT_PROVEN, text, best.metric)
+    superior = superior_threshold(spec, evidence)
+    if superior is not None and not any(e.log_e_superior >= superior for e in success):
+        best = max(success, key=lambda e: e.log_e_superior)
+        text = f"no Success metric is proven better; {describe(best, superior, best.log_e_superior)}"
+        return Decision(Verb.HOLD, Reason.NOT_PROVEN, text, best.metric)
     if facts.active < spec.decision.min_age:
         return Decision(
             Verb.HOLD, Reason.MIN_AGE, f"younger than minAge by {(spec.decision.min_age - facts.active) / 1e6:.0f} s"

@@ -1,10 +1,13 @@
 """When what is missing may be expected: from what came so far, if it goes on like that."""
 
 import math
+from collections.abc import Sequence
 
 from controller.core import sequential
+from controller.core.cells import PPM
 from controller.core.evidence import Evidence
 from controller.core.sequential import e_bh
+from controller.status import Epoch
 
 FURTHEST = 1000.0  # times the data so far; beyond that nobody should wait
 FALSE_DISCOVERIES = 0.05
@@ -35,6 +38,22 @@ def until_proof(e: Evidence, decreasing: bool, elapsed: int, alpha: float) -> in
     return round(elapsed * (high - 1))
 
 
+def informed(epochs: Sequence[Epoch], clock: int, wait: int) -> int:
+    """µs of weighted epochs with final data at ``clock``, ``wait`` µs after the event, as if all had brought as much
+    information as the present one does; 0 where that brings none.
+
+    With steady traffic it grows in proportion to w (1−π): the challenger's weight times the champion's share of what is
+    compared. A day at 1 % is not worth an hour at 50 %.
+    """
+    weighted = [e for e in epochs if e.kind != "mirror"]
+    rates = [e.weight_bp * (PPM - e.pi_ppm) for e in weighted]
+    if not rates or rates[-1] == 0:
+        return 0
+    ends = [*(e.opened_at for e in weighted[1:]), clock]
+    times = [max(0, min(end, clock - wait) - e.opened_at) for e, end in zip(weighted, ends, strict=True)]
+    return sum(t * rate for t, rate in zip(times, rates, strict=True)) // rates[-1]
+
+
 def _proof(e: Evidence, room: float, more: float) -> float:
     return float(sequential.log_e_one_sided(room, e.se**2 / more, e.margin))
 
@@ -43,8 +62,9 @@ def discoveries(evidence: tuple[Evidence, ...]) -> list[Evidence]:
     """Segments in which the challenger is worse, with a false discovery rate of at most 5 % among those named.
 
     For reading: over all metrics and values of segments together (e-BH, Wang and Ramdas 2022), whatever their
-    dependence. What may roll back is in ``decide``.
+    dependence. That needs e-values, which the largest e-values ever are not; one over them is a p-value at any time,
+    and 1/(2√p) of a p-value is an e-value (Vovk and Wang 2021). What may roll back is in ``decide``.
     """
     parts = [e for e in evidence if e.segment]
-    found = e_bh([e.log_e_harm for e in parts], FALSE_DISCOVERIES)
+    found = e_bh([max(0.0, e.log_e_harm) / 2 - math.log(2) for e in parts], FALSE_DISCOVERIES)
     return [parts[i] for i in found.indices]

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
+from controller.cli.explain import row
+from controller.core.decide import superior_threshold
+from controller.core.fold import EMPTY
 from controller.core.record import Record
 from controller.edges.store import SqliteStore
+from controller.metric import Role
+from controller.status import RolloutStatus
 from tests.cli.states import answer, begun, declared, rolled_back, understudy
+from tests.decide.rollouts import rollout
+from tests.evidence.test_outlook import piece
 
 
 def lines(path: Path, records: list[Record]) -> Path:
@@ -38,6 +45,21 @@ def test_explain_says_what_is_missing_to_prove_a_metric_not_worse(tmp_path: Path
     errors = next(row for row in explained(tmp_path)["evidence"] if row["metric"] == "errors")
     assert errors["log_e_non_inferior"] < errors["log_e_non_inferior_needed"] == pytest.approx(math.log(20))
     assert errors["missing"].endswith("of the 3.00 that prove it not worse than 0.005")
+
+
+@pytest.mark.parametrize("segment", ["", "country=DE"])
+def test_explain_asks_no_segment_for_a_proof(segment: str) -> None:
+    metrics = [
+        {"name": "ctr", "kind": "Proportion", "outcome": "click", "window": "1m", "role": "Success", "margin": "1%"}
+    ]
+    spec = rollout(metrics=metrics, decision={"mode": "Superior"}).spec
+    e = piece(segment=segment, role=Role.SUCCESS, log_e_non_inferior=4.0, log_e_superior=1.0)
+    said = row(spec, RolloutStatus(uid="u"), EMPTY, e, 4.6, superior_threshold(spec, [e._replace(segment="")]))
+    if segment:
+        assert (said["missing"], said["expected_in_s"], said["log_e_superior_needed"]) == (None, None, None)
+    else:
+        assert said["missing"] == "log e 1.00 of the 3.00 that prove it better; one Success metric has to be"
+        assert said["log_e_superior_needed"] == pytest.approx(math.log(20))
 
 
 def test_explain_says_until_when_it_speaks_and_when_the_data_are_due(tmp_path: Path) -> None:
