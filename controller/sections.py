@@ -138,11 +138,30 @@ def address(url: str) -> tuple[str, int]:
 
 
 class Servers(Declared):
-    """Model servers to adopt; without them the controller runs its own."""
+    """Model servers to adopt, or how ours are run; without them the controller runs its own."""
 
     champion: Server | None = None
     challenger: Server | None = None
-    template: dict[str, Any] | None = Field(None, description="pod template of the servers the controller owns")
+    template: dict[str, Any] | None = Field(
+        None, description="on a cluster: pod template of the servers the controller owns; its first container serves"
+    )
+    replicas: int | None = Field(
+        None, ge=1, le=1000, description="pods such a server begins with, at least as many as the other has; else 1"
+    )
+    probe: Probe | None = Field(None, description="how such a server is asked; else its /health")
+
+    @model_validator(mode="after")
+    def _of_template(self) -> Self:
+        given = [name for name in ("replicas", "probe") if getattr(self, name) is not None]
+        if given and self.template is None:
+            raise ValueError(f"{given[0]} is about the servers of template, which is missing")
+        adopted = [name for name in ("champion", "challenger") if getattr(self, name) is not None]
+        if adopted and self.template is not None:
+            # The promoted version is the next champion: it would be looked for where another is served.
+            raise ValueError(
+                f"template is for both servers, so {adopted[0]} has to go; or adopt both without a template"
+            )
+        return self
 
 
 class Capture(Declared):

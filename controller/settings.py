@@ -138,6 +138,9 @@ class OperatorSettings(ProcessSettings):
     router_volume: str = Field(
         "1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$", description="Size of each router's volume, for its journals."
     )
+    linger_s: Seconds = Field(
+        600.0, description="How long the pods of a version that nobody wants stay, of those that are ours."
+    )
     health_host: str = Field("0.0.0.0", min_length=1, description="Address of /healthz, /readyz and /metrics.")
     health_port: Port = Field(8081, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     drain_s: Seconds = Field(20.0, description="Longest wait at the end for ticks under way and for MLflow.")

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable
 
 from controller import specfile
+from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Access
-from controller.edges.cluster.adopted import AdoptedServers
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.journals import ClusterJournals
 from controller.edges.cluster.owned import Owner
@@ -19,6 +19,7 @@ from controller.edges.cluster.router_set import NAME_LENGTH, RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.tokens import Tokens
+from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.edges.engine.late import LateSource
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
@@ -33,7 +34,7 @@ from controller.kinds import Kind
 from controller.loop import Loop
 from controller.ports import Notifier
 from controller.settings import OperatorSettings, Settings, environment_name, slack_address
-from controller.spec import Notify
+from controller.spec import Notify, RolloutSpec, Servers
 
 
 def build(settings: Settings) -> Loop:
@@ -101,24 +102,17 @@ def build_cluster(
 
     def make(key: str) -> Loop:
         stored = store.load(key)
-        metrics = enumerate(stored.rollout.spec.metrics)
-        unmeasured = [f"spec.metrics[{i}].kind ({m.name})" for i, m in metrics if m.kind is Kind.RESOURCE]
-        if unmeasured:
-            raise SpecError(
-                *(f"{place}: a Resource is not measured on a cluster yet; leave it out" for place in unmeasured)
-            )
         namespace, _, name = key.partition("/")
-        if len(name) > NAME_LENGTH or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
-            raise SpecError(
-                f"metadata.name: {name} names a Service and a StatefulSet as well: a letter, then letters, digits and "
-                f"-, at most {NAME_LENGTH} characters"
-            )
+        spec = stored.rollout.spec
+        said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers())]
+        if said:
+            raise SpecError(*said)
         owner = Owner(namespace, name, stored.status.uid)
         routers = RouterSet(name, image, settings.router_replicas, settings.router_volume)
         traffic = ClusterTraffic(access, owner, routers, tokens)
         events = EventNotifier(access, namespace, name, stored.status.uid, identity)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
-        slack = _slack_secret(access, namespace, stored.rollout.spec.notify)
+        slack = _slack_secret(access, namespace, spec.notify)
         if slack is not None:
             notifiers["Slack"] = SlackNotifier(slack)
         if stored.status.attempt is not None and not stored.status.progress.terminal:
@@ -128,7 +122,7 @@ def build_cluster(
             store=store,
             source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key))),
             traffic=traffic,
-            workloads=AdoptedServers(lambda: store.load(key)),
+            workloads=ClusterWorkloads(access, owner, lambda: store.load(key), settings.linger_s),
             registry=registry,
             notifier=Fanout(notifiers),
         )
@@ -139,7 +133,7 @@ def build_cluster(
 def close_cluster(loop: Loop) -> None:
     """Let go of the files and connections of one rollout."""
     for edge in (loop.source, loop.traffic, loop.workloads):
-        assert isinstance(edge, LateSource | ClusterTraffic | AdoptedServers)
+        assert isinstance(edge, LateSource | ClusterTraffic | ClusterWorkloads)
         edge.close()
 
 
@@ -165,6 +159,35 @@ def _reader(settings: OperatorSettings) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise EdgeError(f"{path}: {error.strerror}") from error
+
+
+def _misnamed(name: str) -> list[str]:
+    """A line where a rollout's name cannot be that of its objects."""
+    if len(name) <= NAME_LENGTH and re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        return []
+    return [f"metadata.name: {name} names Services too: a letter, then letters, digits and -, at most {NAME_LENGTH}"]
+
+
+def _unmeasured(spec: RolloutSpec) -> list[str]:
+    """A line for each metric that a cluster does not give yet."""
+    return [
+        f"spec.metrics[{i}].kind ({metric.name}): a Resource is not measured on a cluster yet; leave it out"
+        for i, metric in enumerate(spec.metrics)
+        if metric.kind is Kind.RESOURCE
+    ]
+
+
+def _unserved(servers: Servers) -> list[str]:
+    """A line for each arm that nobody serves, or that is served by what is no version."""
+    if servers.template is not None:
+        return deployments.faults(servers.template)
+    said = []
+    for arm, server in (("champion", servers.champion), ("challenger", servers.challenger)):
+        if server is None:
+            said.append(f"spec.servers.{arm}: a server is needed: service or url, or a template for both")
+        elif server.external:
+            said.append(f"spec.servers.{arm}.external: is not supported on a cluster yet")
+    return said
 
 
 def _slack_secret(access: Access, namespace: str, notify: Notify) -> str | None:

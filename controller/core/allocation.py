@@ -155,9 +155,10 @@ def _shares(epoch: Epoch | None, meets: bool) -> dict[str, int]:
 def _probe(spec: RolloutSpec, arm: Arm) -> Probe | None:
     """Our own servers score the model's example when they are asked for their health."""
     adopted = None if spec.servers is None else getattr(spec.servers, arm)
-    if adopted is None:
-        return Probe(path="/health")
-    return None if adopted.probe is None else Probe(path=adopted.probe.path, body=adopted.probe.body)
+    declared = None if spec.servers is None else (adopted or spec.servers).probe
+    if declared is None:
+        return None if adopted is not None else Probe(path="/health")
+    return Probe(path=declared.path, body=declared.body)
 
 
 def _policy(spec: RolloutSpec) -> dict[str, object]:

@@ -4,6 +4,7 @@ A timeout per read is not a deadline: a server that sends one byte a second neve
 daemon thread of its own and is given up when the deadline is over; how many such threads may be left over is bounded.
 """
 
+import json
 import logging
 import queue
 import ssl
@@ -112,6 +113,30 @@ class Exchange:
                 if time.monotonic() > end:
                     raise EdgeError("the answer did not end in time")
             return Answer(response.status_code, response.headers, bytes(body))
+
+
+def finite(body: bytes) -> bool:
+    """Whether an answer is JSON, without NaN and infinities."""
+
+    def no_number(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        json.loads(body, parse_constant=no_number)
+    except ValueError:
+        return False
+    return True
+
+
+def named_version(body: bytes) -> str | None:
+    """The version that a model server says it serves by its answer to /version, if it says so; MLflow's own says its
+    package's."""
+    try:
+        tree = json.loads(body)
+    except ValueError:
+        return None
+    named = tree.get("model_version") if isinstance(tree, dict) else None
+    return str(named) if named is not None else None
 
 
 def _failure(error: Exception) -> EdgeError:

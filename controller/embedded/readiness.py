@@ -1,9 +1,11 @@
 """Asking model servers and the tracking server whether they are there."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
+
+from controller.edges.exchange import finite, named_version
 
 _ANSWER_LIMIT = 1 << 20
 
@@ -34,7 +36,7 @@ class Asking:
     async def adopted(self, url: str, version: str, example: bytes | None) -> Readiness:
         """Anybody's model server: it answers the model's own example usably; without one, it answers at all."""
         try:
-            named = await self._named_version(url)
+            named = named_version((await self._client.get(f"{url}/version")).content)
             if named is not None and named != version:
                 return Readiness(False, f"{url} serves version {named}, wanted is {version}")
             if example is None:
@@ -46,7 +48,7 @@ class Asking:
             return Readiness(False, f"{url} does not answer: {_said(error)}")
         if not 200 <= answer.status_code < 300:
             return Readiness(False, f"{url}: {_reason(answer)}")
-        if example is not None and not _usable(answer.content):
+        if example is not None and not finite(answer.content):
             return Readiness(False, f"{url}: the answer to the model's own example is not JSON, or holds NaN")
         return Readiness(True)
 
@@ -60,27 +62,6 @@ class Asking:
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def _named_version(self, url: str) -> str | None:
-        """The version that the server says it serves, if it says so; MLflow's own says its package's."""
-        answer = await self._client.get(f"{url}/version")
-        try:
-            tree = answer.json()
-        except ValueError:
-            return None
-        named = tree.get("model_version") if isinstance(tree, dict) else None
-        return str(named) if named is not None else None
-
-
-def _usable(body: bytes) -> bool:
-    def no_number(name: str) -> Any:
-        raise ValueError(name)
-
-    try:
-        json.loads(body, parse_constant=no_number)
-    except ValueError:
-        return False
-    return True
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -294,6 +294,18 @@ RULES: tuple[Rule, ...] = (
     _exactly_one("Covariate", "feature", "header", "json"),
     _exactly_one("Server", "service", "url"),
     Rule(
+        "Servers",
+        "replicas and probe are about the servers of template",
+        cel="has(self.template) || !(has(self.replicas) || has(self.probe))",
+        editor={"anyOf": [given("template"), {"not": {"anyOf": [given("replicas"), given("probe")]}}]},
+    ),
+    Rule(
+        "Servers",
+        "template is for both servers: it excludes champion and challenger",
+        cel="!(has(self.template) && (has(self.champion) || has(self.challenger)))",
+        editor={"not": {"allOf": [given("template"), {"anyOf": [given("champion"), given("challenger")]}]}},
+    ),
+    Rule(
         "Traffic",
         "router and gatewayAPI exclude each other",
         cel="!(has(self.router) && has(self.gatewayAPI))",

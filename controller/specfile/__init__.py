@@ -26,8 +26,6 @@ def unsupported(spec: RolloutSpec) -> list[str]:
     said = [f"{_of_metric(i, 'kind', m.name)}: {_kind(m.kind)}" for i, m in metrics if not KINDS[m.kind].supported]
     if spec.traffic.gateway_api is not None:
         said.append("spec.traffic.gatewayAPI: not supported yet; leave traffic out to use the router")
-    if spec.servers is not None and spec.servers.template is not None:
-        said.append("spec.servers.template: not supported yet; adopt servers, or leave servers out")
     if spec.after_promotion is not None and spec.after_promotion.watch is not None:
         said.append("spec.afterPromotion.watch: not supported yet; leave it out")
     if spec.on_rollback.remedy == "Build":

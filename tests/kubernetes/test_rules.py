@@ -27,6 +27,8 @@ BREAKS: dict[str, Tree] = {
         kind="Proportion", outcome="o", window="1d", covariate={"feature": "f", "header": "h"}
     ),
     "exactly one of service, url": {"servers": {"champion": {"service": "s", "url": "http://s:1"}}},
+    "replicas and probe are": {"servers": {"replicas": 2}},
+    "template is for both": {"servers": {"template": {}, "challenger": {"service": "s"}}},
     "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": {"httpRoute": "r"}}},
     "exactly one of mirror, weight": {"steps": [{"mirror": 1, "weight": 1}]},
     "0.01 is the smallest": {"steps": [{"weight": 0.125}]},

@@ -7,6 +7,8 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.resources import ROLLOUTS, Resource
 from controller.errors import Conflict, EdgeError, NotFound
 
+KEEP_S = 60.0  # how often what is ours is made what it should be
+
 
 class Owner(NamedTuple):
     """The rollout."""
@@ -23,11 +25,11 @@ class Owned:
         self._access = access
         self._owner = owner
 
-    def keep(self, resource: Resource, body: Node) -> None:
+    def keep(self, resource: Resource, body: Node) -> Node:
         """Server-side apply of ``body``, whose metadata has the name. EdgeError where an object of that name belongs
         to somebody else."""
         self.found(resource, body["metadata"]["name"])
-        self._access.apply(resource, self._marked(body))
+        return self._access.apply(resource, self._marked(body))
 
     def once(self, resource: Resource, body: Node) -> None:
         """Make ``body`` where there is no object of that name, which is neither read nor changed."""
@@ -40,12 +42,19 @@ class Owned:
             found = self._access.get(resource, self._owner.namespace, name)
         except NotFound:
             return None
-        if any(each["uid"] == self._owner.uid for each in found["metadata"].get("ownerReferences", [])):
+        if self._ours(found):
             return found
         raise EdgeError(
             f"{resource.kind} {self._owner.namespace}/{name} is none of this rollout's: delete or rename it, or give "
             "the rollout another name"
         )
+
+    def all(self, resource: Resource, selector: str) -> list[Node]:
+        """Those with the labels of ``selector``."""
+        return list(filter(self._ours, self._access.list(resource, self._owner.namespace, selector).items))
+
+    def _ours(self, found: Node) -> bool:
+        return any(each["uid"] == self._owner.uid for each in found["metadata"].get("ownerReferences", []))
 
     def _marked(self, body: Node) -> Node:
         reference = {

@@ -9,7 +9,8 @@ import time
 from typing import NamedTuple
 
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.owned import Owned, Owner
+from controller.edges.cluster.owned import KEEP_S, Owned, Owner
+from controller.edges.cluster.pods import at
 from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
 from controller.edges.cluster.tokens import Tokens
@@ -19,7 +20,6 @@ from controller.ports import TrafficObservation
 from router.table import RouteTable
 
 log = logging.getLogger("understudy.routers")
-KEEP_S = 60.0  # how often our objects are made what they should be
 
 
 class Replica(NamedTuple):
@@ -119,7 +119,6 @@ def _replica(pod: Node) -> Replica | None:
     ports = [port["containerPort"] for each in containers for port in each.get("ports", []) if port["name"] == CONTROL]
     if not ports:
         return None
-    host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
     meta = pod["metadata"]
-    return Replica(meta["name"], meta["uid"], f"http://{host}:{ports[0]}", ready)
+    return Replica(meta["name"], meta["uid"], f"http://{at(addresses[0], ports[0])}", ready)

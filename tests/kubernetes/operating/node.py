@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.deployments import VERSION
 from controller.edges.cluster.resources import PODS, SECRETS
 from controller.edges.cluster.router_set import FOLDER
 from controller.errors import EdgeError, NotFound
@@ -89,7 +90,10 @@ class KubeNode:
     def _run(self) -> None:
         while not self._end.wait(EVERY_S):
             with contextlib.suppress(EdgeError):
-                pods = {pod["metadata"]["name"]: pod for pod in self._access.list(PODS, self._namespace).items}
+                pods = {
+                    pod["metadata"]["name"]: pod
+                    for pod in self._access.list(PODS, self._namespace, f"!{VERSION}").items
+                }
                 for name in self.containers.keys() - pods.keys():
                     self.containers.pop(name).process.stop()
                 for name, pod in pods.items():

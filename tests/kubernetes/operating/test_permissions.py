@@ -8,14 +8,16 @@ import pytest
 import yaml
 
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.resources import PODS, SECRETS, STATEFULSETS
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS, SECRETS, SERVICES, STATEFULSETS
+from controller.edges.cluster.watch import Watched
 from controller.errors import EdgeError
 from controller.status import Progress
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.conftest import ROOT
+from tests.kubernetes.operating.machines import Machines
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import Clients, RealTheatre, declared
-from tests.kubernetes.operating.theatre import until
+from tests.kubernetes.operating.theatre import STAY, until
 from tests.router.models import Model
 
 HOME, ACCOUNT = "understudy", "understudy-controller"
@@ -72,17 +74,49 @@ def refused(event: dict[str, Any]) -> bool:
     return bool(event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid")
 
 
+def serve(real: RealTheatre) -> None:
+    """Let servers of ours be made, woken, scaled and deleted, and then adopt some."""
+    machines = Machines(real.access, real.namespace)
+    restricted = {"runAsNonRoot": True, "runAsUser": 65532, "allowPrivilegeEscalation": False,
+                  "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
+    container = {"name": "model", "image": "i", "ports": [{"containerPort": machines.port}]}
+    template = {"spec": {"containers": [{**container, "securityContext": restricted}]}}
+    try:
+        real.apply(steps=STAY, servers={"template": template})
+        real.registry.move("flights", "challenger", "3", "owner")
+        real.until("the third runs", lambda s: s.attempts == 2 and s.progress is Progress.RUNNING)
+        real.ask("abort")
+        real.until("it is rolled back", lambda s: s.progress is Progress.ROLLED_BACK)
+        real.registry.move("flights", "challenger", "1", "owner")
+        until(lambda: names(real) == {"late-v1", "late-v2"}, "the third is deleted", 60)
+    finally:
+        machines.close()
+    for name in ("a", "b"):
+        meta = {"namespace": real.namespace, "name": name}
+        real.access.create(SERVICES, {"metadata": meta, "spec": {"ports": [{"port": 80}]}})
+    adopted = {arm: {"service": name, "port": 80} for arm, name in (("champion", "a"), ("challenger", "b"))}
+    real.apply(steps=STAY, servers=adopted)
+    real.until("they are looked at", lambda s: "Service a has no endpoint" in s.observed.servers_message)
+
+
+def names(real: RealTheatre) -> set[str]:
+    return {each["metadata"]["name"] for each in real.access.list(DEPLOYMENTS, real.namespace).items}
+
+
 def test_every_verb_that_is_used_is_granted_and_every_one_that_is_granted_is_used(
     installed: list[Node], control_plane: ControlPlane, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]
 ) -> None:
     real.operating = control_plane.login(HOME, ACCOUNT)
     before = len(audited(control_plane))
-    operator = real.operator(lease=ACCOUNT, lease_namespace=HOME)
+    operator = real.operator(lease=ACCOUNT, lease_namespace=HOME, linger_s=0.1, idle_s=0.3)
     real.apply(**declared(models))
     until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
     with Clients(node):
         real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
-    real.ask("abort")
+    serve(real)
+    line = Access(real.operating)
+    Watched(line, real.namespace).refresh(real.key())  # as it does after a conflict
+    line.close()
     assert operator.stop()  # which gives the lease back
     found = audited(control_plane)[before:]
     assert [event for event in found if refused(event)] == []

@@ -18,7 +18,7 @@ from controller.edges.notifier import Fanout
 from controller.errors import EdgeError, NotFound
 from controller.loop import Loop
 from controller.operator.operator import Making, Operator
-from controller.ports import ResolvedVersion
+from controller.ports import ResolvedVersion, Workloads
 from controller.settings import OperatorSettings
 from controller.status import PersonRequest, Progress, RolloutStatus
 from router.assignment import assign
@@ -115,6 +115,7 @@ class Theatre:
         self.scenes: dict[str, Scene] = {}
         self.operators: list[Operator] = []
         self.lines: dict[Operator, threading.Event] = {}
+        self.workloads: Callable[[Access, ClusterStore, str], Workloads] | None = None  # others than in memory
         self._numbers = itertools.count(1)
         self.model("flights")
 
@@ -168,7 +169,8 @@ class Theatre:
             events = EventNotifier(access, namespace, name, store.load(key).status.uid, "tests")
             scene = self._scene(key)
             notifier = Fanout({"memory": self.notifier, "events": events})
-            return Loop(store, scene.source, scene.traffic, scene.workloads, self.registry, notifier)
+            workloads = self.workloads(access, store, key) if self.workloads is not None else scene.workloads
+            return Loop(store, scene.source, scene.traffic, workloads, self.registry, notifier)
 
         return make
 

@@ -1,0 +1,185 @@
+"""The model servers of one rollout on a cluster: both adopted, or Deployments of our own, one per version.
+
+A Deployment is the version's, not the arm's: a promoted version stays where it serves. What no arm wants, no route
+table names and no router can still be sending to sleeps after a while, so that a second rollback is instant; the
+Deployments of versions that the last attempt did not have are then deleted.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from controller.core.allocation import servers_wanted
+from controller.core.endings import confirmed
+from controller.edges.cluster import deployments, pods
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.adopted import AdoptedServers
+from controller.edges.cluster.owned import KEEP_S, Owned, Owner
+from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, usable
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS
+from controller.errors import EdgeError
+from controller.ports import ServerObservation, Stored
+from controller.spec import Server as Declared
+from controller.spec import Servers
+from controller.status import Progress, RolloutStatus
+from router.assignment import Arm
+
+
+class ClusterWorkloads:
+    """``Workloads`` of the rollout ``owner``, which ``read`` reads."""
+
+    def __init__(
+        self,
+        access: Access,
+        owner: Owner,
+        read: Callable[[], Stored],
+        linger_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970."""
+        self._access, self._read, self._linger_s, self._clock = access, read, linger_s, clock
+        self._owner, self._owned = owner, Owned(access, owner)
+        self._questions = Questions()
+        self._adopted = AdoptedServers(access, owner.namespace, self._questions)
+        self._refused: dict[Arm, str] = {}
+        self._keep_at: dict[Arm, float] = {}
+
+    def ensure(self, arm: Arm, version: str | None) -> None:
+        """As the port says; adopted servers are left alone. Puts to sleep what is not wanted any more."""
+        stored = self._read()
+        self._refused.pop(arm, None)
+        if (stored.rollout.spec.servers or Servers()).template is None:
+            return
+        try:
+            found = self._deployments()
+            if version is not None:
+                self._run(stored, arm, version, found)
+            self._retire(stored, version, found)
+        except EdgeError as error:
+            self._refused[arm] = str(error)
+            raise
+
+    def observe(self, arm: Arm) -> ServerObservation:
+        """As the port says. Ready: every pod that is to be there is ready and has answered the model's own example."""
+        stored = self._read()
+        version = servers_wanted(stored.status).get(arm)
+        if version is None:
+            return ServerObservation(None, (), False)
+        declared = _declared(stored, arm, version)
+        if declared is not None:
+            return self._adopted.observe(declared, version)
+        return self._own(stored, arm, version, self._deployments().get(version))
+
+    def close(self) -> None:
+        self._questions.close()
+
+    def _deployments(self) -> dict[str, Node]:
+        """Ours, by version."""
+        selector = deployments.selector({deployments.ROLLOUT: self._owner.name})
+        return {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, selector)}
+
+    def _own(self, stored: Stored, arm: Arm, version: str, found: Node | None) -> ServerObservation:
+        servers = stored.rollout.spec.servers or Servers()
+        if found is None or servers.template is None:
+            text = self._refused.get(arm) or f"the Deployment of version {version} is being made"
+            return ServerObservation(version, (), False, text)
+        selector = deployments.selector(deployments.labels(self._owner.name, version))
+        listed = self._access.list(PODS, self._owner.namespace, selector).items
+        port, probe = deployments.port_of(servers.template), servers.probe or HEALTH
+        ready = tuple(sorted(Server(pods.address(p, port), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
+        faults = self._questions.faults(version, ready, probe)
+        upstreams = tuple(s.upstream for s in ready if s.upstream not in faults)[:UPSTREAMS]
+        size = deployments.size(found)
+        sized = _cause(stored.status, arm) in (None, deployments.annotation(found, deployments.SIZED))
+        if sized and upstreams and len(upstreams) >= min(size, UPSTREAMS):
+            return ServerObservation(version, upstreams, True, self._refused.get(arm, ""))
+        said = [
+            f"{len(upstreams)} of {size} pods of version {version} are ready{'' if sized else '; more come'}",
+            next((f"{upstream}: {fault.text}" for upstream, fault in faults.items()), ""),
+            pods.fault(listed) or deployments.refusal(found),
+            self._refused.get(arm, ""),
+        ]
+        # Pods that are there and not ready: with a version that serves, the routers judge them.
+        there = usable(sorted(pods.address(p, port) for p in listed if pods.stays(p)), faults)
+        return ServerObservation(version, upstreams or there, False, "; ".join(filter(None, said)))
+
+    def _run(self, stored: Stored, arm: Arm, version: str, found: dict[str, Node]) -> None:
+        """Apply the Deployment of ``version`` where it differs, and see to its size."""
+        spec = stored.rollout.spec
+        servers = spec.servers or Servers()
+        wrong = deployments.faults(servers.template)
+        if wrong:
+            raise EdgeError("; ".join(wrong))
+        assert servers.template is not None
+        uri, probe = f"models:/{spec.model.name}/{version}", servers.probe or HEALTH
+        body = deployments.body(self._owner.name, version, uri, servers.template, probe)
+        now = found.get(version)
+        if now is None or not deployments.applied(now, body) or time.monotonic() >= self._keep_at.get(arm, 0.0):
+            now = found[version] = self._owned.keep(DEPLOYMENTS, body)
+            self._keep_at[arm] = time.monotonic() + KEEP_S
+        self._size(stored.status, arm, now, found, servers.replicas or 1)
+
+    def _size(self, status: RolloutStatus, arm: Arm, now: Node, found: dict[str, Node], least: int) -> None:
+        """Write the number of pods where that is ours to do: when it was made, when it is woken, and once when all
+        traffic is about to come to it or has come back: then it needs as many as the other has."""
+        attempt = status.attempt
+        assert attempt is not None
+        others = {"champion": attempt.challenger, "challenger": attempt.champion}
+        other = found.get(others[arm])
+        as_many = max(least, deployments.size(other)) if other is not None else least
+        cause = _cause(status, arm)
+        sized = deployments.annotation(now, deployments.SIZED)
+        changed: Node = {}
+        if sized is None:
+            changed = {deployments.SIZED: cause or f"{attempt.number}/start"}
+        elif cause not in (None, sized):
+            changed, as_many = {deployments.SIZED: cause}, max(as_many, deployments.size(now))
+        if deployments.annotation(now, deployments.UNWANTED) is not None:
+            changed[deployments.UNWANTED] = None
+        if changed:
+            self._patch(now, changed, {"replicas": as_many} if deployments.SIZED in changed else {})
+
+    def _retire(self, stored: Stored, version: str | None, found: dict[str, Node]) -> None:
+        """Send to sleep what has not been wanted for so long; delete what the attempt does not know."""
+        status = stored.status
+        attempt, table = status.attempt, status.table
+        if attempt is None or table is None or not confirmed(status):
+            return
+        targets = (table.champion, table.challenger)
+        kept = {version, *servers_wanted(status).values(), *(t.version for t in targets if t is not None)}
+        for each, now in found.items():
+            if each in kept:
+                continue
+            since = deployments.annotation(now, deployments.UNWANTED)
+            if since is None:
+                at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
+                self._patch(now, {deployments.UNWANTED: at}, {})
+            elif self._clock() - datetime.fromisoformat(since).timestamp() >= self._linger_s:
+                self._end(now, asleep=each in (attempt.champion, attempt.challenger))
+
+    def _end(self, now: Node, *, asleep: bool) -> None:
+        if not asleep:
+            meta = now["metadata"]
+            self._access.delete(DEPLOYMENTS, self._owner.namespace, meta["name"], meta["uid"])
+        elif deployments.size(now):
+            self._patch(now, {deployments.SIZED: None}, {"replicas": 0})
+
+    def _patch(self, now: Node, annotations: Node, spec: Node) -> None:
+        meta = {"namespace": self._owner.namespace, "name": now["metadata"]["name"], "annotations": annotations}
+        self._access.patch(DEPLOYMENTS, {"metadata": meta, "spec": spec})
+
+
+def _cause(status: RolloutStatus, arm: Arm) -> str | None:
+    """What brings all traffic to ``arm``, by a name of its own; None: nothing."""
+    comes = {"champion": Progress.ROLLING_BACK, "challenger": Progress.PROMOTING}[arm]
+    return f"{status.attempts}/{status.progress}" if status.progress is comes else None
+
+
+def _declared(stored: Stored, arm: Arm, version: str) -> Declared | None:
+    """The server that was adopted for ``version``: where it was served when the attempt began, so that a promoted one
+    is not looked for at the old champion's. None: it is ours to run, as the other is."""
+    attempt = stored.status.attempt
+    pinned: dict[str, str] = {"champion": attempt.champion, "challenger": attempt.challenger} if attempt else {}
+    place = arm if pinned.get(arm) == version else next((a for a, v in pinned.items() if v == version), arm)
+    found: Declared | None = getattr(stored.rollout.spec.servers, place, None)
+    return found

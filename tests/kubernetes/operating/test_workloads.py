@@ -1,0 +1,330 @@
+"""Model servers from a rollout's pod template: Deployments on a real API server, with Kubernetes' controllers."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from controller import wiring
+from controller.edges.cluster import deployments
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.owned import Owner
+from controller.edges.cluster.resources import DEPLOYMENTS, ROLLOUTS
+from controller.edges.cluster.workloads import ClusterWorkloads
+from controller.errors import NotFound, SpecError
+from controller.ports import Stored
+from controller.settings import OperatorSettings
+from controller.status import Progress, Reason
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.machines import Machines
+from tests.kubernetes.operating.theatre import STAY, Theatre, until
+
+LINGER_S = 0.5
+
+
+class Clock:
+    """Seconds since 1970; it runs, unless it is ``held``."""
+
+    held: float | None = None
+
+    def __call__(self) -> float:
+        return time.time() if self.held is None else self.held
+
+
+def workloads(access: Access, read: Callable[[], Stored], key: str, clock: Clock) -> ClusterWorkloads:
+    namespace, _, name = key.partition("/")
+    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def machines(theatre: Theatre, controllers: ControlPlane, clock: Clock) -> Iterator[Machines]:
+    """Where the theatre's rollouts run their pods."""
+    made = Machines(theatre.access, theatre.namespace)
+
+    theatre.workloads = lambda access, store, key: workloads(access, lambda: store.load(key), key, clock)
+    yield made
+    theatre.close()
+    made.close()
+
+
+@pytest.fixture
+def template(machines: Machines) -> Node:
+    container = {"name": "model", "image": "understudy-serve", "args": ["serve", "$(MODEL_URI)"],
+                 "ports": [{"containerPort": machines.port}]}  # fmt: skip
+    return {"metadata": {"labels": {"team": "flights"}}, "spec": {"containers": [container]}}
+
+
+Found = Callable[[str], Node]
+
+
+@pytest.fixture
+def found(theatre: Theatre) -> Found:
+    """The Deployment of a version."""
+    return lambda version: theatre.access.get(DEPLOYMENTS, theatre.namespace, f"late-v{version}")
+
+
+def replicas(found: Node) -> int:
+    return int(found["spec"]["replicas"])
+
+
+def scale(theatre: Theatre, version: str, size: int) -> None:
+    """As an autoscaler does."""
+    meta = {"namespace": theatre.namespace, "name": f"late-v{version}"}
+    Access(theatre.kubeconfig, manager="autoscaler").patch(DEPLOYMENTS, {"metadata": meta, "spec": {"replicas": size}})
+
+
+def test_a_rollout_runs_its_servers_from_the_template_to_the_end(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    theatre.operator(idle_s=0.3)
+    theatre.apply(servers={"template": template, "replicas": 2})
+    status = theatre.reaches(Progress.RUNNING)
+    made, (container,) = found("2"), found("2")["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "MODEL_URI", "value": "models:/flights/2"}]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert made["metadata"]["ownerReferences"][0]["uid"] == status.uid
+    assert made["spec"]["template"]["metadata"]["labels"]["team"] == "flights"
+    assert len(status.observed.challenger_upstreams) == 2
+    assert {u.rpartition(":")[2] for u in status.observed.challenger_upstreams} == {str(machines.port)}
+    status = theatre.reaches(Progress.PROMOTED)
+    until(lambda: replicas(found("1")) == 0, "the old champion sleeps")
+    until(lambda: not machines.pods("1"), "its pods are gone")
+    assert (replicas(found("2")), len(machines.pods("2"))) == (2, 2)
+    table = theatre.status().table
+    assert table is not None
+    assert set(table.champion.upstreams) == {f"{p['status']['podIP']}:{machines.port}" for p in machines.pods("2")}
+
+
+def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
+    theatre: Theatre, machines: Machines, template: Node, found: Found, clock: Clock
+) -> None:
+    clock.held = 1_800_000_000.0
+    operator = theatre.operator(idle_s=0.3)
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING)
+    theatre.ask("abort")
+    theatre.reaches(Progress.ROLLED_BACK)
+    until(lambda: deployments.annotation(found("2"), deployments.UNWANTED), "it is noted as unwanted")
+    clock.held += LINGER_S * 0.9
+    theatre.rests(operator)
+    assert replicas(found("2")) == 1
+    clock.held += LINGER_S
+    until(lambda: replicas(found("2")) == 0, "it sleeps")
+    assert replicas(found("1")) == 1
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    theatre.reaches(Progress.RUNNING)
+    assert replicas(found("3")) == 1
+
+    def forgotten() -> bool:
+        try:
+            found("2")
+        except NotFound:
+            return True
+        return False
+
+    until(forgotten, "what the attempt does not know is deleted")
+
+
+def test_who_scales_a_deployment_is_not_fought(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING)
+    scale(theatre, "1", 3)
+    until(lambda: len(theatre.status().observed.champion_upstreams) == 3, "all of its pods are sent requests")
+    template["metadata"]["labels"]["team"] = "trains"
+    theatre.apply(steps=STAY, servers={"template": template})
+    until(lambda: found("1")["spec"]["template"]["metadata"]["labels"]["team"] == "trains", "it is applied")
+    assert (replicas(found("1")), replicas(found("2"))) == (3, 1)
+    theatre.ask("promote")
+    theatre.reaches(Progress.PROMOTED)
+    assert replicas(found("2")) == 3  # all traffic comes to it
+
+
+def test_all_traffic_comes_to_a_challenger_that_has_as_many_pods_as_the_champion(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING, step=1)
+    scale(theatre, "1", 3)
+    until(lambda: len(theatre.status().observed.champion_upstreams) == 3, "the champion has three")
+    machines.broken.add("2")  # what is started from now on
+    theatre.ask("promote")
+    until(lambda: "1 of 3 pods of version 2" in theatre.status().observed.servers_message, "it waits for pods")
+    status = theatre.status()
+    assert (status.progress, status.promoted_traffic, theatre.weight()) == (Progress.PROMOTING, False, 5000)
+    assert theatre.registry.alias("flights", "champion") == "1"
+    machines.broken.clear()
+    theatre.reaches(Progress.PROMOTED)
+    assert len(machines.pods("2")) == 3
+    assert theatre.registry.alias("flights", "champion") == "2"
+
+
+def test_a_challenger_that_could_not_be_scaled_yet_is_not_ready_for_all_traffic(
+    theatre: Theatre, machines: Machines, template: Node, found: Found, clock: Clock
+) -> None:
+    operator = theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING)
+    operator.stop()
+    scale(theatre, "1", 3)
+    stored = theatre.store().load(theatre.key())
+    stored = stored._replace(status=stored.status.model_copy(update={"progress": Progress.PROMOTING}))
+    now = workloads(theatre.access, lambda: stored, theatre.key(), clock)
+    seen = now.observe("challenger")
+    assert (len(seen.upstreams), seen.ready) == (1, False)
+    assert "1 of 1 pods of version 2 are ready; more come" in seen.message
+    now.ensure("challenger", "2")
+    assert replicas(found("2")) == 3
+    now.close()
+
+
+def test_a_rollback_gives_the_champion_as_many_pods_as_the_challenger_has(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING, step=1)
+    scale(theatre, "2", 3)
+    until(lambda: len(theatre.status().observed.challenger_upstreams) == 3, "the challenger has three")
+    theatre.ask("abort")
+    theatre.reaches(Progress.ROLLED_BACK)
+    assert (replicas(found("1")), theatre.weight()) == (3, 0)
+
+
+def test_a_challenger_that_somebody_ends_is_sent_nothing_until_it_is_back(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING, step=1)
+    scale(theatre, "2", 0)
+    until(lambda: theatre.weight() == 0, "it is sent nothing")
+    status = until(lambda: (s := theatre.status()).observed.servers_message and s, "it is told")
+    assert "0 of 0 pods of version 2 are ready" in status.observed.servers_message
+    assert (status.progress, replicas(found("2"))) == (Progress.RUNNING, 0)
+    scale(theatre, "2", 1)
+    until(lambda: theatre.weight() == 5000, "it is back")
+
+
+def test_what_somebody_changes_in_a_deployment_is_changed_back(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    operator = theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING)
+    operator.stop()
+    meta = {"namespace": theatre.namespace, "name": "late-v2"}
+    other = {"spec": {"containers": [{"name": "model", "image": "other"}]}}
+    Access(theatre.kubeconfig, manager="people").apply(DEPLOYMENTS, {"metadata": meta, "spec": {"template": other}})
+
+    def image() -> str:
+        (container,) = found("2")["spec"]["template"]["spec"]["containers"]
+        return str(container["image"])
+
+    assert image() == "other"
+    theatre.operator()
+    until(lambda: image() == "understudy-serve", "it is changed back")
+
+
+def test_a_challenger_that_cannot_start_gives_its_pods_reason(
+    theatre: Theatre, machines: Machines, template: Node
+) -> None:
+    machines.broken.add("2")
+    theatre.operator()
+    theatre.apply(servers={"template": template})
+    status = until(lambda: "ImagePull" in theatre.status().message and theatre.status(), "the reason is told")
+    assert (status.progress, status.reason) == (Progress.PENDING, Reason.SERVERS_NOT_READY)
+    assert "0 of 1 pods of version 2 are ready" in status.message
+    assert 'container model: ImagePullBackOff: Back-off pulling image "none"' in status.message
+
+
+def test_a_pod_that_is_ready_and_fails_the_example_is_sent_nothing(
+    theatre: Theatre, machines: Machines, template: Node
+) -> None:
+    machines.failing.add("2")
+    theatre.operator()
+    theatre.apply(servers={"template": template})
+    until(lambda: "/health: status 503" in theatre.status().message, "the reason is told")
+    assert theatre.status().progress is Progress.PENDING
+    for server in machines.servers.values():
+        server.fails = False
+    theatre.reaches(Progress.RUNNING)
+
+
+def test_a_template_that_ignores_the_version_is_found_out(theatre: Theatre, machines: Machines, template: Node) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING)
+    for server in machines.servers.values():
+        server.version = "1"
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    machines.failing.add("3")
+    until(lambda: machines.pods("3"), "the third is started")
+    until(lambda: "/health" in theatre.status().message, "it is asked")
+    for pod in machines.pods("3"):
+        server = machines.servers[pod["metadata"]["name"]]
+        server.version, server.fails = "1", False
+    until(lambda: "serves version 1, wanted is 3" in theatre.status().message, "it is told")
+
+
+def test_a_deployment_of_somebody_else_is_not_taken(theatre: Theatre, machines: Machines, template: Node) -> None:
+    labels = {"app": "theirs"}
+    spec = {"selector": {"matchLabels": labels}, "template": {**template, "metadata": {"labels": labels}}}
+    meta = {"namespace": theatre.namespace, "name": "late-v2"}
+    theirs = theatre.access.create(DEPLOYMENTS, {"metadata": meta, "spec": spec})
+    theatre.operator()
+    theatre.apply(servers={"template": template})
+    until(lambda: "/late-v2 is none of this rollout's" in theatre.status().message, "it is told")
+    now = theatre.access.get(DEPLOYMENTS, theatre.namespace, "late-v2")
+    assert now["metadata"]["generation"] == theirs["metadata"]["generation"]
+
+
+def test_what_the_api_server_says_against_a_template_is_told(
+    theatre: Theatre, machines: Machines, template: Node
+) -> None:
+    template["spec"]["containers"][0]["imagePullPolicy"] = "Sometimes"
+    theatre.operator()
+    theatre.apply(servers={"template": template})
+    until(lambda: "imagePullPolicy" in theatre.status().message, "it is told")
+
+
+def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, template: Node, found: Found) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY, servers={"template": template})
+    serving = theatre.reaches(Progress.RUNNING, step=1).observed.champion_upstreams
+    assert theatre.weight() == 5000
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+    table = theatre.scene("late").traffic.routers[0].workers[0].table
+    assert table is not None
+    assert (table.weight_bp, table.champion.version, table.champion.upstreams) == (0, "1", serving)
+    until(lambda: not theatre.access.list(DEPLOYMENTS, theatre.namespace).items, "so are its Deployments")
+
+
+@pytest.mark.parametrize(
+    ("servers", "said"),
+    [
+        ({}, "spec.servers.champion: a server is needed: service or url, or a template for both"),
+        ({"template": {"spec": {}}}, "spec.servers.template.spec.containers: a list of containers is needed"),
+        (
+            {"champion": {"service": "a", "external": True}, "challenger": {"service": "b"}},
+            "spec.servers.champion.external: is not supported on a cluster yet",
+        ),
+    ],
+)
+def test_servers_that_nobody_could_run_are_refused(theatre: Theatre, tmp_path: Path, servers: Node, said: str) -> None:
+    settings = OperatorSettings(router_image="router", state_dir=tmp_path)
+    make = wiring.build_cluster(settings, theatre.access, theatre.store(), theatre.registry, "tests")  # type: ignore[arg-type]
+    theatre.apply(servers=servers)
+    with pytest.raises(SpecError) as refused:
+        make(theatre.key())
+    assert said in str(refused.value)
