@@ -1,6 +1,7 @@
 """The state folder of one machine: who may use it, and what of an earlier life is used again."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -89,9 +90,13 @@ class Folder:
     def port(self, name: str, host: str, asked: int) -> int:
         """The port for ``name``: what was asked for, else the one of the last time if it is free, else a free one.
 
-        Addresses that people and applications have noted down stay true over restarts.
+        Addresses that people and applications have noted down stay true over restarts. Refused where somebody else
+        listens on the one that was asked for: his answers must not be taken for our own program's.
         """
         if asked:
+            if _taken(host, asked):
+                flag = "port" if name == "traffic" else f"{name}-port"
+                raise Refused(f"--{flag} {asked}: {host}:{asked} is in use by another program")
             return asked
         last = self._ports.get(name, 0)
         taken = _free(host, last) if last else None
@@ -126,14 +131,27 @@ class Folder:
         self.processes_lock = self._lock = -1
 
 
+def _taken(host: str, port: int) -> bool:
+    """Whether somebody listens there; whatever else is wrong with the address is told by who uses it."""
+    try:
+        _bound(host, port)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _bound(host: str, port: int) -> int:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        return int(probe.getsockname()[1])
+
+
 def _free(host: str, port: int) -> int | None:
     """``port`` (0: any) if nobody listens on it."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
+        return _bound(host, port)
     except OSError:
         return None
 

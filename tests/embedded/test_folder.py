@@ -1,6 +1,7 @@
 """The state folder: what keeps a run from starting is said, and what is only for information never ends one."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def test_what_cannot_be_noted_is_tried_again_and_leaves_nothing_behind(tmp_path:
     (tmp_path / "processes.json").rmdir()
     assert folder.note("processes.json", "{}")
     assert (tmp_path / "processes.json").read_text() == "{}"
+    folder.close()
+
+
+@pytest.mark.parametrize(("name", "flag"), [("traffic", "--port"), ("mlflow", "--mlflow-port")])
+def test_a_port_on_which_somebody_else_answers_is_refused(tmp_path: Path, name: str, flag: str) -> None:
+    folder = Folder(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        port = theirs.getsockname()[1]
+        with pytest.raises(Refused, match=f"^{flag} {port}: 127.0.0.1:{port} is in use by another program$"):
+            folder.port(name, "127.0.0.1", port)
+    assert folder.port(name, "127.0.0.1", port) == port
+    assert folder.port(name, "no.such.host.invalid", port) == port  # who listens there says what is wrong with it
     folder.close()
 
 
