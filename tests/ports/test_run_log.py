@@ -227,12 +227,13 @@ def test_what_waits_is_bounded_and_the_oldest_is_dropped_and_counted(
     wire.restore()
     assert log.flush(60)
     run, counters = _run(client, declared), log.counters()
-    # What was being written while the bound fell on it may be shown as well, and then is not counted as dropped.
+    # What was being written while the bound fell on it, one piece from wherever the writer found the queue, may be shown
+    # as well, and then is not counted as dropped.
     ticks, records = _steps(client, run, "weight"), [d["sequence"] for d in _decisions(client, run)]
     assert ticks[-10:] == list(range(15, 25))
-    assert ticks[:-10] == list(range(len(ticks) - 10))
     assert records[-4:] == [21, 22, 23, 24]
-    assert records[:-4] == list(range(len(records) - 4))
+    for early in (ticks[:-10], records[:-4]):
+        assert [number - early[0] for number in early] == list(range(len(early)))
     assert counters["ticks_dropped"] == 25 - len(ticks) >= 1
     assert counters["records_dropped"] == 25 - len(records) >= 1
     assert "tick 24" in run.data.tags["mlflow.note.content"]
