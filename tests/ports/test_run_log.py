@@ -227,8 +227,8 @@ def test_what_waits_is_bounded_and_the_oldest_is_dropped_and_counted(
     wire.restore()
     assert log.flush(60)
     run, counters = _run(client, declared), log.counters()
-    # What was being written while the bound fell on it, one piece from wherever the writer found the queue, may be shown
-    # as well, and then is not counted as dropped.
+    # What was being written while the bound fell on it, one piece from wherever the writer found the queue, may be
+    # shown as well, and then is not counted as dropped.
     ticks, records = _steps(client, run, "weight"), [d["sequence"] for d in _decisions(client, run)]
     assert ticks[-10:] == list(range(15, 25))
     assert records[-4:] == [21, 22, 23, 24]
