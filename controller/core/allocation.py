@@ -72,7 +72,11 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     if attempt is None or not observed.champion_upstreams:
         return status
     if status.progress is Progress.PROMOTED:
-        return _renewed(status, _promoted(spec, status, attempt))
+        renewed = _renewed(status, _promoted(spec, status, attempt))
+        if status.table is None or status.table.challenger is None:
+            return renewed
+        # Where the champion's server was seen, the old champion is: nobody is sent there because the next look fails.
+        return renewed.model_copy(update={"observed": observed.model_copy(update={"champion_upstreams": ()})})
     epoch = status.current_epoch
     live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK)
     meets = live and bool(observed.challenger_upstreams)

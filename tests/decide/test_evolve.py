@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.core.allocation import with_table
 from controller.core.cells import EpochCounts, Losses
 from controller.core.evolve import Transition, evolve
 from controller.core.fold import EMPTY, Statistics
@@ -158,6 +159,9 @@ def test_promotion_moves_traffic_then_the_alias_announced_then_reads_back() -> N
     assert (status.progress, status.end) == (Progress.PROMOTED, "Promoted")
     assert status.table is not None
     assert (status.table.champion.version, status.table.challenger) == ("2", None)
+    assert status.table.champion.upstreams == ("127.0.0.1:2",)
+    # Where the next look at the servers fails, nobody is sent back to where the old champion was seen.
+    assert with_table(rollout().spec, status).table == status.table
 
 
 def test_a_holdback_keeps_the_old_champion_as_control_of_the_first_units() -> None:
