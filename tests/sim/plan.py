@@ -75,7 +75,8 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
     for step in steps:
         if careful or rng.random() < 0.15:
             step["approve"] = True
-    longest = max(int(step["hold"].removesuffix("s")) for step in steps)
+    holds = [int(step["hold"].removesuffix("s")) for step in steps]
+    longest = max(holds)
     spec: dict[str, Any] = {
         "model": {"name": MODEL},
         "unit": {"header": "x-unit"},
@@ -88,7 +89,7 @@ def draw_rollout(rng: random.Random, same_version: bool) -> ModelRollout:
             "grace": f"{rng.choice((0, 2))}s",
             "minUnits": rng.choice((5, 20, 60)),
             "minAge": f"{rng.choice((0, 0, 40))}s",
-            "maxDuration": f"{rng.choice((120, 200, 300))}s",
+            "maxDuration": f"{max(rng.choice((120, 200, 300)), sum(holds))}s",
             "onInconclusive": rng.choice(("RollBack", "RollBack", "Hold")),
             "onMismatch": rng.choice(("RollBack", "RollBack", "Hold")),
             "mismatchFor": f"{rng.choice((5, 30))}s",
