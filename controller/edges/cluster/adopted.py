@@ -1,9 +1,9 @@
 """Model servers that exist already: a Service of the rollout's namespace, or an address."""
 
-from controller.edges.cluster import deployments, pods
+from controller.edges.cluster import pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, usable
-from controller.edges.cluster.resources import PODS, SERVICES, SLICES
+from controller.edges.cluster.resources import PODS, SERVICES, SLICES, selector
 from controller.edges.servers import upstream_of
 from controller.errors import NotFound
 from controller.ports import ServerObservation
@@ -51,10 +51,10 @@ class AdoptedServers:
         return (), waiting, f"Service {name} has no endpoint that is ready{self._why(service)}"
 
     def _why(self, service: Node) -> str:
-        selector = service["spec"].get("selector")
-        if not selector:
+        labels = service["spec"].get("selector")
+        if not labels:
             return ""
-        found = self._access.list(PODS, self._namespace, deployments.selector(selector)).items
+        found = self._access.list(PODS, self._namespace, selector(labels)).items
         said = pods.fault(found) if found else "no pod has the labels of its selector"
         return f": {said}" if said else ""
 

@@ -53,10 +53,6 @@ def labels(rollout: str, version: str) -> dict[str, str]:
     return {ROLLOUT: rollout, VERSION: version}
 
 
-def selector(labels: dict[str, str]) -> str:
-    return ",".join(f"{name}={value}" for name, value in labels.items())
-
-
 def body(rollout: str, version: str, uri: str, template: Node, probe: Probe) -> Node:
     """What is applied for ``version``: the template with MODEL_URI, and a readiness probe where it has none.
 

@@ -11,7 +11,12 @@ _USUAL = ("ContainerCreating", "PodInitializing")
 
 def ready(pod: Node) -> bool:
     """Whether it may be sent requests: it has an address, is ready, and nobody has asked it to end."""
-    return stays(pod) and _condition(pod, "Ready").get("status") == "True"
+    return stays(pod) and says_ready(pod)
+
+
+def says_ready(pod: Node) -> bool:
+    """Whether it is ready by what it says of itself."""
+    return _condition(pod, "Ready").get("status") == "True"
 
 
 def stays(pod: Node) -> bool:

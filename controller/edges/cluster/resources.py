@@ -1,5 +1,6 @@
 """The kinds of objects that the controller reads or writes, and how the API server addresses them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -17,6 +18,11 @@ class Resource(NamedTuple):
         if namespace is not None and self.namespaced:
             parts += ["namespaces", namespace]
         return "/".join([*parts, self.plural, *filter(None, (name, subresource))])
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """What a list or a watch is asked for: objects that have all of ``labels``."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())
 
 
 ROLLOUTS = Resource("understudy.dev/v1alpha1", "modelrollouts", "ModelRollout")

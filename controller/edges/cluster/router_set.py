@@ -5,6 +5,7 @@ that clients know, a headless one, and a budget for disruptions. Plain bodies fo
 from typing import NamedTuple
 
 from controller.edges.cluster.access import Node
+from controller.edges.cluster.resources import selector
 
 TRAFFIC_PORT, CONTROL_PORT, SERVICE_PORT = 8080, 8081, 80
 CONTAINER, CONTROL, TOKEN = "router", "control", "token"
@@ -37,7 +38,7 @@ class RouterSet(NamedTuple):
 
     @property
     def selector(self) -> str:
-        return ",".join(f"{name}={value}" for name, value in self.labels.items())
+        return selector(self.labels)
 
     def secret(self, token: str) -> Node:
         """The token of the control API."""

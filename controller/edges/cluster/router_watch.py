@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.resources import PODS
+from controller.edges.cluster.resources import PODS, selector
 from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
 from controller.edges.cluster.watch import follow
 
-SELECTOR = f"{NAME_LABEL}={ROUTER}"
+SELECTOR = selector({NAME_LABEL: ROUTER})
 
 
 class RouterWatch:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import KEEP_S, Owned, Owner
-from controller.edges.cluster.pods import at
+from controller.edges.cluster.pods import at, says_ready
 from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
 from controller.edges.cluster.tokens import Tokens
@@ -119,6 +119,5 @@ def _replica(pod: Node) -> Replica | None:
     ports = [port["containerPort"] for each in containers for port in each.get("ports", []) if port["name"] == CONTROL]
     if not ports:
         return None
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
     meta = pod["metadata"]
-    return Replica(meta["name"], meta["uid"], f"http://{at(addresses[0], ports[0])}", ready)
+    return Replica(meta["name"], meta["uid"], f"http://{at(addresses[0], ports[0])}", says_ready(pod))

@@ -16,7 +16,7 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.adopted import AdoptedServers
 from controller.edges.cluster.owned import KEEP_S, Owned, Owner
 from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, usable
-from controller.edges.cluster.resources import DEPLOYMENTS, PODS
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS, selector
 from controller.errors import EdgeError
 from controller.ports import ServerObservation, Stored
 from controller.spec import Server as Declared
@@ -75,16 +75,16 @@ class ClusterWorkloads:
 
     def _deployments(self) -> dict[str, Node]:
         """Ours, by version."""
-        selector = deployments.selector({deployments.ROLLOUT: self._owner.name})
-        return {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, selector)}
+        listed = self._owned.all(DEPLOYMENTS, selector({deployments.ROLLOUT: self._owner.name}))
+        return {deployments.version_of(each): each for each in listed}
 
     def _own(self, stored: Stored, arm: Arm, version: str, found: Node | None) -> ServerObservation:
         servers = stored.rollout.spec.servers or Servers()
         if found is None or servers.template is None:
             text = self._refused.get(arm) or f"the Deployment of version {version} is being made"
             return ServerObservation(version, (), False, text)
-        selector = deployments.selector(deployments.labels(self._owner.name, version))
-        listed = self._access.list(PODS, self._owner.namespace, selector).items
+        own = selector(deployments.labels(self._owner.name, version))
+        listed = self._access.list(PODS, self._owner.namespace, own).items
         port, probe = deployments.port_of(servers.template), servers.probe or HEALTH
         ready = tuple(sorted(Server(pods.address(p, port), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
         faults = self._questions.faults(version, ready, probe)
