@@ -72,11 +72,7 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     if attempt is None or not observed.champion_upstreams:
         return status
     if status.progress is Progress.PROMOTED:
-        renewed = _renewed(status, _promoted(spec, status, attempt))
-        if status.table is None or status.table.challenger is None:
-            return renewed
-        # Where the champion's server was seen, the old champion is: nobody is sent there because the next look fails.
-        return renewed.model_copy(update={"observed": observed.model_copy(update={"champion_upstreams": ()})})
+        return _promoted(spec, status, attempt)
     epoch = status.current_epoch
     live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK)
     meets = live and bool(observed.challenger_upstreams)
@@ -108,14 +104,17 @@ def _renewed(status: RolloutStatus, table: RouteTable) -> RolloutStatus:
     return status.model_copy(update={"table": table.model_copy(update={"generation": table.generation + 1})})
 
 
-def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> RouteTable:
+def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> RolloutStatus:
     """The rollout is over: the promoted version is the champion now, and nobody is on trial."""
-    upstreams, last = status.observed.champion_upstreams, status.table
+    observed, last = status.observed, status.table
+    upstreams = observed.champion_upstreams
     if last is not None and last.challenger is not None:
-        # What was observed at this tick is still the old champion's server; the promoted one is where it was.
-        upstreams = status.observed.challenger_upstreams or last.challenger.upstreams
-    return RouteTable(
-        generation=status.table.generation if status.table else 0,
+        # What was observed at this tick is still the old champion's server; the promoted one is where it was. The
+        # former is forgotten, lest anybody be sent there because the next look fails.
+        upstreams = observed.challenger_upstreams or last.challenger.upstreams
+        status = status.model_copy(update={"observed": observed.model_copy(update={"champion_upstreams": ()})})
+    table = RouteTable(
+        generation=last.generation if last else 0,
         rollout=status.rollout,
         attempt=attempt.number,
         epoch=NO_EPOCH,
@@ -125,6 +124,7 @@ def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> Rou
         attributes=_attributes(spec),
         **_policy(spec),
     )
+    return _renewed(status, table)
 
 
 def servers_wanted(status: RolloutStatus) -> dict[Arm, str | None]:

@@ -209,8 +209,7 @@ def _widening(facts: Facts) -> Decision:
 
 
 def _promotion(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence]) -> Decision:
-    alpha = spec.decision.promote_alpha
-    needed = -math.log(alpha)
+    needed = -math.log(spec.decision.promote_alpha)
     for e in judging(evidence):
         if e.limit is not None and not e.limit.met:
             text = f"{e.metric} {e.limit}; a limit is met after {WINDOWS} windows of this step"

@@ -264,8 +264,12 @@ def _gate(good: float, se: float, margin: float) -> bool:
     return not math.isfinite(se) or good + 2 * se >= -margin
 
 
+def _units(state: ScoreFold | CountFold) -> tuple[int, int]:
+    return sum([e.champion.units for e in state.epochs]), sum([e.challenger.units for e in state.epochs])
+
+
 def _scored(plan: MetricPlan, state: ScoreFold, blank: Evidence, epoch: int) -> _Reading:
-    units = (sum([e.champion.units for e in state.epochs]), sum([e.challenger.units for e in state.epochs]))
+    units = _units(state)
     effect = score_effect(plan, state)
     if plan.covariate is not None and not effect.note:
         effect = effect._replace(note=_explained(state, sum(units)))
@@ -335,7 +339,7 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) ->
     judged = [(e.epoch, e.champion, e.slower if latency else e.challenger) for e in state.epochs]
     rates = _rates((e.champion, e.challenger) for e in state.epochs)
     decided = _rates((a, b) for _, a, b in judged) if latency else rates
-    units = (sum([e.champion.units for e in state.epochs]), sum([e.challenger.units for e in state.epochs]))
+    units = _units(state)
     last = None
     for number, a, b in judged:
         if number == epoch and a.units and b.units:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS, ROLLOUTS
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.errors import NotFound, SpecError
+from controller.operator.operator import Operator
 from controller.ports import Stored
 from controller.settings import OperatorSettings
 from controller.status import Progress, Reason
@@ -79,6 +81,14 @@ def scale(theatre: Theatre, version: str, size: int) -> None:
     Access(theatre.kubeconfig, manager="autoscaler").patch(DEPLOYMENTS, {"metadata": meta, "spec": {"replicas": size}})
 
 
+def at_work(theatre: Theatre, template: Node, step: int | None = None, **settings: Any) -> Operator:
+    """The operator of a rollout that runs, in ``step``, from which it does not go on by itself."""
+    operator = theatre.operator(**settings)
+    theatre.apply(steps=STAY, servers={"template": template})
+    theatre.reaches(Progress.RUNNING, step=step)
+    return operator
+
+
 def test_a_rollout_runs_its_servers_from_the_template_to_the_end(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
@@ -105,9 +115,7 @@ def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
     theatre: Theatre, machines: Machines, template: Node, found: Found, clock: Clock
 ) -> None:
     clock.held = 1_800_000_000.0
-    operator = theatre.operator(idle_s=0.3)
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING)
+    operator = at_work(theatre, template, idle_s=0.3)
     theatre.ask("abort")
     theatre.reaches(Progress.ROLLED_BACK)
     until(lambda: deployments.annotation(found("2"), deployments.UNWANTED), "it is noted as unwanted")
@@ -134,9 +142,7 @@ def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
 def test_who_scales_a_deployment_is_not_fought(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
-    theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING)
+    at_work(theatre, template)
     scale(theatre, "1", 3)
     until(lambda: len(theatre.status().observed.champion_upstreams) == 3, "all of its pods are sent requests")
     template["metadata"]["labels"]["team"] = "trains"
@@ -151,9 +157,7 @@ def test_who_scales_a_deployment_is_not_fought(
 def test_all_traffic_comes_to_a_challenger_that_has_as_many_pods_as_the_champion(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
-    theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING, step=1)
+    at_work(theatre, template, step=1)
     scale(theatre, "1", 3)
     until(lambda: len(theatre.status().observed.champion_upstreams) == 3, "the champion has three")
     machines.broken.add("2")  # what is started from now on
@@ -171,9 +175,7 @@ def test_all_traffic_comes_to_a_challenger_that_has_as_many_pods_as_the_champion
 def test_a_challenger_that_could_not_be_scaled_yet_is_not_ready_for_all_traffic(
     theatre: Theatre, machines: Machines, template: Node, found: Found, clock: Clock
 ) -> None:
-    operator = theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING)
+    operator = at_work(theatre, template)
     operator.stop()
     scale(theatre, "1", 3)
     stored = theatre.store().load(theatre.key())
@@ -190,9 +192,7 @@ def test_a_challenger_that_could_not_be_scaled_yet_is_not_ready_for_all_traffic(
 def test_a_rollback_gives_the_champion_as_many_pods_as_the_challenger_has(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
-    theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING, step=1)
+    at_work(theatre, template, step=1)
     scale(theatre, "2", 3)
     until(lambda: len(theatre.status().observed.challenger_upstreams) == 3, "the challenger has three")
     theatre.ask("abort")
@@ -203,9 +203,7 @@ def test_a_rollback_gives_the_champion_as_many_pods_as_the_challenger_has(
 def test_a_challenger_that_somebody_ends_is_sent_nothing_until_it_is_back(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
-    theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING, step=1)
+    at_work(theatre, template, step=1)
     scale(theatre, "2", 0)
     until(lambda: theatre.weight() == 0, "it is sent nothing")
     status = until(lambda: (s := theatre.status()).observed.servers_message and s, "it is told")
@@ -218,9 +216,7 @@ def test_a_challenger_that_somebody_ends_is_sent_nothing_until_it_is_back(
 def test_what_somebody_changes_in_a_deployment_is_changed_back(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:
-    operator = theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING)
+    operator = at_work(theatre, template)
     operator.stop()
     meta = {"namespace": theatre.namespace, "name": "late-v2"}
     other = {"spec": {"containers": [{"name": "model", "image": "other"}]}}
@@ -261,9 +257,7 @@ def test_a_pod_that_is_ready_and_fails_the_example_is_sent_nothing(
 
 
 def test_a_template_that_ignores_the_version_is_found_out(theatre: Theatre, machines: Machines, template: Node) -> None:
-    theatre.operator()
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING)
+    at_work(theatre, template)
     for server in machines.servers.values():
         server.version = "1"
     theatre.registry.move("flights", "challenger", "3", "owner")
