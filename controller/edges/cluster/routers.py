@@ -15,11 +15,12 @@ from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES,
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
 from controller.edges.cluster.tokens import Tokens
 from controller.edges.routes import RouterTraffic
-from controller.errors import EdgeError
+from controller.errors import Conflict, EdgeError
 from controller.ports import TrafficObservation
 from router.table import RouteTable
 
 log = logging.getLogger("understudy.routers")
+KEEPS = 5  # how often, at most, what changes beneath us is read and written in one tick
 
 
 class Replica(NamedTuple):
@@ -92,9 +93,20 @@ class ClusterTraffic:
         self._owned.keep(SERVICES, self._set.headless())
         self._owned.keep(SERVICES, self._set.service())
         self._owned.keep(BUDGETS, self._set.budget())
-        held = self._owned.found(STATEFULSETS, self._set.name)
-        self._owned.keep(STATEFULSETS, self._set.stateful_set(held))
+        self._keep_set()
         self._keep_at = time.monotonic() + KEEP_S
+
+    def _keep_set(self) -> None:
+        """As it is found, but for what is ours. Somebody else who writes in between (its controller does whenever a
+        pod changes) is the first: then it is read again."""
+        for left in reversed(range(KEEPS)):
+            held = self._owned.found(STATEFULSETS, self._set.name)
+            try:
+                self._owned.keep(STATEFULSETS, self._set.stateful_set(held))
+                return
+            except Conflict:
+                if not left:
+                    raise
 
     def _ours(self, pod: Node) -> bool:
         """Whether it is of our set: whoever else wears its labels is not told the token."""

@@ -11,7 +11,7 @@ from controller.edges.cluster.resources import ROLLOUTS, SERVICES, STATEFULSETS
 from controller.edges.cluster.router_set import RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.tokens import Tokens
-from controller.errors import EdgeError
+from controller.errors import Conflict, EdgeError
 from controller.ports import TrafficProvider
 from controller.status import Progress, Reason
 from tests.kubernetes.operating.node import KubeNode
@@ -28,11 +28,13 @@ def places(node: KubeNode, pod: str) -> dict[str, dict[str, int]]:
     return json.loads(files[0].read_text()) if files else {}
 
 
-def routers_of(access: Access, namespace: str) -> ClusterTraffic:
+ROUTERS = RouterSet("late", "router:none", 2, "1Gi")
+
+
+def routers_of(access: Access, namespace: str, routers: RouterSet = ROUTERS) -> ClusterTraffic:
     """Those of the rollout ``late``, made by somebody who has just begun."""
     uid = access.get(ROLLOUTS, namespace, "late")["metadata"]["uid"]
-    owner, routers = Owner(namespace, "late", uid), RouterSet("late", "router:none", 2, "1Gi")
-    return ClusterTraffic(access, owner, routers, Tokens(access, namespace, "key"))
+    return ClusterTraffic(access, Owner(namespace, "late", uid), routers, Tokens(access, namespace, "key"))
 
 
 @pytest.fixture
@@ -53,6 +55,38 @@ def test_who_scales_the_routers_is_left_alone_and_the_token_stays(access: Access
     assert access.get(STATEFULSETS, namespace, "late-router")["spec"]["replicas"] == 5
     assert again.token == first.token
     assert len(first.token) > 40
+
+
+class Overtaken(RouterSet):
+    """Of which somebody else writes the set after it was read, the first ``times``."""
+
+    access: Access
+    namespace: str
+    times: int
+
+    def __new__(cls, access: Access, namespace: str, times: int) -> "Overtaken":
+        made = super().__new__(cls, *ROUTERS)
+        made.access, made.namespace, made.times = access, namespace, times
+        return made
+
+    def stateful_set(self, found: Node | None) -> Node:
+        body = super().stateful_set(found)
+        if self.times:
+            self.times -= 1
+            meta = {"namespace": self.namespace, "name": self.name, "annotations": {"theirs": str(self.times)}}
+            self.access.patch(STATEFULSETS, {"metadata": meta})
+        return body
+
+
+def test_who_writes_the_set_at_the_same_moment_does_not_cost_the_tick(
+    access: Access, owner: Node, namespace: str
+) -> None:
+    routers_of(access, namespace).observe()
+    routers_of(access, namespace, Overtaken(access, namespace, 3)).observe()
+    held = access.get(STATEFULSETS, namespace, "late-router")
+    assert held["metadata"]["annotations"]["theirs"] == "0"
+    with pytest.raises(Conflict, match="has been modified"):
+        routers_of(access, namespace, Overtaken(access, namespace, 99)).observe()
 
 
 def test_a_service_of_somebody_else_is_left_alone(access: Access, owner: Node, namespace: str) -> None:
