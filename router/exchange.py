@@ -9,14 +9,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from router import answers, outgoing
-from router.call import Call
 from router.capture import NO_ATTEMPT, Attempt, Record
 from router.events import FallbackReason
 from router.heads import Request, Response
 from router.judge import glance, judge, passes_through
 from router.mirror import Mirror
+from router.pool import Pool
 from router.routing import Routes
-from router.upstream import REASONS, Failure
+from router.upload import Upload
+from router.upstream import REASONS, Connection, Failure
 
 if TYPE_CHECKING:
     from router.downstream import Client
@@ -32,14 +33,11 @@ _BAD_GATEWAY = (502, "the model server gave no answer")
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
-class Exchange(Call):
+class Exchange(Upload):
     """One request of a client, and at most one attempt at a time to have it answered."""
 
-    started = False
     _passing = False
-    _uploaded = True
-    _parts: list[bytes]
-    # The challenger's attempt and what was wrong with it, once the champion has stepped in.
+    # The attempt that counts and what was wrong with it, once the champion has stepped in.
     _first: Attempt | None = None
     _reason: FallbackReason | None = None
     _tries = 1
@@ -54,7 +52,7 @@ class Exchange(Call):
         self.plane = plane
         self.routes = routes
         self.request = request
-        self._client = client
+        self.client = client
         fields = request.fields
         given = fields.get(b"x-request-id")
         if given is None or not outgoing.usable_request_id(given):
@@ -64,9 +62,7 @@ class Exchange(Call):
         self._unusual = to_head or request.http10
         self.tail = outgoing.tail(request, given, client.forwarding(request), routes.override)
         if not request.whole:
-            self.streamed = True
-            self._uploaded = False
-            self._parts = []
+            self.begin_upload()
 
     def begin(self, now: float) -> None:
         """Assign the request and send it on."""
@@ -83,7 +79,7 @@ class Exchange(Call):
             counters.minted += allotment.mint
             plane.writer.no_unit += 1
         if self.streamed:
-            self._client.stop_upload()
+            self.client.stop_upload()
         if allotment.arm == "champion" or routes.challenger is None:
             self.begin_call(routes.champion, routes.champion_s, now)
         elif not routes.challenger.ready:
@@ -104,41 +100,6 @@ class Exchange(Call):
         self.plane.counters.fallbacks[reason] += 1
         self.forget_answer()
         self.begin_call(self.routes.champion, self.routes.champion_s, now)
-
-    # The request on its way.
-
-    def request_part(self, data: bytes, done: bool) -> None:
-        """A further part of a request that is too large to be held; ``done`` with the last one."""
-        if self.request.length < 0:
-            data = (answers.chunk(data) if data else b"") + (answers.LAST_CHUNK if done else b"")
-        self._parts.append(data)
-        self._uploaded = done
-        if self.connection is not None:
-            self._send_parts()
-
-    def sendable(self) -> None:
-        """The connection takes more of the request."""
-        if self.connection is not None:
-            self._send_parts()
-            self._client.resume_upload()
-
-    def crowded(self) -> None:
-        """The connection takes no more of the request for now."""
-        self._client.stop_upload()
-
-    def _send_parts(self) -> None:
-        connection = self.connection
-        assert connection is not None
-        if self._parts:
-            self.intact = False
-            data = b"".join(self._parts)
-            self._parts.clear()
-            connection.send(data)
-        if self._uploaded:
-            connection.sent()
-        # The server cannot answer what it has not read: its time runs anew.
-        if not self.started:
-            self.waiting.add(self, monotonic())
 
     # The answer on its way.
 
@@ -199,7 +160,7 @@ class Exchange(Call):
                 self._unusable(reason, complete=True)
                 return
             usable, unjudged = verdict is not False, verdict is None
-        client = self._client
+        client = self.client
         if not self._gone:
             self._close = close = client.closing
             if close or self._unusual or self._allotment.mint:
@@ -224,19 +185,40 @@ class Exchange(Call):
 
     def answer_failed(self, failure: Failure) -> None:
         """There will be no complete answer."""
-        self.connection = None
+        connection, self.connection = self.connection, None
         if self.started:
             self._cut()
             return
-        stale = failure is Failure.STALE and self._retries < _STALE_RETRIES and self._repeatable()
-        refused = failure is Failure.REFUSED and self._retries < len(self.backend.pools) - 1
-        if stale or refused:
-            # Nothing was read by anybody: the same arm may try again, by another connection or address.
-            self._retries += 1
-            self.plane.counters.retries += 1
-            self.ask_again(self.backend, self.pool if stale else self.backend.pick(monotonic()))
+        if failure is Failure.STALE and connection is not None and self._retries < _STALE_RETRIES:
+            if self._repeatable() and self._forgiven(connection):
+                self._again(self.pool)
+                return
+        elif failure is Failure.REFUSED and self._retries < len(self.backend.pools) - 1:
+            self._again(self.backend.pick(monotonic()))
             return
         self._unusable(REASONS[failure])
+
+    def _forgiven(self, connection: Connection) -> bool:
+        """Whether the same arm may try again after a kept connection was closed without a word.
+
+        One that had been idle was closed by a server that was tired of it and has read nothing. On one that was in
+        use a moment ago a request was dropped, and its arm has failed: the champion stands in for the challenger, and
+        for itself, as there is nobody else; but the record has the failure.
+        """
+        if self.sent_at - connection.since >= self.plane.config.upstream_fresh_s:
+            return True
+        if self.backend.arm == "challenger":
+            return False
+        if self._first is None:
+            self._first = self.attempt(b"", usable=False)
+        self._tries += 1
+        return True
+
+    def _again(self, pool: Pool) -> None:
+        """Have the same arm answer, by another connection or address."""
+        self._retries += 1
+        self.plane.counters.retries += 1
+        self.ask_again(self.backend, pool)
 
     def timed_out(self) -> None:
         """The model server did not answer in time."""
@@ -268,18 +250,18 @@ class Exchange(Call):
                 self.plane.breaker.failed(now)
         if complete and self.response is not None:
             if not self._gone:
-                self._close = self._client.closing
+                self._close = self.client.closing
                 whole = answers.whole(self.response, body, own=self._own(), to_head=self.to_head)
-                self._client.write(whole)
+                self.client.write(whole)
             self._finish(attempt, self.response.status, now)
             return
         status, why = _SPOKEN.get(reason, _BAD_GATEWAY)
         if not self._gone:
-            self._close = self._client.closing
+            self._close = self.client.closing
             own = self._own()
             if status == 503:
                 own += b"Retry-After: %d\r\n" % self.plane.config.retry_after_s
-            self._client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
+            self.client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
         self._finish(attempt, status, now)
 
     # What the client gets.
@@ -297,9 +279,9 @@ class Exchange(Call):
         plane.totals.add(self, monotonic())
         self.started = True
         self._chunks = response.length < 0 and not request.http10
-        self._close = self._client.closing or (response.length < 0 and request.http10)
+        self._close = self.client.closing or (response.length < 0 and request.http10)
         if not self._gone:
-            self._client.write(answers.begun(response, own=self._own(), chunks=self._chunks))
+            self.client.write(answers.begun(response, own=self._own(), chunks=self._chunks))
 
     def _flush(self) -> None:
         """Pass on what is held; keep the beginning."""
@@ -312,11 +294,11 @@ class Exchange(Call):
         missing = self.routes.capture_bytes - len(self._kept)
         if missing > 0:
             self._kept += data[:missing]
-        self._client.write(answers.chunk(data) if self._chunks else data)
+        self.client.write(answers.chunk(data) if self._chunks else data)
 
     def _end_stream(self, response: Response) -> None:
         if self._chunks:
-            self._client.write(answers.LAST_CHUNK)
+            self.client.write(answers.LAST_CHUNK)
         cut = self.received > len(self._kept)
         usable, unjudged = (response.successful, True) if cut else self._look_at(response, self._kept)
         attempt = self.attempt(self._kept, usable=usable, unjudged=unjudged, cut=cut)
@@ -326,7 +308,7 @@ class Exchange(Call):
         """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
         attempt = self.attempt(self._kept, usable=False, unjudged=True, cut=True)
         if not self._gone:
-            self._client.break_off()
+            self.client.break_off()
         self._finish(attempt, attempt.status, monotonic())
 
     def client_crowded(self) -> None:
@@ -345,7 +327,7 @@ class Exchange(Call):
         if self.started:
             self.drop_connection()
             self._cut()
-        elif not self._uploaded:
+        elif not self.uploaded:
             self.waiting.remove(self)
             self.drop_connection()
             self._finish(self.attempt(b"", usable=False), CLIENT_GONE, monotonic())
@@ -362,7 +344,7 @@ class Exchange(Call):
         if self._gone:
             answer_status = CLIENT_GONE
         else:
-            self._client.answered(self._close, now)
+            self.client.answered(self._close, now)
         if attempt.usable:
             if self.backend.arm == "challenger":
                 plane.breaker.succeeded(now)

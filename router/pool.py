@@ -95,12 +95,12 @@ class Pool:
 
     def free(self, connection: Connection) -> None:
         """A connection may take the next request."""
+        connection.since = monotonic()
         if self._waiting:
             connection.ask(self._next_waiting())
         elif self._retired:
             connection.transport.abort()
         else:
-            connection.since = monotonic()
             self._free.append(connection)
 
     def lost(self, connection: Connection) -> None:

@@ -96,6 +96,9 @@ class RouterSettings(BaseModel):
     upstream_idle_s: float = _of_worker(
         "upstream_idle_s", "How long a connection to an upstream is kept idle; below the servers' own limit"
     )
+    upstream_fresh_s: float = _of_worker(
+        "upstream_fresh_s", "A connection that was idle for less and is closed has dropped the request: its arm failed"
+    )
     retry_after_s: int = _of_worker("retry_after_s", "Retry-After of clients that are turned away")
     journal_capacity: int = Field(
         10_000, ge=1, description="Events that may wait for the disk in each worker; more are dropped and counted."

@@ -38,7 +38,7 @@ METRICS: dict[str, Meaning] = {
     "overload_total": Meaning("counter", "Requests turned away because the router or an arm was full."),
     "client_errors_total": Meaning("counter", "Requests refused for what they were."),
     "connections_total": Meaning("counter", "Connections of clients."),
-    "retries_total": Meaning("counter", "Requests sent again to the champion."),
+    "retries_total": Meaning("counter", "Requests sent to the same arm once more, by another connection or address."),
     "stale_total": Meaning("counter", "Requests served by a table whose controller was not heard of for too long."),
     "tables_total": Meaning("counter", "Route tables taken into use by workers."),
     "unjudged_total": Meaning("counter", "Answers that passed through without being judged."),

@@ -74,7 +74,8 @@ class Caller(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle, since ``since``."""
+    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle. ``since`` is when the
+    last answer was complete."""
 
     __slots__ = (
         "_buffer",

@@ -45,6 +45,9 @@ class WorkerConfig(Wire):
     upstream_idle_s: float = Field(
         4.0, gt=0, description="a connection kept for the next request; below the servers' own limit"
     )
+    upstream_fresh_s: float = Field(
+        1.0, ge=0, description="idle for less, a kept connection was not closed by a tired server: what it drops fails"
+    )
     retry_after_s: int = Field(1, ge=1, description="said to clients that are turned away")
 
     @field_validator("loop")

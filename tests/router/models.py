@@ -185,6 +185,11 @@ class Model:
     async def _do_gone(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         return False
 
+    async def _do_gone_once(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """As a worker that crashes and is started anew."""
+        self.mode = "good"
+        return False
+
     async def _do_reset(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

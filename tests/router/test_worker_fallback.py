@@ -112,16 +112,50 @@ def test_both_arms_failing_shows_the_champions_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arm", ["champion", "challenger"])
-def test_a_kept_connection_that_the_server_has_closed_fails_no_request(tmp_path: Path, arm: str) -> None:
+def test_a_connection_that_the_server_was_tired_of_costs_nothing(tmp_path: Path, arm: str) -> None:
+    """One that was idle for long enough: the server has closed it, and has read nothing."""
+    weight: dict[str, Any] = {"weight_bp": 10_000 if arm == "challenger" else 0, "upstream_fresh_s": 0}
+    with serving(tmp_path, **weight) as (plane, champion, challenger), Raw(plane.port) as raw:
+        server = champion if arm == "champion" else challenger
+        raw.send(post("u"))
+        assert json.loads(raw.answer().body)["arm"] == arm
+        server.mode = "gone_once"
+        raw.send(post("u"))
+        assert json.loads(raw.answer().body)["arm"] == arm
+        assert [(e.served_by, e.usable, e.attempts) for e in plane.exposures(2)] == [(arm, True, 1)] * 2
+        assert plane.poll()["retries_total"] == 1
+
+
+def test_a_server_that_closes_without_a_word_fails_no_request(tmp_path: Path) -> None:
+    for arm in ("champion", "challenger"):
+        weight: dict[str, Any] = {"weight_bp": 10_000 if arm == "challenger" else 0}
+        with serving(tmp_path / arm, **weight) as (plane, champion, challenger), Raw(plane.port) as raw:
+            (champion if arm == "champion" else challenger).mode = "once"
+            for _ in range(100):
+                raw.send(post("u"))
+                assert raw.answer().status == 200
+            assert len(plane.exposures(100)) == 100
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_a_request_that_was_dropped_on_a_connection_in_use_counts_against_its_arm(tmp_path: Path, arm: str) -> None:
+    """A worker that crashes behind a kept connection says as little as one that was tired of it."""
     weight: dict[str, Any] = {"weight_bp": 10_000 if arm == "challenger" else 0}
     with serving(tmp_path, **weight) as (plane, champion, challenger), Raw(plane.port) as raw:
         server = champion if arm == "champion" else challenger
-        server.mode = "once"
-        for _ in range(100):
+        for _ in range(10):
+            raw.send(post("u"))
+            assert raw.answer().status == 200
+            server.mode = "gone_once"
             raw.send(post("u"))
             answer = raw.answer()
-            assert (answer.status, json.loads(answer.body)["arm"]) == (200, arm)
-        assert all(e.served_by == arm for e in plane.exposures(100))
+            assert (answer.status, json.loads(answer.body)["arm"]) == (200, "champion")
+        found = plane.exposures(20)
+        assert [e.usable for e in found] == [True, False] * 10
+        failed = found[1]
+        assert (failed.arm, failed.status, failed.served_by, failed.attempts) == (arm, 0, "champion", 2)
+        assert failed.fallback_reason == ("Error" if arm == "challenger" else None)
+        assert plane.poll()[f'unusable_total{{arm="{arm}"}}'] == 10
 
 
 def test_an_answer_that_nobody_asked_for_never_reaches_anybody(tmp_path: Path) -> None:

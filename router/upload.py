@@ -1,0 +1,58 @@
+"""A client's request that is too large to be held, on its way to a model server at the pace of the slower side."""
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from router import answers
+from router.call import Call
+
+if TYPE_CHECKING:
+    from router.downstream import Client
+
+
+class Upload(Call):
+    """A call for a client, who may still be sending. ``started``: the client has begun to receive an answer."""
+
+    client: "Client"
+    started = False
+    uploaded = True
+    _parts: list[bytes]
+
+    def begin_upload(self) -> None:
+        """The client has only begun to send."""
+        self.streamed = True
+        self.uploaded = False
+        self._parts = []
+
+    def request_part(self, data: bytes, done: bool) -> None:
+        """A further part of a request that is too large to be held; ``done`` with the last one."""
+        if self.request.length < 0:
+            data = (answers.chunk(data) if data else b"") + (answers.LAST_CHUNK if done else b"")
+        self._parts.append(data)
+        self.uploaded = done
+        if self.connection is not None:
+            self._send()
+
+    def sendable(self) -> None:
+        """The connection takes more of the request."""
+        if self.connection is not None:
+            self._send()
+            self.client.resume_upload()
+
+    def crowded(self) -> None:
+        """The connection takes no more of the request for now."""
+        self.client.stop_upload()
+
+    def _send(self) -> None:
+        connection = self.connection
+        assert connection is not None
+        if self._parts:
+            self.intact = False
+            data = b"".join(self._parts)
+            self._parts.clear()
+            connection.send(data)
+        if self.uploaded:
+            connection.sent()
+        # The server cannot answer what it has not read: its time runs anew.
+        if not self.started:
+            self.waiting.add(self, monotonic())
