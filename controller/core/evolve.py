@@ -50,7 +50,7 @@ def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now
     if status.progress is Progress.PENDING:
         status = _pending(spec, status, statistics)
     elif not status.progress.terminal:
-        status, seen = _live(spec, status, statistics)
+        status, seen = _live(spec, status, statistics, now)
     status = allocation.with_table(spec, status)
     status = with_conditions(status)
     record = None
@@ -242,7 +242,7 @@ def _missing(spec: RolloutSpec, status: RolloutStatus) -> Decision | None:
 
 
 def _live(
-    spec: RolloutSpec, status: RolloutStatus, statistics: Statistics
+    spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int
 ) -> tuple[RolloutStatus, tuple[Evidence, ...]]:
     status = _aliases_watched(spec, status)
     if status.progress is Progress.ROLLING_BACK:
@@ -252,7 +252,7 @@ def _live(
     if values:
         status = status.model_copy(update={"segment_values": (*status.segment_values, *values)})
     seen = evidence.read(spec, status, statistics, status.clock)
-    valid = validity.judge(spec, status, statistics, status.clock)
+    valid = validity.judge(spec, status, statistics, now)
     if valid.reason is Reason.SAMPLE_RATIO_MISMATCH and status.mismatch_since is None:
         status = status.model_copy(update={"mismatch_since": status.clock})
     facts = _facts(spec, status, statistics)

@@ -27,7 +27,8 @@ class Validity(NamedTuple):
 
 
 def judge(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> Validity:
-    """The first reason that holds, gravest first. A mismatch is sticky within the attempt."""
+    """The first reason that holds, gravest first. A mismatch is sticky within the attempt. ``now``: of the wall
+    clock, which may have been set back behind the latest time that was seen (``status.clock``)."""
     log_e = sample_ratio(status, statistics)
     if status.mismatch_since is not None or log_e >= -math.log(MISMATCH_ALPHA):
         return Validity(Reason.SAMPLE_RATIO_MISMATCH, _counts(status, statistics), log_e)
@@ -39,8 +40,13 @@ def judge(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now:
         return Validity(Reason.OVERLAPPING_UNITS, text, log_e)
     if epoch is None:
         return Validity(mismatch_log_e=log_e)
-    lag = now - max(statistics.watermark, epoch.opened_at)
-    if lag > max(STALE_LEAST, STALE_TICKS * spec.decision.tick):
+    limit = max(STALE_LEAST, STALE_TICKS * spec.decision.tick)
+    behind, lag = status.clock - now, max(now, status.clock) - max(statistics.watermark, epoch.opened_at)
+    if behind > limit:
+        # Journals repeat the latest time as well: what happens now belongs to a block that cannot end before.
+        text = f"the clock was set back by {behind / 1e6:.0f} s: nothing is judged before it has caught up"
+        return Validity(Reason.STALE, text, log_e)
+    if lag > limit:
         return Validity(Reason.STALE, "; ".join([f"no events for {lag / 1e6:.0f} s", *statistics.awaited]), log_e)
     return _losses(statistics, log_e)
 

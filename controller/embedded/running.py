@@ -96,7 +96,7 @@ class Run:
             refuse_leftovers(self._settings)
             store = SqliteStore(self._settings.rollouts_file)
             begun = declare(store, self._rollout)
-            since = store.load(self._name).status.clock
+            since = store.load(self._name).version
             parent = Parent(self._settings, self._rollout, folder, self._view.say)
             try:
                 await self._unless_asked(parent.start(begun))
@@ -143,7 +143,7 @@ class Run:
         self._view.say(f"MLflow    {places.tracking} (experiment rollouts/{spec.model.name})")
         self._view.say(f"logs      {self._settings.state_dir / 'logs'}")
 
-    async def _watch(self, store: SqliteStore, parent: Parent, since: int) -> None:
+    async def _watch(self, store: SqliteStore, parent: Parent, since: str) -> None:
         """Show what happens; returns at the end of the rollout, if that is waited for."""
         while True:
             parent.raise_faults()
@@ -154,7 +154,7 @@ class Run:
                 await asyncio.sleep(1.0)
                 continue
             status = stored.status
-            if status.clock > since:
+            if stored.version != since:  # a tick of this run: a wall clock may have been set back meanwhile
                 said = latest.read(self._settings.latest_file)
                 mine = said is not None and said.rollout == self._name
                 self._view.shows(self._rollout, status, said.metrics if said and mine else {})

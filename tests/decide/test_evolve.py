@@ -70,6 +70,15 @@ def test_the_hold_counts_only_while_the_table_is_confirmed_and_the_clock_goes_fo
     assert (status.step_elapsed, status.clock) == (MINUTE, START + 2 * MINUTE)
 
 
+def test_a_clock_that_was_set_back_for_long_holds_the_rollout_and_says_so() -> None:
+    now = START + 5 * MINUTE
+    status = step(running(), now, confirmed=1).status
+    back = step(status, START, confirmed=1).status
+    assert (back.progress, back.reason) == (Progress.RUNNING, Reason.STALE)
+    assert "the clock was set back by 300 s" in back.message
+    assert step(back, now + MINUTE, confirmed=1).status.reason is not Reason.STALE
+
+
 def test_a_pause_keeps_the_weight_and_stops_the_step_clock_until_resumed() -> None:
     pause = PersonRequest(id="1", verb="pause", who="a person")
     status = step(running(), START + MINUTE, requests=(pause,)).status

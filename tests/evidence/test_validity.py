@@ -100,6 +100,15 @@ def test_what_is_stale_names_who_does_not_answer() -> None:
     assert (found.reason, found.message) == (Reason.STALE, "no events for 75 s; late-router-1: no answer in time")
 
 
+@pytest.mark.parametrize(("behind", "reason"), [(60, None), (61, Reason.STALE), (7200, Reason.STALE)])
+def test_a_clock_that_was_set_back_is_named(behind: int, reason: Reason | None) -> None:
+    """Events are stamped with the latest time that was seen until the clock has caught up: no block ends before."""
+    status = running(100_000, clock=NOW)
+    found = judge(SPEC, status, seen(watermark=NOW), NOW - behind * SECOND)
+    assert found.reason is reason
+    assert reason is None or f"the clock was set back by {behind} s" in found.message
+
+
 def test_stale_is_four_ticks_where_ticks_are_long_and_counts_from_the_epoch_on() -> None:
     slow = rollout(decision={"tick": "60s", "block": "60s"}).spec
     status = running(100_000)
