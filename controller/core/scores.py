@@ -123,7 +123,7 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         return _ratio_effect(plan, state)
     if plan.family == "throughput":
         return _activity_effect(plan, state)
-    s = h = v_emp = v_pred = reference = 0
+    s = h = v_a = v_b = v_pred = reference = 0
     x_a = x_b = 0
     for e in state.epochs:
         pi, co = e.pi_ppm, PPM - e.pi_ppm
@@ -133,17 +133,29 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         weight = pi * co * (a.x + b.x)
         h += weight
         q_a, q_b = _squares(a, e.mean), _squares(b, e.mean)
-        v_emp += co * co * q_b + pi * pi * q_a
+        v_a, v_b = v_a + pi * pi * q_a, v_b + co * co * q_b
         v_pred += pi * co * (q_a + q_b)
         reference += weight * a.y // a.x if a.x else 0
     if x_a == 0 or x_b == 0 or h == 0:
         return Effect(note=ONE_ARM)
-    variance = max(state.clustered, v_emp, v_pred)
-    return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h)
+    variance = max(state.clustered, v_a + v_b, v_pred)
+    of_champion = v_a / (v_a + v_b) if v_a + v_b > 0 else 0.0
+    return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h, of_champion)
 
 
-def _effect(plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float) -> Effect:
+def _effect(
+    plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float, of_champion: float
+) -> Effect:
+    """The effect, with the margins at ``champion_mean`` and what its uncertainty adds to the variance.
+
+    Against a margin of the share d it is (1 + d) y_A − y_B that is tried where less is better, whose champion's part
+    varies (1 + d)² times as much as in y_B − y_A; ``of_champion`` is that part. Where more is better it is (1 − d) y_A,
+    which varies less: left as it is.
+    """
     margin, harm_margin = plan.margins_at(champion_mean)
+    if (champion_mean > 0) == plan.decreasing:
+        share = max(plan.margin_relative * plan.margin, plan.harm_relative * plan.harm_margin)
+        se2 *= 1 + of_champion * ((1 + share) ** 2 - 1)
     if se2 <= 0:
         return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)
@@ -189,8 +201,9 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         return Effect(note=ONE_ARM)
     apart_a = _inflation(state.clustered - state.clustered_challenger, alone_a)
     apart_b = _inflation(state.clustered_challenger, alone_b)
-    variance = max(v_a * apart_a + v_b * apart_b, v_pred)
-    return _effect(plan, state, theta / h, variance / (h * h), reference / h)
+    own_a, own_b = v_a * apart_a, v_b * apart_b
+    of_champion = own_a / (own_a + own_b) if own_a + own_b > 0 else 0.0
+    return _effect(plan, state, theta / h, max(own_a + own_b, v_pred) / (h * h), reference / h, of_champion)
 
 
 def activity(epoch: EpochScore) -> Activity:
