@@ -3,6 +3,7 @@
 Every fault names the file, the row (counted from 1, without the header) and the column, and what is allowed.
 """
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from controller.errors import SpecError
 
 LATEST_S = 4_102_444_800  # the year 2100: later numbers are milliseconds or finer
 FARTHEST_S = 366 * 86_400  # of a row from the median one: a wild time would make a look as long as a month
+HEADER_BYTES = 1 << 16
 ARMS = ("champion", "challenger")
 _TIME = rf"""
     CASE
@@ -41,21 +43,36 @@ class Table:
         if not start:
             raise SpecError(f"--{self.name}: {self.path} is empty; a header and rows are needed")
         form = "Parquet" if start == b"PAR1" else "CSV"
-        # What is quoted late in a file must not depend on a guess from its first rows.
-        csv = """read_csv(?, all_varchar = true, header = true, quote = '"', escape = '"')"""
-        call = "read_parquet(?)" if form == "Parquet" else csv
+        call = "read_parquet(?)" if form == "Parquet" else self._csv()
         try:
             self.con.execute(
                 f"CREATE TABLE {self.name} AS SELECT CAST(columns(*) AS VARCHAR) FROM {call}", [_literal(self.path)]
             )
-            self.con.execute(f"ALTER TABLE {self.name} ADD COLUMN file_row BIGINT")
-            self.con.execute(f"UPDATE {self.name} SET file_row = rowid + 1")
         except duckdb.Error as error:
-            raise SpecError(f"--{self.name}: {self.path} is no {form}: {str(error).splitlines()[0]}") from error
+            raise SpecError(f"--{self.name}: {self.path}{_said(form, str(error))}") from error
         names = [row[0] for row in self.con.execute(f"DESCRIBE {self.name}").fetchall()]
+        if "file_row" in names:
+            raise SpecError(f"--{self.name}: {self.path} has a column file_row, a name that is taken: rename it")
+        self.con.execute(f"ALTER TABLE {self.name} ADD COLUMN file_row BIGINT")
+        self.con.execute(f"UPDATE {self.name} SET file_row = rowid + 1")
         if self.con.execute(f"SELECT count(*) FROM {self.name}").fetchone() == (0,):
             raise SpecError(f"--{self.name}: {self.path} has no rows")
-        return [n for n in names if n != "file_row"]
+        return names
+
+    def _csv(self) -> str:
+        """SQL that reads it as RFC 4180 says. Nothing is guessed from its first rows, by which a quote that comes late
+        would be read otherwise, and a row that is torn would make the header another."""
+        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            text = file.readline(HEADER_BYTES)
+            delimiter = max(",;\t", key=text.count)
+            file.seek(0)
+            names = [name.strip() for name in next(csv.reader(file, delimiter=delimiter), [])]
+        twice = [name for name in names if names.count(name) > 1 or not name]
+        if twice:
+            raise SpecError(f"--{self.name}: {self.path}: column {twice[0]!r} of the header; each needs its own name")
+        columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in names)
+        return f"""read_csv(?, auto_detect = false, header = true, columns = {{{columns}}}, quote = '"', escape = '"',
+            delim = '{delimiter}')"""
 
     def need(self, columns: tuple[str, ...], why: str = "") -> None:
         """SpecError unless all ``columns`` are there."""
@@ -88,6 +105,19 @@ class Table:
         far = f"abs(({_TIME}) - {middle}) > {FARTHEST_S * 1_000_000}"
         self.refuse("ts", far, "a time within a year of the others is needed")
 
+    def check_once(self, column: str) -> None:
+        """No value of ``column`` stands in two rows."""
+        found = self.con.execute(
+            f"""SELECT min(file_row), {self.text(column)} AS value, min(file_row, 2)[2] AS again FROM {self.name}
+            WHERE value IS NOT NULL GROUP BY value HAVING count(*) > 1 ORDER BY again LIMIT 1"""
+        ).fetchone()
+        if found is not None:
+            first, value, again = found
+            raise SpecError(
+                f"--{self.name}: {self.path} row {again}, column {column}: {value!r}; each request once is needed, and "
+                f"row {first} has this one"
+            )
+
     def check_number(self, column: str, bounds: str, allowed: str, blank: bool = True) -> None:
         """Every value of ``column``, where there is one, is a number within ``bounds`` (SQL on ``x``)."""
         x = f"TRY_CAST({self.text(column)} AS DOUBLE)"
@@ -95,6 +125,26 @@ class Table:
         empty = f"{self.text(column)} IS NULL"
         wrong = f"({x} IS NULL OR NOT isfinite({x}) OR NOT ({within}))"
         self.refuse(column, f"{wrong} AND NOT ({empty})" if blank else f"{empty} OR {wrong}", allowed)
+
+
+def _said(form: str, text: str) -> str:
+    """What is wrong with the file, of DuckDB's error: the row where one is named."""
+    odd = re.search(r"CSV Error on Line: (\d+)", text)
+    counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
+    if odd is None or counts is None:
+        return f" is no {form}: {text.splitlines()[0]}"
+    columns, found = counts.groups()
+    has = (
+        f"{found} columns, the header {columns}"
+        if int(found) < int(columns)
+        else (f"more columns than the header, which has {columns}")
+    )
+    return f": row {int(odd[1]) - 1} has {has}"
+
+
+def _quoted(text: str) -> str:
+    """``text`` as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _name(column: str) -> str:
@@ -149,6 +199,8 @@ def exposures(table: Table, covariates: Sequence[str] = ()) -> None:
         [{", ".join(f"TRY_CAST({table.text(c)} AS DOUBLE)" for c in covariates)}] AS numbers,
         {table.text("request_id")} AS request_id, file_row
     """
+    if "request_id" in table.columns:
+        table.check_once("request_id")
     # Rows without an id are numbered by what they say, so that the order in the file does not matter.
     table.con.execute(
         f"""

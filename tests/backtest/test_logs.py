@@ -121,6 +121,11 @@ def _without(table: int, column: str) -> Change:
     return lambda log: [row.pop(column) for row in log[table]]
 
 
+def _twice(log: Log) -> None:
+    for number, row in enumerate(log.exposures):
+        row["request_id"] = "again" if number in (2, 7) else f"r{number}"
+
+
 FAULTS: list[tuple[Change, str]] = [
     (_without(0, "arm"), r"--exposures: \S+ has no column arm; it has unit, ts, weight"),
     (_without(0, "weight"), "has no column weight"),
@@ -142,6 +147,7 @@ FAULTS: list[tuple[Change, str]] = [
     (_cell(0, 0, "weight", "nan"), "row 1, column weight: 'nan'"),
     (_cell(0, 7, "status", "ok"), "row 8, column status: 'ok'; an HTTP status"),
     (_cell(0, 7, "latency_ms", -1), "row 8, column latency_ms: '-1'"),
+    (_twice, "row 8, column request_id: 'again'; each request once is needed, and row 3 has this one"),
     (_cell(1, 1, "value", "many"), "--outcomes: .* row 2, column value: 'many'; a number"),
     (_cell(1, 1, "value", ""), "row 2, column value: is blank"),
     (_cell(1, 1, "unit", ""), "row 2, column unit: is blank; a unit or a request_id is needed"),
