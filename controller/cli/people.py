@@ -28,7 +28,7 @@ def _command(verb: Asked, text: str) -> click.Command:
         status = place.store.load(key).status
         if status.progress.terminal:
             raise SpecError(f"ROLLOUT: {key} is over ({status.progress}); nothing is left to {verb}")
-        asked = {"verb": verb, "who": who or place.user(), "why": why, "at": time.time_ns() // 1000}
+        asked = {"verb": verb, "who": _text(who or place.user()), "why": _text(why), "at": time.time_ns() // 1000}
         request = PersonRequest.model_validate({"id": uuid.uuid4().hex, **asked})
         place.store.submit(key, request)
         if output == "json":
@@ -37,6 +37,11 @@ def _command(verb: Asked, text: str) -> click.Command:
             click.echo(f"{key}: asked to {verb}; the controller does so at its next tick")
 
     return command
+
+
+def _text(said: str) -> str:
+    """``said`` without what a terminal of another encoding made of it: a request must not be lost to an accent."""
+    return said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 approve = _command("approve", "Approve the step or the promotion that waits for it.")

@@ -152,9 +152,18 @@ def ratio_of_means(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> tu
     top, bottom = _rows(numerators, "numerators"), _rows(denominators, "denominators")
     require("numerators and denominators", "of one length, not empty", top.shape == bottom.shape and top.size)
     require("the sum of denominators", "other than zero", bottom.sum() != 0)
+    # By powers of two, which round nothing: squares of very large numbers are none.
+    over, under = _exponent(top), _exponent(bottom)
+    top, bottom = np.ldexp(top, -over), np.ldexp(bottom, -under)
     ratio = float(top.sum() / bottom.sum())
     residuals = top - ratio * bottom
-    return ratio, _mean_covariance(residuals, residuals) / float(np.mean(bottom)) ** 2
+    variance = _mean_covariance(residuals, residuals) / float(np.mean(bottom)) ** 2
+    return math.ldexp(ratio, over - under), float(np.ldexp(variance, 2 * (over - under)))
+
+
+def _exponent(values: npt.NDArray[np.float64]) -> int:
+    """Of the power of two just above all ``values``; 0 where all are zero."""
+    return int(np.frexp(np.max(np.abs(values)))[1])
 
 
 def cuped(values: npt.ArrayLike, covariates: npt.ArrayLike) -> tuple[float, float]:

@@ -25,7 +25,7 @@ METRICS = [
 ]  # fmt: skip
 
 
-def understudy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def understudy(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line as a process of its own."""
     code = [sys.executable, "-m", "controller", *arguments]
     return subprocess.run(

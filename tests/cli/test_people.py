@@ -21,6 +21,14 @@ def test_a_request_is_stored_with_who_and_why(tmp_path: Path, verb: str) -> None
     assert request.at > 0
 
 
+def test_what_a_terminal_cannot_encode_does_not_lose_the_request(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    outcome = understudy("abort", "late", "--why", b"caf\xe9", "--who", b"z\xf6e", "--state-dir", str(tmp_path))
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    (request,) = store.load("late").requests
+    assert (request.who, request.why) == ("z\ufffde", "caf\ufffd")
+
+
 def test_with_one_rollout_the_name_may_be_left_out_and_json_names_the_request(tmp_path: Path) -> None:
     store = begun(tmp_path)
     said = answer(understudy("pause", "--state-dir", str(tmp_path), "--output", "json"))

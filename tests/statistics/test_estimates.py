@@ -62,6 +62,15 @@ def test_a_ratio_by_unit_ignores_how_views_are_split_into_rows() -> None:
         ratio_of_means([1.0, 2.0], [1.0])
 
 
+def test_a_ratio_of_very_large_or_small_numbers_is_that_of_their_multiples() -> None:
+    ratio, variance = ratio_of_means(NUMERATORS, DENOMINATORS)
+    for top, bottom in ((1e200, 1e200), (1e-200, 1e-200), (1e160, 1e150)):
+        scale = top / bottom
+        assert ratio_of_means(NUMERATORS * top, DENOMINATORS * bottom) == pytest.approx(
+            (ratio * scale, variance * scale**2), rel=1e-12
+        )
+
+
 def test_cuped_of_the_published_example() -> None:
     theta, variance = cuped(VALUES, COVARIATES)
     assert theta == pytest.approx(1.079365079, abs=5e-10)
