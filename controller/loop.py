@@ -107,7 +107,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
-    seen["traffic_error"] = None
+    seen.update(traffic_error=None, overtaken=0)
     try:
         seen.update(_versions(loop, spec))
     except NotFound as error:
@@ -117,7 +117,10 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     try:
         traffic = loop.traffic.observe()
         workers = [w for r in traffic.routers for w in r.workers]
-        seen["confirmed"] = traffic.confirmed
+        held = max((r.generation for r in traffic.routers), default=0)
+        # A newer table than ours is of a life that the store has forgotten.
+        overtaken = held > (status.table.generation if status.table else 0)
+        seen.update(confirmed=-1, overtaken=held) if overtaken else seen.update(confirmed=traffic.confirmed)
         seen["breaker_open"] = any(w.breaker != "closed" for w in workers)
         seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
     except EdgeError as error:

@@ -160,7 +160,8 @@ class Observed(Kept):
     ``champion_alias`` / ``challenger_alias``: the versions the references resolve to now, None where they resolve to
     nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``model_missing``: it
     did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
-    worker serves, -1 unknown. ``breaker_open_ms``: the worst worker's total.
+    worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
+    was restored from a backup), else 0. ``breaker_open_ms``: the worst worker's total.
     """
 
     champion_alias: str | None = None
@@ -174,6 +175,7 @@ class Observed(Kept):
     champion_ready: bool = False
     servers_message: str = ""
     confirmed: int = -1
+    overtaken: int = 0
     traffic_error: str | None = None
     breaker_open: bool = False
     breaker_open_ms: int = 0

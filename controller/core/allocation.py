@@ -99,9 +99,13 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
 
 
 def _renewed(status: RolloutStatus, table: RouteTable) -> RolloutStatus:
-    if status.table is not None and table == status.table:
+    """``table`` one generation newer, unless it is the one in force; newer, too, than one that routers hold and our
+    store has lost, as they refuse what is older."""
+    overtaken = status.observed.overtaken
+    if table == status.table and not overtaken:
         return status
-    return status.model_copy(update={"table": table.model_copy(update={"generation": table.generation + 1})})
+    generation = max(table.generation, overtaken) + 1
+    return status.model_copy(update={"table": table.model_copy(update={"generation": generation})})
 
 
 def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> RolloutStatus:
