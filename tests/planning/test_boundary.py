@@ -158,6 +158,17 @@ def test_declared_latencies_are_met_at_their_quantiles() -> None:
     assert simulated.champion.base == pytest.approx(81)
 
 
+@pytest.mark.parametrize("declared", ["[43, 43, 54, 54, 128]", "[20, 43, 54, 128, 128]", "[100, 100, 100, 100, 100]"])
+def test_latencies_may_be_the_same_at_several_quantiles(declared: str) -> None:
+    _, simulated = one(LATENCY.replace("[20, 43, 54, 81, 128]", declared))
+    assert isinstance(simulated, Counts)
+    equal, slower = simulated.tails(np.array([0.0, 0.3]))
+    assert np.all(np.isfinite(equal))
+    assert np.all(equal[simulated.edges] <= np.array([0.5, 0.1, 0.05, 0.01, 0.001]) + 1e-12)
+    assert np.all(slower >= equal)
+    assert slower[simulated.edges].max() > 0.5
+
+
 def test_slower_answers_lie_above_more_often_and_errors_add_up() -> None:
     for metric in (ERRORS, LATENCY):
         _, simulated = one(metric)
