@@ -17,12 +17,14 @@ import math
 from typing import NamedTuple, TypeVar
 
 from controller.core import sequential
+from controller.core.arrays import FloatArray
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
 from controller.core.covariates import Moments
 from controller.core.throughput import Activity, relative_change
 from controller.kinds import Kind
 
 T = TypeVar("T", int, float)
+Part = TypeVar("Part", float, FloatArray)
 TAU_FACTORS = (1.0, 4.0, 16.0)
 EXPECTED_EVENTS = 30
 EXPECTED_NONZERO = 100
@@ -143,19 +145,24 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h, of_champion)
 
 
+def of_relative_margin(plan: MetricPlan, of_champion: Part) -> Part:
+    """How much larger the variance is for a margin that is a share of the champion's mean.
+
+    Against the share d it is (1 + d) y_A − y_B that is tried where less is better, whose champion's part varies
+    (1 + d)² times as much as in y_B − y_A; ``of_champion`` is that part. Where more is better it is (1 − d) y_A, which
+    varies less: left as it is.
+    """
+    share = max(plan.margin_relative * plan.margin, plan.harm_relative * plan.harm_margin)
+    return 1 + of_champion * ((1 + share) ** 2 - 1)
+
+
 def _effect(
     plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float, of_champion: float
 ) -> Effect:
-    """The effect, with the margins at ``champion_mean`` and what its uncertainty adds to the variance.
-
-    Against a margin of the share d it is (1 + d) y_A − y_B that is tried where less is better, whose champion's part
-    varies (1 + d)² times as much as in y_B − y_A; ``of_champion`` is that part. Where more is better it is (1 − d) y_A,
-    which varies less: left as it is.
-    """
+    """The effect, with the margins at ``champion_mean`` and what its uncertainty adds to the variance."""
     margin, harm_margin = plan.margins_at(champion_mean)
     if (champion_mean > 0) == plan.decreasing:
-        share = max(plan.margin_relative * plan.margin, plan.harm_relative * plan.harm_margin)
-        se2 *= 1 + of_champion * ((1 + share) ** 2 - 1)
+        se2 *= of_relative_margin(plan, of_champion)
     if se2 <= 0:
         return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)

@@ -17,7 +17,7 @@ from controller.core.areas import EXPECTED_ROWS
 from controller.core.arrays import FloatArray, as_array
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, absolute, slower_bucket
 from controller.core.plans import GAMMA
-from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS, TAU_FACTORS
+from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS, TAU_FACTORS, of_relative_margin
 from controller.kinds import Kind
 from controller.planning.champion import SHARES, VALUES, Champion, latency_place
 
@@ -131,6 +131,7 @@ class Scores:
             n_a,
             n_b,
             y_a,
+            pi * pi * q_a,
         ])  # fmt: skip
         if state.sums is not None:
             new[..., 0] += state.sums
@@ -138,12 +139,14 @@ class Scores:
         return State(sums=sums[..., -1]), self.read(sums, side)
 
     def read(self, sums: FloatArray, side: Side = "both") -> Reading:
-        """``core.scores.score_tests`` on arrays: S, H, two variances, units of both arms, the champion's total."""
-        s, h, empirical, predictable, n_a, n_b, y_a = sums
+        """``core.scores.score_tests`` on arrays: S, H, two variances, units of both arms, the champion's total, and its
+        part of the first variance."""
+        s, h, empirical, predictable, n_a, n_b, y_a, own = sums
         plan, taus = self.champion.plan, [f * self.tau for f in TAU_FACTORS]
         with np.errstate(divide="ignore", invalid="ignore"):
             theta, se2 = s / h, np.maximum(empirical, predictable) / np.square(h)
             mean = np.abs(y_a / n_a)
+            se2 = np.where((y_a > 0) == plan.decreasing, se2 * of_relative_margin(plan, own / empirical), se2)
         margin = plan.margin * mean if plan.margin_relative else plan.margin / self.scale
         beyond = plan.harm_margin * mean if plan.harm_relative else plan.harm_margin / self.scale
         good = -theta if plan.decreasing else theta

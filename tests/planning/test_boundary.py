@@ -42,7 +42,7 @@ def test_the_score_tests_of_a_plan_are_those_of_the_core(metric: str) -> None:
     pi, co = PI / PPM, 1 - PI / PPM
     q_a, q_b = (k * 0.95**2 + (n - k) * 0.05**2 for n, k in ((n_a, k_a), (n_b, k_b)))
     s = co * (k_b - 0.05 * n_b) - pi * (k_a - 0.05 * n_a)
-    sums = [s, pi * co * (n_a + n_b), co**2 * q_b + pi**2 * q_a, pi * co * (q_a + q_b), n_a, n_b, k_a]
+    sums = [s, pi * co * (n_a + n_b), co**2 * q_b + pi**2 * q_a, pi * co * (q_a + q_b), n_a, n_b, k_a, pi**2 * q_a]
     found = simulated.read(np.array(sums, dtype=float)[:, None, None])
     assert ours.guarded
     assert found.harm[0, 0] == pytest.approx(ours.harm, rel=1e-6)
