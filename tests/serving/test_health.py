@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 from collections.abc import Callable
 
 import pandas as pd
@@ -41,12 +42,13 @@ def test_health_follows_the_model_and_is_scored_at_most_once_a_second(
     switch = tmp_path / "fail"
     server = serve(store.save_acting("switched", store.acting.Failing(str(switch))))
     assert server.get("/health").status_code == 200
+    began = time.monotonic()
     switch.touch()
     until(lambda: server.get("/health").status_code == 503, seconds=10.0, what="failing health")
     codes = [server.get("/health").status_code for _ in range(50)]
     assert set(codes) == {503}
-    # 50 checks within the cache's second or two, and every scoring of a failing example is logged.
-    assert server.log.count("request health: the model failed") <= 6
+    # Every scoring of a failing example is logged: one a second, and two that were under way at the ends.
+    assert server.log.count("request health: the model failed") <= time.monotonic() - began + 2
     switch.unlink()
     until(lambda: server.get("/health").status_code == 200, seconds=10.0, what="good health")
 

@@ -26,13 +26,17 @@ class Edit(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """``what`` the loop would no longer do without it, and under which faults (and truth) that shows soonest."""
+    """``what`` the loop would no longer do without it, and under which faults (and truth) that shows soonest.
+
+    ``first``: where the search for a seed begins; any would do, for a longer search.
+    """
 
     name: str
     what: str
     edits: tuple[Edit, ...]
     shown_by: frozenset[Fault]
     truth: str | None = None
+    first: int = 0
 
 
 COMMIT = "version = self.store.commit(key, transition.status, stored.version, transition.record)"
@@ -56,6 +60,7 @@ GUARDS = (
             ),
         ),
         frozenset({Fault.STALE_STORE}),
+        first=15,
     ),
     Guard(
         "confirmed-before-widening",
@@ -95,6 +100,7 @@ GUARDS = (
         "a notice leaves status only when it was sent",
         (Edit(loop.Loop, "_deliver", "        break\n", "        pass\n"),),
         frozenset({Fault.FAIL_BEFORE}),
+        first=42,
     ),
     Guard(
         "alias-moved-stops",

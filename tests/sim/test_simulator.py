@@ -50,7 +50,7 @@ def test_a_dead_challenger_behind_perfect_fallback_is_never_promoted_on_evidence
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda g: g.name)
 def test_a_loop_without_one_of_its_guards_is_caught(guard: Guard) -> None:
-    for seed in range(GUARD_RUNS):
+    for seed in range(guard.first, guard.first + GUARD_RUNS):
         with without(guard):
             caught = play(seed, guard.shown_by, guard.truth).rule
         if caught and not play(seed, guard.shown_by, guard.truth).rule:
