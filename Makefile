@@ -18,7 +18,7 @@ SEEDS ?= 200
 JOBS ?= 2
 KILLS ?= 20
 
-.PHONY: help setup demo test kdev check fmt gen sim error-rates kill-test fuzz soak table-changes \
+.PHONY: help setup demo test kdev test-chart check fmt gen sim error-rates kill-test fuzz soak table-changes \
 	bad-challengers shares bench-router bench-evidence lock clean
 
 help: ## This list
@@ -37,6 +37,10 @@ test: $(READY) ## Run the tests (ARGS=… goes to pytest; JOBS=0 for one process
 
 kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of them (ARGS=--node: what runs pods too)
 	@$(BIN)/python -m tests.kubernetes.binaries $(ARGS)
+
+test-chart: $(READY) ## Build Helm once (five minutes of a processor) and run the tests of the chart
+	@$(BIN)/python -m tests.kubernetes.helm >/dev/null
+	@$(BIN)/python -m pytest -q tests/kubernetes/chart tests/kubernetes/operating/test_chart.py $(ARGS)
 
 check: $(READY) ## Lint, formatting, types, import direction, generated files
 	$(BIN)/ruff check .

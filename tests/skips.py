@@ -10,6 +10,7 @@ import pytest
 NAMED_SKIPS = {
     "needs-root": "does what only the superuser may do",
     "needs-apt": "uses a program that only the distribution's package manager installs",
+    "needs-helm": "runs Helm, which `make test-chart` builds once",
     "needs-linux": "uses what only the Linux kernel offers",
 }
 

@@ -19,7 +19,7 @@ from controller.cli.options import output, print_json
 )
 @output
 def schema(check: bool, directory: Path, output: str) -> None:
-    """Write the CRD, the JSON Schema for editors, and the README's field table, from the spec."""
+    """Write the CRD and the chart's copy, the JSON Schema for editors and the README's field table, from the spec."""
     found = generated.stale(directory) if check else generated.write(directory)
     if output == "json":
         print_json({"stale" if check else "written": found})

@@ -1,21 +1,23 @@
 """Every artefact that describes a rollout, generated from ``controller.spec`` and ``controller.status``.
 
 ``documents`` says what each file has to hold, ``stale`` which of them do not. Nothing here is written by hand, so
-the CRD, the editors' schema and the README cannot drift from what the controller accepts.
+the CRD, the chart's copy of it, the editors' schema and the README cannot drift from what the controller accepts.
 """
 
 from pathlib import Path
 
 from controller.errors import SpecError
+from controller.schema.chart import chart_template
 from controller.schema.crd import crd_yaml
 from controller.schema.editor import editor_json
 from controller.schema.fields import with_table
 
 CRD = "manifests/crd.yaml"
+CHART_CRD = "helm/understudy/templates/crd.yaml"
 EDITOR = "docs/rollout.schema.json"
 README = "README.md"
 
-__all__ = ["CRD", "EDITOR", "README", "documents", "stale", "write"]
+__all__ = ["CHART_CRD", "CRD", "EDITOR", "README", "documents", "stale", "write"]
 
 
 def documents(root: Path) -> dict[str, str]:
@@ -33,7 +35,7 @@ def documents(root: Path) -> dict[str, str]:
         readme = with_table(readme)
     except ValueError as error:
         raise SpecError(f"{root / README}: {error}") from error
-    return {CRD: crd_yaml(), EDITOR: editor_json(), README: readme}
+    return {CRD: crd_yaml(), CHART_CRD: chart_template(), EDITOR: editor_json(), README: readme}
 
 
 def stale(root: Path) -> list[str]:

@@ -177,7 +177,7 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def crd_yaml() -> str:
-    """``crd`` as the text of its file."""
-    text: str = yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
+def crd_yaml(tree: Node | None = None) -> str:
+    """``crd``, or another definition, as the text of its file."""
+    text: str = yaml.dump(tree or crd(), Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
     return HEADER + text

@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kubernetes.leashed import Leashed
@@ -50,13 +51,48 @@ class Unavailable(Exception):
     """There are no programs, and none could be made. The text says what to do."""
 
 
+@dataclass(frozen=True)
+class Built:
+    """A program that is built of the Go module in ``source``, and the names that it has besides."""
+
+    title: str
+    source: Path
+    name: str
+    package: str
+    flags: tuple[str, ...]
+    links: tuple[str, ...]
+    instead: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept, by everything that decides what it is."""
+        made = hashlib.sha256("\n".join([sys.platform, platform.machine(), *self.flags]).encode())
+        for file in sorted(self.source.iterdir()):
+            made.update(f"\n{file.name}\n".encode() + file.read_bytes())
+        return cache() / f"{self.name}-{self.title.rpartition(' ')[2]}-{made.hexdigest()[:12]}"
+
+
 def programs(say: Say, *, node: bool = False) -> Path:
     """The folder that holds them by name. ``node``: those that run pods too. Raises Unavailable."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given:
         return _own(Path(given))
-    flags = (*_FLAGS, "-tags=node") if node else _FLAGS
-    return kept(cache() / f"kdev-{KUBERNETES}-{_digest(flags)}", lambda folder: _build(folder, flags, say), say)
+    flags, links = (*_FLAGS, "-tags=node"), (*PROGRAMS, *OF_A_NODE)
+    kdev = Built(
+        f"Kubernetes {KUBERNETES}",
+        SOURCE,
+        "kdev",
+        ".",
+        flags if node else _FLAGS,
+        links if node else PROGRAMS,
+        "KUBEBUILDER_ASSETS may name a folder with etcd, kube-apiserver, kube-controller-manager and kubectl",
+    )
+    return had(kdev, say)
+
+
+def had(what: Built, say: Say) -> Path:
+    """Its folder; it is built where it is not there yet. Raises Unavailable."""
+    return kept(what.folder, lambda folder: _build(what, folder, say), say)
 
 
 def cache() -> Path:
@@ -108,36 +144,27 @@ def _own(folder: Path) -> Path:
     return folder
 
 
-def _digest(flags: tuple[str, ...]) -> str:
-    """Of everything that decides what the built programs are."""
-    made = hashlib.sha256("\n".join([sys.platform, platform.machine(), *flags]).encode())
-    for file in sorted(SOURCE.iterdir()):
-        made.update(f"\n{file.name}\n".encode() + file.read_bytes())
-    return made.hexdigest()[:12]
-
-
-def _build(folder: Path, flags: tuple[str, ...], say: Say) -> None:
+def _build(what: Built, folder: Path, say: Say) -> None:
     go, started = _go(say), time.monotonic()
-    say(f"building Kubernetes {KUBERNETES} with {go} into {cache()}, once; minutes of two processors")
+    say(f"building {what.title} with {go} into {cache()}, once; minutes of two processors")
     env = os.environ | _SETTINGS
-    log, program = folder.with_suffix(".log"), folder / "kdev"
+    log, program = folder.with_suffix(".log"), folder / what.name
     # Politely: the machine may have something better to do.
-    command = ["nice", "-n", "5", go, "build", "-v", *flags, "-o", str(program), "."]
-    building = Leashed(command, log, env, SOURCE)
+    command = ["nice", "-n", "5", go, "build", "-v", *what.flags, "-o", str(program), what.package]
+    building = Leashed(command, log, env, what.source)
     try:
         while (code := _ended(building, SAY_EVERY_S)) is None:
             elapsed = time.monotonic() - started
             say(f"building: {_progress(building.said(1 << 20))}, {elapsed:.0f} s")
             if elapsed > BUILD_WITHIN_S:
-                raise Unavailable(
-                    _failure(f"took more than {BUILD_WITHIN_S:g} s; a new one goes on from there", building, log)
-                )
+                slow = f"took more than {BUILD_WITHIN_S:g} s; a new one goes on from there"
+                raise Unavailable(_failure(what, slow, building, log))
     finally:
         building.stop()
     if code or not program.exists():
-        raise Unavailable(_failure(f"ended with code {code}", building, log))
-    for name in (*PROGRAMS, *(OF_A_NODE if "-tags=node" in flags else ())):
-        (folder / name).symlink_to("kdev")
+        raise Unavailable(_failure(what, f"ended with code {code}", building, log))
+    for name in what.links:
+        (folder / name).symlink_to(what.name)
     log.unlink()
     say(f"built {program.stat().st_size >> 20} MiB in {time.monotonic() - started:.0f} s")
 
@@ -155,11 +182,10 @@ def _progress(said: str) -> str:
     return f"{fetched} modules fetched, {len(lines) - fetched} packages compiled"
 
 
-def _failure(what: str, building: Leashed, log: Path) -> str:
+def _failure(what: Built, how: str, building: Leashed, log: Path) -> str:
     return (
-        f"the build of tests/tools/kdev {what} (all it said: {log}):\n{building.said(2000)}\n"
-        "It needs the Go module proxy. Where there is none, KUBEBUILDER_ASSETS may name a folder with etcd, "
-        "kube-apiserver, kube-controller-manager and kubectl."
+        f"the build of {what.source.relative_to(ROOT)} {how} (all it said: {log}):\n{building.said(2000)}\n"
+        f"It needs the Go module proxy. Where there is none, {what.instead}."
     )
 
 

@@ -10,7 +10,7 @@ import yaml
 from kubernetes import client
 
 from controller.schema import CRD
-from tests.kubernetes import binaries
+from tests.kubernetes import binaries, helm
 from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane
 
 FOUND = pytest.StashKey[Path | binaries.Unavailable]()
@@ -82,3 +82,15 @@ def namespace(api: client.ApiClient, request: pytest.FixtureRequest) -> str:
     body = client.V1Namespace(metadata=client.V1ObjectMeta(name=name))
     client.CoreV1Api(api).create_namespace(body, _request_timeout=CALL_WITHIN_S)
     return name
+
+
+@pytest.fixture(scope="session")
+def helm_program() -> Path:
+    """Helm, where it is: it is not built for a test."""
+    try:
+        found = helm.found()
+    except binaries.Unavailable as error:
+        pytest.fail(str(error), pytrace=False)
+    if found is None:
+        pytest.skip("needs-helm: `make test-chart` builds it once")
+    return found

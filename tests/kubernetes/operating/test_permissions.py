@@ -56,10 +56,10 @@ def granted(installed: list[Node]) -> set[Asked]:
     }
 
 
-def audited(control_plane: ControlPlane) -> list[dict[str, Any]]:
+def audited(control_plane: ControlPlane, user: str = USER) -> list[dict[str, Any]]:
     """What the controller's account has asked for."""
     lines = control_plane.audit_log.read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["user"]["username"] == USER and "objectRef" in event]
+    return [event for event in map(json.loads, lines) if event["user"]["username"] == user and "objectRef" in event]
 
 
 def asked(event: dict[str, Any]) -> set[Asked]:
