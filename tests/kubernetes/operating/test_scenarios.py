@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from controller.edges.cluster.resources import ROLLOUTS
+from controller.edges.cluster.resources import ROLLOUTS, Resource
 from controller.edges.memory import MemoryTraffic
-from controller.errors import EdgeError
+from controller.errors import EdgeError, NotFound
 from controller.ports import TrafficObservation
 from controller.status import Progress, Reason
 from tests.kubernetes.control_plane import ControlPlane
@@ -208,3 +208,26 @@ def test_a_rollout_that_is_over_hears_of_a_new_challenger_without_being_looked_a
     status = theatre.reaches(Progress.RUNNING)
     assert status.attempt is not None
     assert (status.attempt.number, status.attempt.champion, status.attempt.challenger) == (2, "2", "3")
+
+
+def test_a_namespace_that_is_deleted_takes_its_rollout_along_and_leaves_the_champion_serving(
+    theatre: Theatre, controllers: ControlPlane
+) -> None:
+    """Nothing may be created there any more, no Event either, and the rollout goes all the same."""
+    theatre.operator(namespaced=False, lease=theatre.namespace, lease_namespace="default")
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    assert theatre.weight() == 5000
+    namespaces = Resource("v1", "namespaces", "Namespace", namespaced=False)
+    theatre.access.delete(namespaces, None, theatre.namespace)
+
+    def gone() -> bool:
+        try:
+            theatre.access.get(namespaces, None, theatre.namespace)
+        except NotFound:
+            return True
+        return False
+
+    until(gone, "the namespace is gone", within=60)
+    assert theatre.weight() == 0
+    assert theatre.registry.alias("flights", "champion") == "1"
