@@ -11,7 +11,7 @@ from controller import wiring
 from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import Owner
-from controller.edges.cluster.resources import DEPLOYMENTS, ROLLOUTS
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS, ROLLOUTS
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.errors import NotFound, SpecError
 from controller.operator.operator import Operator
@@ -198,6 +198,32 @@ def test_a_rollback_gives_the_champion_as_many_pods_as_the_challenger_has(
     theatre.ask("abort")
     theatre.reaches(Progress.ROLLED_BACK)
     assert (replicas(found("1")), theatre.weight()) == (3, 0)
+
+
+def test_a_rollback_comes_to_its_end_where_the_champions_pods_are_killed_in_the_middle(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    at_work(theatre, template, step=1)
+    machines.broken.add("1")  # what is started from now on
+    killed = {pod["metadata"]["name"] for pod in machines.pods("1")}
+    for name in killed:
+        theatre.access.delete(PODS, theatre.namespace, name)
+    theatre.ask("abort")
+    until(lambda: theatre.status().reason is Reason.ABORTED, "it is obeyed")
+    until(
+        lambda: machines.pods("1") and not killed & {p["metadata"]["name"] for p in machines.pods("1")}, "others come"
+    )
+    machines.broken.clear()
+    theatre.reaches(Progress.ROLLED_BACK)
+
+    def served() -> bool:
+        table, pods = theatre.status().table, machines.pods("1")
+        ours = {f"{pod['status'].get('podIP')}:{machines.port}" for pod in pods}
+        return table is not None and set(table.champion.upstreams) == ours
+
+    until(served, "the champion is where its pods are")
+    assert theatre.weight() == 0
+    assert theatre.registry.alias("flights", "champion") == "1"
 
 
 def test_a_challenger_that_somebody_ends_is_sent_nothing_until_it_is_back(
