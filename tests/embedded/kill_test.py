@@ -138,7 +138,7 @@ class Trial:
             "requests": users.sent,
             "errors_while_router_or_champion_were_down": len(users.troubles),
             "errors_otherwise": len(inexcusable := self.killer.inexcusable(users.troubles)),
-            "examples": [list(t) for t in inexcusable[:5]],
+            "examples": [{"error": t, "kills_around": self.killer.around(t)} for t in inexcusable[:5]],
             "outcomes_acknowledged": len(users.acknowledged),
             "outcomes_lost": len(users.acknowledged - set(journaled)),
             "outcomes_unknown_to_the_engine": len(unknown_to_the_engine(state, stored, users.acknowledged)),

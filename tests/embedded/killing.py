@@ -88,9 +88,14 @@ class Killer:
         return f"http://127.0.0.1:{ports['mlflow']}"
 
     def inexcusable(self, troubles: list[Trouble]) -> list[Trouble]:
-        """Errors that users saw while router and champion were there."""
+        """Errors that users saw while router and champion were there, from the request to its end: one that was sent
+        to a server that was away may wait for its deadline when that is back."""
         windows = [(kill.at - 0.1, kill.back + 1.0) for kill in self.kills if kill.kind in EXCUSED]
-        return [t for t in troubles if not any(start <= t.at <= end for start, end in windows)]
+        return [t for t in troubles if not any(start <= t.at and t.began <= end for start, end in windows)]
+
+    def around(self, trouble: Trouble) -> list[Kill]:
+        """The kills of the minute before and after an error."""
+        return [kill for kill in self.kills if kill.at - 60 <= trouble.at and trouble.began <= kill.back + 60]
 
 
 def children(pid: int) -> list[int]:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 
 class Trouble(NamedTuple):
-    """A request that a user saw fail. ``status`` 0: no answer at all."""
+    """A request that a user saw fail, from when to when (seconds since the epoch). ``status`` 0: no answer at all."""
 
+    began: float
     at: float
     status: int
     body: str
@@ -77,6 +78,7 @@ class Traffic:
 
     def _request(self, client: "_Client", unit: str, x: float, identity: str) -> bool:
         body = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[x]]}}).encode()
+        began = time.time()
         status, answer = client.post("/invocations", body, {"x-unit-id": unit, "x-request-id": identity})
         usable = False
         if status == 200:
@@ -88,7 +90,7 @@ class Traffic:
             self.sent += 1
             self.answered += usable
             if not usable:
-                self.troubles.append(Trouble(time.time(), status, answer[:200].decode(errors="replace")))
+                self.troubles.append(Trouble(began, time.time(), status, answer[:200].decode(errors="replace")))
         return usable
 
     def _deliver(self, client: "_Client", waiting: list[dict[str, object]]) -> list[dict[str, object]]:
