@@ -172,7 +172,7 @@ def test_while_the_registry_is_away_nobody_with_weight_is_left_behind(theatre: T
     theatre.operator()
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING, step=1)
-    assert theatre.weight() == 5000
+    until(lambda: theatre.weight() == 5000, "the weight of the step is served")
     theatre.registry.away = True
     theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
     until(theatre.gone, "it is gone", within=60)

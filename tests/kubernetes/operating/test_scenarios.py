@@ -106,6 +106,7 @@ def test_the_api_server_hangs_for_longer_than_the_lease(theatre: Theatre, contro
     theatre.operator()
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING, step=1)
+    until(lambda: theatre.weight() == 5000, "the weight of the step is served")
     before, weight = theatre.status(), theatre.weight()
     pid = control_plane.pids()["kube-apiserver"]
     os.kill(pid, signal.SIGSTOP)
@@ -132,7 +133,7 @@ def test_a_third_version_in_the_middle_gets_an_attempt_of_its_own(theatre: Theat
     assert first.attempt is not None
     assert (first.attempt.challenger, second.attempt.challenger) == ("2", "3")
     assert second.past == ("2",)
-    assert "AliasMoved" in {e["reason"] for e in theatre.events()}
+    until(lambda: "AliasMoved" in {e["reason"] for e in theatre.events()}, "it is told")
 
 
 def test_a_plan_that_is_edited_in_the_middle_starts_again_as_declared(theatre: Theatre) -> None:
@@ -146,7 +147,7 @@ def test_a_plan_that_is_edited_in_the_middle_starts_again_as_declared(theatre: T
     )
     assert (status.generation, status.step) == (2, 0)
     until(lambda: theatre.weight() == 1000, "the new weight")
-    assert "Superseded" in {e["reason"] for e in theatre.events()}
+    until(lambda: "Superseded" in {e["reason"] for e in theatre.events()}, "it is told")
 
 
 def test_a_threshold_that_is_edited_in_the_middle_applies_at_once(theatre: Theatre) -> None:
@@ -217,7 +218,7 @@ def test_a_namespace_that_is_deleted_takes_its_rollout_along_and_leaves_the_cham
     theatre.operator(namespaced=False, lease=theatre.namespace, lease_namespace="default")
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING, step=1)
-    assert theatre.weight() == 5000
+    until(lambda: theatre.weight() == 5000, "the weight of the step is served")
     namespaces = Resource("v1", "namespaces", "Namespace", namespaced=False)
     theatre.access.delete(namespaces, None, theatre.namespace)
 

@@ -321,7 +321,7 @@ def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, t
     theatre.operator()
     theatre.apply(steps=STAY, servers={"template": template})
     serving = theatre.reaches(Progress.RUNNING, step=1).observed.champion_upstreams
-    assert theatre.weight() == 5000
+    until(lambda: theatre.weight() == 5000, "the weight of the step is served")
     theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
     until(theatre.gone, "it is gone")
     table = theatre.scene("late").traffic.routers[0].workers[0].table
