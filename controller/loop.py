@@ -117,10 +117,10 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     try:
         traffic = loop.traffic.observe()
         workers = [w for r in traffic.routers for w in r.workers]
-        held = max((r.generation for r in traffic.routers), default=0)
-        # A newer table than ours is of a life that the store has forgotten.
-        overtaken = held > (status.table.generation if status.table else 0)
-        seen.update(confirmed=-1, overtaken=held) if overtaken else seen.update(confirmed=traffic.confirmed)
+        seen["confirmed"] = traffic.confirmed
+        if traffic.held > (status.table.generation if status.table else 0):
+            # Of a life that the store has forgotten.
+            seen.update(confirmed=-1, overtaken=traffic.held)
         seen["breaker_open"] = any(w.breaker != "closed" for w in workers)
         seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
     except EdgeError as error:

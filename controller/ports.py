@@ -60,6 +60,11 @@ class TrafficObservation(NamedTuple):
         """Newest generation that every worker of every router serves; -1 where one did not answer."""
         return min((r.confirmed for r in self.routers), default=-1) if self.complete else -1
 
+    @property
+    def held(self) -> int:
+        """Newest generation that any router holds; 0 without one."""
+        return max((r.generation for r in self.routers), default=0)
+
 
 class TrafficProvider(Protocol):
     """Who splits the traffic."""

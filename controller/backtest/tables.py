@@ -70,7 +70,7 @@ class Table:
         twice = [name for name in names if names.count(name) > 1 or not name]
         if twice:
             raise SpecError(f"--{self.name}: {self.path}: column {twice[0]!r} of the header; each needs its own name")
-        columns = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in names)
+        columns = ", ".join(f"""{_name(name, "'")}: 'VARCHAR'""" for name in names)
         return f"""read_csv(?, auto_detect = false, header = true, columns = {{{columns}}}, quote = '"', escape = '"',
             delim = '{delimiter}')"""
 
@@ -134,22 +134,13 @@ def _said(form: str, text: str) -> str:
     if odd is None or counts is None:
         return f" is no {form}: {text.splitlines()[0]}"
     columns, found = counts.groups()
-    has = (
-        f"{found} columns, the header {columns}"
-        if int(found) < int(columns)
-        else (f"more columns than the header, which has {columns}")
-    )
-    return f": row {int(odd[1]) - 1} has {has}"
+    few, many = f"{found} columns, the header {columns}", f"more columns than the header, which has {columns}"
+    return f": row {int(odd[1]) - 1} has {few if int(found) < int(columns) else many}"
 
 
-def _quoted(text: str) -> str:
-    """``text`` as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(column: str) -> str:
-    """``column`` as SQL names it."""
-    return '"' + column.replace('"', '""') + '"'
+def _name(column: str, mark: str = '"') -> str:
+    """``column`` as SQL names it, or with ``'`` as a text of SQL."""
+    return mark + column.replace(mark, mark + mark) + mark
 
 
 def _literal(path: Path) -> str:
@@ -199,8 +190,7 @@ def exposures(table: Table, covariates: Sequence[str] = ()) -> None:
         [{", ".join(f"TRY_CAST({table.text(c)} AS DOUBLE)" for c in covariates)}] AS numbers,
         {table.text("request_id")} AS request_id, file_row
     """
-    if "request_id" in table.columns:
-        table.check_once("request_id")
+    table.check_once("request_id")
     # Rows without an id are numbered by what they say, so that the order in the file does not matter.
     table.con.execute(
         f"""

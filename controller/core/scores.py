@@ -141,8 +141,7 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     if x_a == 0 or x_b == 0 or h == 0:
         return Effect(note=ONE_ARM)
     variance = max(state.clustered, v_a + v_b, v_pred)
-    of_champion = v_a / (v_a + v_b) if v_a + v_b > 0 else 0.0
-    return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h, of_champion)
+    return _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h, (v_a, v_b))
 
 
 def of_relative_margin(plan: MetricPlan, of_champion: Part) -> Part:
@@ -157,12 +156,13 @@ def of_relative_margin(plan: MetricPlan, of_champion: Part) -> Part:
 
 
 def _effect(
-    plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float, of_champion: float
+    plan: MetricPlan, state: ScoreFold, theta: float, se2: float, champion_mean: float, parts: tuple[float, float]
 ) -> Effect:
-    """The effect, with the margins at ``champion_mean`` and what its uncertainty adds to the variance."""
+    """The effect, with the margins at ``champion_mean`` and what its uncertainty adds to the variance, which has
+    ``parts`` of champion and challenger."""
     margin, harm_margin = plan.margins_at(champion_mean)
-    if (champion_mean > 0) == plan.decreasing:
-        se2 *= of_relative_margin(plan, of_champion)
+    if (champion_mean > 0) == plan.decreasing and sum(parts) > 0:
+        se2 *= of_relative_margin(plan, parts[0] / sum(parts))
     if se2 <= 0:
         return Effect(champion_mean=champion_mean, margin=margin, harm_margin=harm_margin, note=NO_SPREAD)
     guarded = _enough(plan, state)
@@ -209,8 +209,7 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     apart_a = _inflation(state.clustered - state.clustered_challenger, alone_a)
     apart_b = _inflation(state.clustered_challenger, alone_b)
     own_a, own_b = v_a * apart_a, v_b * apart_b
-    of_champion = own_a / (own_a + own_b) if own_a + own_b > 0 else 0.0
-    return _effect(plan, state, theta / h, max(own_a + own_b, v_pred) / (h * h), reference / h, of_champion)
+    return _effect(plan, state, theta / h, max(own_a + own_b, v_pred) / (h * h), reference / h, (own_a, own_b))
 
 
 def activity(epoch: EpochScore) -> Activity:

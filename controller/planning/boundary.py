@@ -123,15 +123,16 @@ class Scores:
         y_a, q_a = self._values(rng, n_a, as_array(base))
         y_b, q_b = self._values(rng, n_b, mean_b)
         pi, co = traffic.pi, 1 - traffic.pi
+        own = pi * pi * q_a
         new = np.stack([
             co * (y_b - base * n_b) - pi * (y_a - base * n_a),
             pi * co * (n_a + n_b),
-            co * co * q_b + pi * pi * q_a,
+            co * co * q_b + own,
             pi * co * (q_a + q_b),
             n_a,
             n_b,
             y_a,
-            pi * pi * q_a,
+            own,
         ])  # fmt: skip
         if state.sums is not None:
             new[..., 0] += state.sums

@@ -288,9 +288,7 @@ def _baseline_faults(i: int, metric: Metric, given: Given) -> list[str]:
     b, where = metric.baseline, f"spec.metrics[{i}].baseline"
     if b is None:
         return []
-    said = []
-    if metric.kind in SIMULATED and b.mean is not None and metric.name not in given.base:
-        allowed = _allowed_base(metric, b.mean)
-        if allowed is not None and metric.kind is not Kind.LATENCY:
-            said.append(f"{where}.mean ({metric.name}): {b.mean:g} cannot be; {allowed}")
-    return said
+    if b.mean is None or metric.name in given.base or metric.kind not in SIMULATED - {Kind.LATENCY}:
+        return []
+    allowed = _allowed_base(metric, b.mean)
+    return [] if allowed is None else [f"{where}.mean ({metric.name}): {b.mean:g} cannot be; {allowed}"]

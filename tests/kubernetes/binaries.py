@@ -219,16 +219,21 @@ def _wanted() -> tuple[int, ...]:
     return tuple(map(int, found))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Have the programs of a Kubernetes control plane, and say where.")
-    parser.add_argument("--node", action="store_true", help="those that run pods as well")
-    arguments = parser.parse_args()
+def tell(make: Callable[[Say], Path]) -> int:
+    """Print what ``make`` has made, its progress to stderr; the exit code."""
     try:
-        print(programs(lambda text: print(text, file=sys.stderr, flush=True), node=arguments.node))
+        print(make(lambda text: print(text, file=sys.stderr, flush=True)))
     except Unavailable as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Have the programs of a Kubernetes control plane, and say where.")
+    parser.add_argument("--node", action="store_true", help="those that run pods as well")
+    arguments = parser.parse_args()
+    return tell(lambda say: programs(say, node=arguments.node))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from kubernetes import client
 
 from controller.schema import CRD
 from tests.kubernetes import binaries, helm
-from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane
+from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane, running
 
 FOUND = pytest.StashKey[Path | binaries.Unavailable]()
 
@@ -44,12 +44,8 @@ def assets(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def control_plane(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """etcd and kube-apiserver, empty."""
-    plane = ControlPlane(assets, tmp_path_factory.mktemp("control-plane"))
-    try:
-        plane.start()
+    with running(assets, tmp_path_factory.mktemp("control-plane")) as plane:
         yield plane
-    finally:
-        plane.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import ssl
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,14 @@ class ControlPlane:
         path = self._folder / f"{namespace}.{user.rpartition(':')[2]}.json"
         path.write_text(json.dumps(tree))
         return path
+
+
+@contextmanager
+def running(assets: Path, folder: Path) -> Iterator[ControlPlane]:
+    """etcd and kube-apiserver, empty, until the end of the block. Raises NotStarted."""
+    plane = ControlPlane(assets, folder)
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.kubernetes.binaries import ROOT, Built, Say, Unavailable, had
+from tests.kubernetes.binaries import ROOT, Built, Say, Unavailable, had, tell
 
 CHART = ROOT / "helm" / "understudy"
 SOURCE = ROOT / "tests" / "tools" / "helm"
@@ -76,14 +76,5 @@ class Helm:
         return done.stdout
 
 
-def main() -> int:
-    try:
-        print(program(lambda text: print(text, file=sys.stderr, flush=True)))
-    except Unavailable as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(program))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.control_plane import ControlPlane, running
 from tests.kubernetes.helm import Helm
 
 Node = dict[str, Any]
@@ -24,12 +24,8 @@ def helm(helm_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
 @pytest.fixture(scope="module")
 def cluster(helm_program: Path, assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A server on which nothing is installed yet."""
-    plane = ControlPlane(assets, tmp_path_factory.mktemp("cluster"))
-    try:
-        plane.start()
+    with running(assets, tmp_path_factory.mktemp("cluster")) as plane:
         yield plane
-    finally:
-        plane.stop()
 
 
 @pytest.fixture(scope="module")

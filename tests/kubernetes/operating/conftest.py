@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from controller.edges.cluster.access import Access
-from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.resources import ROLLOUTS
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import RealTheatre
-from tests.kubernetes.operating.theatre import Theatre, until
+from tests.kubernetes.operating.theatre import NAMESPACES, Theatre, until
 from tests.router.models import Model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,7 @@ def theatre(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) ->
 def restricted(access: Access, namespace: str) -> str:
     """A namespace that takes only pods of the strictest standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    access.patch(Resource("v1", "namespaces", "Namespace", False), {"metadata": {"name": namespace, "labels": labels}})
+    access.patch(NAMESPACES, {"metadata": {"name": namespace, "labels": labels}})
     return namespace
 
 

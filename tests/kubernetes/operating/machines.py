@@ -64,6 +64,10 @@ class Machines:
     def pods(self, version: str) -> list[Node]:
         return self._access.list(PODS, self._namespace, f"{VERSION}={version}").items
 
+    def upstreams(self, version: str) -> set[str]:
+        """Where its pods listen."""
+        return {f"{pod['status'].get('podIP')}:{self.port}" for pod in self.pods(version)}
+
     def close(self) -> None:
         self._end.set()
         self._thread.join()

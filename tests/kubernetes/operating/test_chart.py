@@ -5,16 +5,19 @@ from pathlib import Path
 import yaml
 from kubernetes import client
 
-from controller.edges.cluster.access import Access
-from controller.edges.cluster.watch import Watched
 from controller.settings import PREFIX
-from controller.status import Progress
 from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane
 from tests.kubernetes.helm import CHART, Helm
 from tests.kubernetes.operating.node import KubeNode
-from tests.kubernetes.operating.real import Clients, RealTheatre, declared
-from tests.kubernetes.operating.test_permissions import EVERYBODYS, asked, audited, granted, refused, serve
-from tests.kubernetes.operating.theatre import until
+from tests.kubernetes.operating.real import RealTheatre
+from tests.kubernetes.operating.test_permissions import (
+    EVERYBODYS,
+    asked,
+    asks_for_everything,
+    audited,
+    granted,
+    refused,
+)
 from tests.router.models import Model
 
 HOME, ACCOUNT = "chart-home", "only-understudy-controller"
@@ -40,15 +43,7 @@ def test_the_roles_of_one_namespace_grant_what_is_used_there_and_nothing_else(
     told = {each.name: each.value for each in controller.spec.template.spec.containers[0].env}
     real.operating = control_plane.login(HOME, ACCOUNT)
     operator = real.operator(linger_s=0.1, idle_s=0.3, **{name: told[f"{PREFIX}{name.upper()}"] for name in NAMES})
-    real.apply(**declared(models))
-    until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
-    with Clients(node):
-        real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
-    serve(real)
-    line = Access(real.operating)
-    Watched(line, real.namespace).refresh(real.key())  # as it does after a conflict
-    line.close()
-    assert operator.stop()  # which gives the lease back
+    asks_for_everything(operator, real, node, models)
     found = audited(control_plane, USER)
     assert [event for event in found if refused(event)] == []
     assert set().union(*map(asked, found)) - EVERYBODYS == granted(installed)

@@ -11,6 +11,7 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, SECRETS, SERVICES, STATEFULSETS
 from controller.edges.cluster.watch import Watched
 from controller.errors import EdgeError
+from controller.operator.operator import Operator
 from controller.status import Progress
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.conftest import ROOT
@@ -99,6 +100,19 @@ def serve(real: RealTheatre) -> None:
     real.until("they are looked at", lambda s: "Service a has no endpoint" in s.observed.servers_message)
 
 
+def asks_for_everything(operator: Operator, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]) -> None:
+    """All that an operator ever asks the API server for, up to its end."""
+    real.apply(**declared(models))
+    until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
+    with Clients(node):
+        real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
+    serve(real)
+    line = Access(real.operating)
+    Watched(line, real.namespace).refresh(real.key())  # as it does after a conflict
+    line.close()
+    assert operator.stop()  # which gives the lease back
+
+
 def names(real: RealTheatre) -> set[str]:
     return {each["metadata"]["name"] for each in real.access.list(DEPLOYMENTS, real.namespace).items}
 
@@ -109,15 +123,7 @@ def test_every_verb_that_is_used_is_granted_and_every_one_that_is_granted_is_use
     real.operating = control_plane.login(HOME, ACCOUNT)
     before = len(audited(control_plane))
     operator = real.operator(lease=ACCOUNT, lease_namespace=HOME, linger_s=0.1, idle_s=0.3)
-    real.apply(**declared(models))
-    until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
-    with Clients(node):
-        real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
-    serve(real)
-    line = Access(real.operating)
-    Watched(line, real.namespace).refresh(real.key())  # as it does after a conflict
-    line.close()
-    assert operator.stop()  # which gives the lease back
+    asks_for_everything(operator, real, node, models)
     found = audited(control_plane)[before:]
     assert [event for event in found if refused(event)] == []
     assert set().union(*map(asked, found)) - EVERYBODYS == granted(installed)

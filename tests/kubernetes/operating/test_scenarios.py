@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.resources import ROLLOUTS
 from controller.edges.memory import MemoryTraffic
-from controller.errors import EdgeError, NotFound
+from controller.errors import EdgeError
 from controller.ports import TrafficObservation
 from controller.status import Progress, Reason
 from tests.kubernetes.control_plane import ControlPlane
-from tests.kubernetes.operating.theatre import LEASE_S, SPEC, STAY, Theatre, until
+from tests.kubernetes.operating.theatre import LEASE_S, NAMESPACES, SPEC, STAY, Theatre, gone, until
 
 
 def test_a_leader_that_is_cut_off_is_followed_by_another_and_decides_nothing_any_more(theatre: Theatre) -> None:
@@ -219,16 +219,7 @@ def test_a_namespace_that_is_deleted_takes_its_rollout_along_and_leaves_the_cham
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING, step=1)
     until(lambda: theatre.weight() == 5000, "the weight of the step is served")
-    namespaces = Resource("v1", "namespaces", "Namespace", namespaced=False)
-    theatre.access.delete(namespaces, None, theatre.namespace)
-
-    def gone() -> bool:
-        try:
-            theatre.access.get(namespaces, None, theatre.namespace)
-        except NotFound:
-            return True
-        return False
-
-    until(gone, "the namespace is gone", within=60)
+    theatre.access.delete(NAMESPACES, None, theatre.namespace)
+    until(lambda: gone(theatre.access, NAMESPACES, None, theatre.namespace), "the namespace is gone", within=60)
     assert theatre.weight() == 0
     assert theatre.registry.alias("flights", "champion") == "1"

@@ -108,7 +108,7 @@ def test_a_rollout_runs_its_servers_from_the_template_to_the_end(
     assert (replicas(found("2")), len(machines.pods("2"))) == (2, 2)
     table = theatre.status().table
     assert table is not None
-    assert set(table.champion.upstreams) == {f"{p['status']['podIP']}:{machines.port}" for p in machines.pods("2")}
+    assert set(table.champion.upstreams) == machines.upstreams("2")
 
 
 def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
@@ -217,9 +217,8 @@ def test_a_rollback_comes_to_its_end_where_the_champions_pods_are_killed_in_the_
     theatre.reaches(Progress.ROLLED_BACK)
 
     def served() -> bool:
-        table, pods = theatre.status().table, machines.pods("1")
-        ours = {f"{pod['status'].get('podIP')}:{machines.port}" for pod in pods}
-        return table is not None and set(table.champion.upstreams) == ours
+        table = theatre.status().table
+        return table is not None and set(table.champion.upstreams) == machines.upstreams("1")
 
     until(served, "the champion is where its pods are")
     assert theatre.weight() == 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.events import EventNotifier
-from controller.edges.cluster.resources import EVENTS, ROLLOUTS
+from controller.edges.cluster.resources import EVENTS, ROLLOUTS, Resource
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.watch import Watched
 from controller.edges.memory import MemoryNotifier, MemoryRegistry, MemorySource, MemoryTraffic, MemoryWorkloads
@@ -31,6 +31,7 @@ SPEC: Node = {
     "metrics": [{"name": "errors", "kind": "ErrorRate", "margin": "20pp", "baseline": {"mean": 0.001}}],
     "decision": {"tick": "100ms", "grace": "0s", "minUnits": 5},
 }
+NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 STAY = [{"weight": 5, "hold": "100ms"}, {"weight": 50, "hold": "1h"}]  # steps that never end by themselves
 
 
@@ -46,6 +47,15 @@ def until(holds: Callable[[], Any], what: str, within: float = 30.0) -> Any:
             return found
         assert time.monotonic() < end, f"not within {within:g} s: {what}"
         time.sleep(0.02)
+
+
+def gone(access: Access, resource: Resource, namespace: str | None, name: str) -> bool:
+    """Whether there is no such object any more."""
+    try:
+        access.get(resource, namespace, name)
+    except NotFound:
+        return True
+    return False
 
 
 class Line(Access):
@@ -186,11 +196,7 @@ class Theatre:
         return self.access.get(ROLLOUTS, self.namespace, name)
 
     def gone(self, name: str = "late") -> bool:
-        try:
-            self.object(name)
-        except NotFound:
-            return True
-        return False
+        return gone(self.access, ROLLOUTS, self.namespace, name)
 
     def status(self, name: str = "late") -> RolloutStatus:
         """As it is stored now; empty before the first tick."""
