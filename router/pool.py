@@ -57,7 +57,7 @@ class Pool:
         self._free: list[Connection] = []
         self._waiting: dict[Caller, None] = {}
         self._open = 0
-        # Being opened, and the tasks that do it; a task ends a little after its connection is there.
+        # Being opened, and the tasks that do it until somebody has the connection: a little longer.
         self._opening = 0
         self._connecting: set[asyncio.Task[None]] = set()
         self._retired = False
@@ -143,14 +143,19 @@ class Pool:
         self._opening += 1
         task = self._loop.create_task(self._open_one())
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
 
     async def _open_one(self) -> None:
         connection = Connection(self)
+        refused = False
         try:
             async with asyncio.timeout(self._limits.connect_s):
                 await self._loop.create_connection(lambda: connection, self.host, self.port)
         except OSError:
+            refused = True
+        finally:
+            # Before anybody is told: who asks next must not count on a connection that is given away here.
+            self._connecting.discard(asyncio.current_task())
+        if refused:
             self._opening -= not connection.made
             self.down_until = self._loop.time() + DOWN_S
             if self._waiting:

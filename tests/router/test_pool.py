@@ -1,6 +1,7 @@
 """The pool of connections to one model server counts each connection once, from its first moment to its last."""
 
 import asyncio
+from dataclasses import replace
 
 from router.heads import Response
 from router.outbox import Outbox
@@ -68,6 +69,43 @@ def test_connections_that_open_are_counted_once_so_that_as_many_as_allowed_find_
 
     with Model("champion") as model:
         asyncio.run(burst())
+
+
+class Follower(Asker):
+    """Has another one ask right after its own request was sent."""
+
+    def __init__(self, pool: Pool, other: Asker) -> None:
+        super().__init__()
+        self.pool = pool
+        self.other = other
+        self.followed = asyncio.Event()
+
+    def outgoing(self, connection: Connection) -> bytes:
+        asyncio.get_running_loop().call_soon(self.follow)
+        return super().outgoing(connection)
+
+    def follow(self) -> None:
+        self.pool.ask(self.other)
+        self.followed.set()
+
+
+def test_nobody_waits_where_nobody_may_for_a_connection_that_has_just_been_given_away() -> None:
+    async def close_behind() -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), model.address, replace(LIMITS, connections=1))
+        late = Asker()
+        first = Follower(pool, late)
+        pool.ask(first)
+        async with asyncio.timeout(10):
+            await first.followed.wait()
+        assert late.failure is Failure.FULL
+        assert first.failure is None
+        model.release()
+        await seen_while(pool, [first])
+        pool.retire()
+
+    with Model("challenger", "hang") as model:
+        asyncio.run(close_behind())
 
 
 def test_a_connection_that_is_refused_is_not_counted_any_more() -> None:
