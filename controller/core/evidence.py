@@ -381,7 +381,7 @@ def _rates(epochs: Iterable[tuple[CountCell, CountCell]]) -> _Rates:
 def _slowness(plan: MetricPlan, state: CountFold) -> str:
     """For people: the quantile of both arms in the last epoch, and the quantile at which slowness is clearest."""
     last = state.epochs[-1]
-    arms = dict(last.champion_buckets), dict(last.challenger_buckets)
+    arms = last.champion_buckets, last.challenger_buckets
     a, b = (GAMMA ** quantile_bucket(buckets, plan.quantile) / 1000 for buckets in arms)
     text = f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
     if not state.harm or max(map(max, state.harm)) < CLEARLY:  # no mean is above its largest
@@ -391,6 +391,6 @@ def _slowness(plan: MetricPlan, state: CountFold) -> str:
     if harm[worst] < CLEARLY:
         return text
     edge = plan.edges[worst]
-    shares = (sum(n for k, n in x.items() if k > edge) / max(sum(x.values()), 1) for x in arms)
+    shares = (sum(n for k, n in x if k > edge) / max(sum(n for _, n in x), 1) for x in arms)
     above = " and ".join(f"{100 * share:.1f} %" for share in shares)
     return f"{text}, above the usual p{100 * EDGE_QUANTILES[worst]:g} of {GAMMA**edge / 1000:.1f} ms {above}"

@@ -20,7 +20,7 @@ none. What it costs: answers 30 % slower (varying by .6) are found after 460 cha
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from controller.core.adjustments import opening_adjustments
@@ -30,7 +30,7 @@ from controller.core.covariates import PREFIX
 from controller.core.fold import Statistics
 from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
-from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
+from controller.core.statistics import BUCKET_GROWTH, quantile_of_sorted
 from controller.core.statistics import bucket_of as bucket_of_number
 from controller.kinds import ABSOLUTE, ERRORS, KINDS, SERVED, UNMEASURED, Family, Kind
 from controller.metric import Covariate, Metric, Role
@@ -261,8 +261,8 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
     rule = KINDS[metric.kind]
     frozen = Frozen(source="Mirror" if mirror else "Blocks", from_block=sums.last_block, from_epoch=sums.last_epoch)
     if metric.kind is Kind.LATENCY:
-        edges = tuple(quantile_bucket(dict(sums.buckets), q) for q in EDGE_QUANTILES)
-        at = quantile_bucket(dict(sums.buckets), metric.quantile or 0.99)
+        edges = tuple(quantile_bucket(sorted(sums.buckets), q) for q in EDGE_QUANTILES)
+        at = quantile_bucket(sorted(sums.buckets), metric.quantile or 0.99)
         return frozen.model_copy(update={"edges": edges, "judged": judged(metric, at)})
     if rule.family == "failures":
         rate = (sums.y + RATE_UNITS * LEAST_RATE) / (sums.units + RATE_UNITS)
@@ -280,7 +280,7 @@ def _cap(metric: Metric, sums: BaselineSums) -> int:
     if share is None:
         assert number is not None
         return round(number * KINDS[metric.kind].scale)
-    at = quantile_bucket(dict(sums.buckets), share)
+    at = quantile_bucket(sorted(sums.buckets), share)
     # A rare purchase lies beyond the quantile of all units: then the largest value seen is the cap.
     return math.ceil(GAMMA ** (at if at > 0 else max(dict(sums.buckets))))
 
@@ -298,9 +298,10 @@ def bucket_of(value: float) -> int:
     return max(0, bucket_of_number(value))
 
 
-def quantile_bucket(buckets: Mapping[int, int], share: float) -> int:
-    """The first bucket at which at least ``share`` of the counts are reached; 0 without counts."""
-    return quantile_from_buckets(buckets, max(share, 1e-12)) if any(buckets.values()) else 0
+def quantile_bucket(buckets: Sequence[tuple[int, int]], share: float) -> int:
+    """The first of the buckets, which are in order, at which at least ``share`` of the counts are reached; 0 without
+    counts."""
+    return quantile_of_sorted(buckets, max(share, 1e-12)) if any(n for _, n in buckets) else 0
 
 
 def judged(metric: Metric, at: int) -> tuple[int, int]:
