@@ -1,5 +1,6 @@
 """Stores of MLflow and a tracking server, made once; runs that are ended with the test."""
 
+import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ from tests.embedded.machine import Machine
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database and artefacts with the tiny models; to be copied."""
-    folder = tmp_path_factory.mktemp("store")
-    registered.make_store(folder)
+    """MLflow's database and artefacts with the tiny models; to be copied. Processes side by side make one."""
+    mine = tmp_path_factory.getbasetemp()
+    shared = mine.parent if mine.name.startswith("popen-") else mine
+    folder, done = shared / "store", shared / "store.done"
+    with (shared / "store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            registered.make_store(folder)
+            done.touch()
     return folder
 
 
