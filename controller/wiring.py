@@ -21,6 +21,7 @@ from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.tokens import Tokens
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.edges.engine.late import LateSource
+from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
 from controller.edges.gauges.journal import SampleJournal
@@ -91,6 +92,7 @@ def build_cluster(
     image = _given("router_image", settings.router_image)
     reader = _reader(settings)
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
+    shared = SharedStates(settings.state_dir / "spill")
 
     def over(key: str) -> bool:
         try:
@@ -120,7 +122,7 @@ def build_cluster(
         folder = settings.state_dir / "rollouts" / stored.status.uid
         return Loop(
             store=store,
-            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key))),
+            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key), shared)),
             traffic=traffic,
             workloads=ClusterWorkloads(access, owner, lambda: store.load(key), settings.linger_s),
             registry=registry,

@@ -10,6 +10,7 @@ from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.edges.cluster.copies import CHUNK, Copies, fault_of
 from controller.edges.cluster.routers import ClusterTraffic, Replica
+from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.source import JournalSource
 from controller.edges.engine.tailer import LONGEST_LINE
 from controller.edges.exchange import Call, Exchange
@@ -22,15 +23,23 @@ ACKNOWLEDGE_S = 10.0
 
 class ClusterJournals:
     """``StatisticsSource`` of the routers of one rollout. ``reader`` is our name at the routers, who keep what we have
-    not acknowledged; ``over`` says, when this is closed, whether nobody will ask any more."""
+    not acknowledged; ``over`` says, when this is closed, whether nobody will ask any more. ``shared``: the DuckDB that
+    the states of all rollouts are in."""
 
-    def __init__(self, traffic: ClusterTraffic, folder: Path, reader: str, over: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        traffic: ClusterTraffic,
+        folder: Path,
+        reader: str,
+        over: Callable[[], bool],
+        shared: SharedStates | None = None,
+    ) -> None:
         self._traffic = traffic
         self._reader = reader
         self._over = over
         journals = folder / "journal"
         self.copies = Copies(journals.absolute())
-        self._source = JournalSource(journals, folder / "engine.duckdb", reader=reader)
+        self._source = JournalSource(journals, folder / "engine.duckdb", reader=reader, shared=shared)
         self._exchange: Exchange | None = None
         self._said: dict[str, object] = {}
         self._say_at = 0.0

@@ -38,15 +38,18 @@ class Engine:
     into one transaction. Not for use by several threads.
 
     ``passing``: for one pass over known rows, in memory. Folds, progress and blocks are not written down then, as
-    nothing will read them; after an error the engine answers no more.
+    nothing will read them; after an error the engine answers no more. ``shared``: the DuckDB of many states.
 
     Raises EdgeError where ``path`` (None: in memory) is held by another process or cannot be read.
     """
 
-    def __init__(self, path: Path | None = None, passing: bool = False) -> None:
+    def __init__(
+        self, path: Path | None = None, passing: bool = False, shared: schema.SharedStates | None = None
+    ) -> None:
         self._path = path
         self._passing = passing
-        self.con = schema.connect(path)
+        self._shared = shared
+        self.con, self.close = schema.connect(path, shared)
         self._depth = 0
         self._broken = False
         self._load()
@@ -72,10 +75,6 @@ class Engine:
         )
         self._pending = one(con, "SELECT count(*) FROM pending")
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self.con.close()
-
     @property
     def settled(self) -> int:
         """The watermark of the last ``advance`` (µs)."""
@@ -90,8 +89,8 @@ class Engine:
         if self._broken and self._passing:
             raise EdgeError("the statistics of this pass were lost in an earlier error")
         if self._broken and self._path is not None:
-            self.con.close()
-            self.con = schema.connect(self._path)
+            self.close()
+            self.con, self.close = schema.connect(self._path, self._shared)
             self._load()
             self._broken = False
         self.con.execute("BEGIN")

@@ -1,6 +1,11 @@
 """The state of the engine: tables of one DuckDB file that a single process owns."""
 
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -52,19 +57,72 @@ TABLES = {
 OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "worst", "cells", "folds", "progress")
 
 
-def connect(path: Path | None, threads: int = 1, memory: str = MEMORY) -> duckdb.DuckDBPyConnection:
-    """Open or make the state at ``path`` (None: in memory).
+class Opened(NamedTuple):
+    """A state, and what lets go of it."""
+
+    con: duckdb.DuckDBPyConnection
+    close: Callable[[], None]
+
+
+class SharedStates:
+    """One DuckDB to which the states of many rollouts are attached, for a process that has hundreds of them.
+
+    They share its threads and its memory limit; alone, an empty state has eight threads and five megabytes. Its
+    methods may be called by several threads, what ``connect`` returns by one. ``spill``: a folder for what does not
+    fit into memory.
+    """
+
+    def __init__(self, spill: Path) -> None:
+        config: dict[str, Any] = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(spill)}
+        self._root = duckdb.connect(":memory:", config=config)
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+
+    def attach(self, path: Path) -> Opened:
+        """Raises duckdb.Error."""
+        with self._lock:
+            name, file = f"state_{next(self._numbers)}", str(path).replace("'", "''")
+            self._root.execute(f"ATTACH '{file}' AS {name}")
+            con = self._root.cursor()
+            con.execute(f"USE {name}")
+
+        def close() -> None:
+            con.close()
+            # Where the checkpoint fails for want of space, what is committed is read from its log the next time.
+            with self._lock, contextlib.suppress(duckdb.Error):
+                self._root.execute(f"DETACH {name}")
+
+        return Opened(con, close)
+
+
+def connect(path: Path | None, shared: SharedStates | None = None) -> Opened:
+    """Open or make the state at ``path`` (None: in memory), ``shared`` with others or by itself.
 
     Raises EdgeError where another process has it, where it cannot be opened, or where another version wrote it.
     """
     if path is not None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        con = duckdb.connect(
-            ":memory:" if path is None else str(path), config={"threads": threads, "memory_limit": memory}
-        )
+        if path is not None and shared is not None:
+            opened = shared.attach(path)
+        else:
+            alone = duckdb.connect(str(path or ":memory:"), config={"threads": 1, "memory_limit": MEMORY})
+            opened = Opened(alone, alone.close)
     except duckdb.Error as error:
         raise EdgeError(f"statistics state {path} cannot be opened: {error}") from error
+    try:
+        found = _prepared(opened.con)
+    except duckdb.Error as error:
+        opened.close()
+        raise EdgeError(f"statistics state {path} cannot be opened: {error}") from error
+    if found != str(VERSION):
+        opened.close()
+        raise EdgeError(f"statistics state {path} has version {found}, this program needs {VERSION}: move it away")
+    return opened
+
+
+def _prepared(con: duckdb.DuckDBPyConnection) -> str:
+    """Its version, once all tables are there."""
     con.execute("BEGIN")
     for name, columns in TABLES.items():
         con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
@@ -73,8 +131,5 @@ def connect(path: Path | None, threads: int = 1, memory: str = MEMORY) -> duckdb
         con.execute("INSERT INTO segments VALUES (0, '')")
         con.execute("INSERT INTO combos VALUES (0, 0)")
     con.execute("COMMIT")
-    found = con.execute("SELECT body FROM meta WHERE key = 'version'").fetchall()[0][0]
-    if found != str(VERSION):
-        con.close()
-        raise EdgeError(f"statistics state {path} has version {found}, this program needs {VERSION}: move it away")
-    return con
+    found: str = con.execute("SELECT body FROM meta WHERE key = 'version'").fetchall()[0][0]
+    return found

@@ -15,6 +15,7 @@ from controller.core.fold import Statistics
 from controller.edges.engine import tailer
 from controller.edges.engine.engine import Engine
 from controller.edges.engine.rows import Pointer, exposure_row, outcome_row, sample_row
+from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.state import plain, restored
 from controller.edges.engine.tailer import Place
 from controller.errors import EdgeError
@@ -42,7 +43,7 @@ class JournalSource:
     ``state``: the engine's file, held by this process alone; None keeps it in memory, so that every start reads all
     journals again. ``reader``: the name under which this process acknowledges what it has (with a file only), so
     that routers may delete it. ``budget_s``: how long one ``read`` goes on reading; what is left then waits for the
-    next one, and the watermark shows it.
+    next one, and the watermark shows it. ``shared``: the DuckDB that the states of many rollouts are in.
 
     Raises EdgeError where the state cannot be opened.
     """
@@ -54,10 +55,11 @@ class JournalSource:
         *,
         reader: str = "controller",
         budget_s: float = 20.0,
+        shared: SharedStates | None = None,
     ) -> None:
         paths = [journals] if isinstance(journals, Path) else journals
         self._directories = [path.absolute() for path in paths]
-        self._engine = Engine(state)
+        self._engine = Engine(state, shared=shared)
         self._acknowledges = state is not None
         self._reader = reader
         self._budget_s = budget_s
