@@ -10,8 +10,9 @@ Idempotency: (journal, seq) identifies a line; ``request_id`` an exposure; ``out
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -104,6 +105,17 @@ class Exposure(Wire):
         None, description="body of the assigned arm's answer, cut at capture_bytes; null (and cut) where not drawn"
     )
     cut: bool = Field(False, description="inputs or answer were cut, or are not text")
+
+
+def stood_in(event: Mapping[str, Any]) -> bool:
+    """Whether the champion answered, in this exposure, what the challenger should have.
+
+    Not where it had no better answer to a challenger's bad status: then the request was to blame, as a client's that
+    no model can read.
+    """
+    if event["arm"] != "challenger" or event["mirror"] or event["served_by"] != "champion":
+        return False
+    return bool(event["fallback_reason"] != FallbackReason.STATUS or 200 <= event["answer_status"] < 300)
 
 
 class Outcome(Wire):

@@ -1,6 +1,7 @@
 """The engine on DuckDB and the one in memory were written apart; they say the same of the same rows."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine.rows import exposure_row
 from controller.edges.memory import MemorySource
 from controller.kinds import UNMEASURED
-from tests.engine.logs import sample_event
+from tests.engine.logs import exposure_event, sample_event
 from tests.engine.worlds import METRICS, World, deliveries, query, world
 
 OPEN = tuple(m._replace(name=f"open-{m.name}".lower(), frozen=False, cap=None, edges=()) for m in METRICS)
@@ -64,6 +66,23 @@ def test_both_engines_fold_the_same_cells_whatever_the_order_of_the_rows(seed: i
     assert dict(ours.pairs) == dict(theirs.pairs)
     assert dict(ours.counts) == dict(theirs.counts)
     assert ours.losses == theirs.losses
+
+
+@pytest.mark.parametrize(
+    ("reason", "answered", "counts"), [("Status", 200, 1), ("Status", 400, 0), ("Status", 503, 0), ("Timeout", 400, 1)]
+)
+def test_the_champion_stood_in_only_where_it_had_a_better_answer(reason: str, answered: int, counts: int) -> None:
+    asked = query(METRICS)
+    mine = [row for row in world(0).exposures if row.attempt == asked.attempt and row.challenger and row.hashed]
+    row = mine[0]._replace(mirror=False)
+    event = exposure_event(row._replace(usable=False, fell_back=True), random.Random(1))
+    event |= {"fallback_reason": reason, "status": 400, "answer_status": answered}
+    engine, memory = Engine(), MemorySource()
+    engine.ingest([exposure_row(event, (), None)], [], [])
+    memory.ingest("rows", event)
+    memory.ingest("rows", {"type": "mark", "t": row.t + 1})
+    said = engine.advance(asked, row.t + 1), memory.read(asked, row.t + 1)
+    assert [each.counts[row.epoch].fallbacks for each in said] == [counts, counts]
 
 
 @pytest.mark.parametrize("seed", range(3))

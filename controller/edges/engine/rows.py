@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from controller.core.covariates import units_of
+from router.events import stood_in
 
 LONGEST_SEGMENT = 128
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
@@ -25,7 +26,7 @@ class ExposureRow(NamedTuple):
     """One exposure, ready to be counted. Times in µs.
 
     ``hashed``: the unit's place was decided by its hash, under a table that was not stale. ``evidence`` as the router
-    said it, never without ``hashed``. ``fell_back``: a challenger's request that the champion answered. ``segments``:
+    said it, never without ``hashed``. ``fell_back``: the champion stood in for the challenger. ``segments``:
     texts ``name=value``. ``scores`` by row of the request: None in it where the answer holds no number there (counts
     as wrong); None altogether where the answer was not kept whole (does not count). ``numbers``: the covariates that
     the statistics ask for, in millionths; None in it where the request had none.
@@ -139,7 +140,7 @@ def exposure_row(
         hashed and event["evidence"] is True,
         mirror,
         usable,
-        arm == "challenger" and not mirror and event["served_by"] == "champion",
+        stood_in(event),
         _integer(event["latency_us"]),
         tuple(segment_texts(attributes, segments)) if attributes and segments else (),
         scores,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from router.assignment import Arm
+from router.events import stood_in
 
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
 
@@ -39,7 +40,7 @@ class Exposed:
         self.hashed: bool = event["assigned_by"] == "hash" and not event.get("stale", False) and self.unit is not None
         self.evidence: bool = event["evidence"] and self.hashed
         self.usable: bool = event["usable"]
-        self.fell_back: bool = self.arm == "challenger" and not self.mirror and event["served_by"] == "champion"
+        self.fell_back: bool = stood_in({"mirror": False, "fallback_reason": None, **event})
         self.latency: int = event["latency_us"]
         self.attributes: Mapping[str, str] = event.get("attributes") or {}
         self.answer: str | None = event.get("answer")
