@@ -7,6 +7,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
+from http.client import HTTPException
 from pathlib import Path
 
 import duckdb
@@ -37,8 +38,10 @@ class AliasWatch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        watched = self._thread.is_alive()
         self._end.set()
         self._thread.join(10)
+        assert watched, "nobody has watched the aliases to the end"
 
     def _poll(self) -> None:
         while not self._end.is_set():
@@ -56,7 +59,7 @@ def read_aliases(address: str) -> dict[str, str] | None:
     try:
         with urllib.request.urlopen(f"{address}/api/2.0/mlflow/registered-models/get?name={name}", timeout=3) as answer:
             tree = json.loads(answer.read())
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     return {each["alias"]: str(each["version"]) for each in tree["registered_model"].get("aliases", [])}
 
