@@ -95,7 +95,7 @@ class _Reading(NamedTuple):
 
     ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
     interval; ``rates``: what the interval of a counting kind is made from; ``bets``: log e-values whose mean is that of
-    non-inferiority, where it is not the score test on ``tau``.
+    non-inferiority, where it is not the score test on ``tau``; ``unseen`` as in ``Effect``.
     """
 
     evidence: Evidence
@@ -104,6 +104,7 @@ class _Reading(NamedTuple):
     shown: float = 0.0
     bets: tuple[float, ...] | None = None
     rates: _Rates | None = None
+    unseen: float = 0.0
 
 
 def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> tuple[Evidence, ...]:
@@ -224,8 +225,9 @@ def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
     shown = np.array([r.shown for r in found])
     margin = np.array([r.evidence.margin for r in found])
     some = np.where(tau > 0, tau, 1.0)
-    proof = np.where(tau > 0, sequential.log_e_one_sided(good + margin, se2, some), 0.0)
-    superior = np.where(tau > 0, sequential.log_e_one_sided(good, se2, some), 0.0)
+    careful = se2 + np.array([r.unseen for r in found])
+    proof = np.where(tau > 0, sequential.log_e_one_sided(good + margin, careful, some), 0.0)
+    superior = np.where(tau > 0, sequential.log_e_one_sided(good, careful, some), 0.0)
     counted = [i for i, r in enumerate(found) if r.bets is not None]
     if counted:
         proof[counted] = sequential.log_mean_exp([r.bets for r in found if r.bets is not None])
@@ -328,7 +330,8 @@ def _of_effect(
         estimate=effect.theta / k, se=se / k, margin=effect.margin / k, champion=effect.champion_mean / k,
         gate=_gate(good, se, effect.margin), note=effect.note, units=units, log_e_harm=ever_harm, last=last,
     )  # fmt: skip
-    return _Reading(found, good / k, tau / k if effect.guarded else 0.0, tau / k)
+    tested = tau / k if effect.guarded else 0.0
+    return _Reading(found, good / k, tested, tau / k, unseen=effect.unseen / (k * k))
 
 
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:

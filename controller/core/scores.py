@@ -10,6 +10,10 @@ Ratios (precision, recall, F1, a ratio of outcomes) are y/x where the challenger
 share ρ of the denominators that are the challenger's: then m drops out of θ, which is the difference of the ratios,
 and only serves its variance.
 
+Of a loss a rare and confident error is most of the difference, and a sample has none of it until it meets the first.
+So what is proven of a loss is proven as if one more row of the challenger had the worst loss that there is: measured,
+a challenger worse by the margin through one error in 500 rows was promoted in 12 to 17 % of the rollouts without it.
+
 What a mirror shows is in ``pairs``.
 """
 
@@ -21,7 +25,7 @@ from controller.core.arrays import FloatArray
 from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
 from controller.core.covariates import Moments
 from controller.core.throughput import Activity, relative_change
-from controller.kinds import Kind
+from controller.kinds import ERRORS, LARGEST, Kind
 
 T = TypeVar("T", int, float)
 Part = TypeVar("Part", float, FloatArray)
@@ -85,6 +89,7 @@ class Effect(NamedTuple):
     """θ (challenger − champion, integer units), its variance, and what to hold it against.
 
     ``guarded``: there is enough for tests; else ``note`` says what is missing, and the variance may be infinite.
+    ``unseen``: the variance that a row adds which was not met yet, for what is proven in the challenger's favour.
     """
 
     theta: float = 0.0
@@ -94,6 +99,7 @@ class Effect(NamedTuple):
     harm_margin: float = 0.0
     guarded: bool = False
     note: str = ""
+    unseen: float = 0.0
 
     def good(self, plan: MetricPlan) -> float:
         """θ in the good direction."""
@@ -191,6 +197,8 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     less for units that come again at another level, and their return would be hidden.
     """
     h = theta = reference = v_a = v_b = v_pred = alone_a = alone_b = 0.0
+    rows = one_more = 0.0
+    worst = worst_loss(plan)
     for e in state.epochs:
         pi, a, b = e.pi_ppm, e.champion, e.challenger
         alone_a += pi * pi * _about_own(a)
@@ -204,12 +212,22 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         v_a += share * share * q_a
         v_b += (1 - share) * (1 - share) * q_b
         v_pred += share * (1 - share) * (q_a + q_b)
+        rows += b.x
+        one_more += b.x * ((1 - share) * max(0.0, worst - ratio)) ** 2
     if h == 0:
         return Effect(note=ONE_ARM)
     apart_a = _inflation(state.clustered - state.clustered_challenger, alone_a)
     apart_b = _inflation(state.clustered_challenger, alone_b)
     own_a, own_b = v_a * apart_a, v_b * apart_b
-    return _effect(plan, state, theta / h, max(own_a + own_b, v_pred) / (h * h), reference / h, (own_a, own_b))
+    found = _effect(plan, state, theta / h, max(own_a + own_b, v_pred) / (h * h), reference / h, (own_a, own_b))
+    return found._replace(unseen=one_more / rows / (h * h))
+
+
+def worst_loss(plan: MetricPlan) -> float:
+    """The most that one row can lose (integer units), where a rare row may be most of the loss; else 0."""
+    if plan.kind in ERRORS:
+        return plan.cap or 0
+    return LARGEST[plan.kind] * plan.scale if plan.kind in (Kind.LOG_LOSS, Kind.BRIER) else 0
 
 
 def activity(epoch: EpochScore) -> Activity:
@@ -246,8 +264,8 @@ def score_tests(plan: MetricPlan, state: ScoreFold) -> ScoreTests:
     e = score_effect(plan, state)
     proof = superior = 0.0
     if e.guarded and plan.tau > 0:
-        proof = float(sequential.log_e_one_sided(e.good(plan) + e.margin, e.se2, plan.tau))
-        superior = float(sequential.log_e_one_sided(e.good(plan), e.se2, plan.tau))
+        proof = float(sequential.log_e_one_sided(e.good(plan) + e.margin, e.se2 + e.unseen, plan.tau))
+        superior = float(sequential.log_e_one_sided(e.good(plan), e.se2 + e.unseen, plan.tau))
     return ScoreTests(e.theta, e.se2, e.champion_mean, e.margin, e.guarded, log_e_harm(plan, e), proof, superior)
 
 

@@ -17,7 +17,14 @@ from controller.core.areas import EXPECTED_ROWS
 from controller.core.arrays import FloatArray, as_array
 from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, absolute, slower_bucket
 from controller.core.plans import GAMMA
-from controller.core.scores import EXPECTED_EVENTS, EXPECTED_NONZERO, LEAST_UNITS, TAU_FACTORS, of_relative_margin
+from controller.core.scores import (
+    EXPECTED_EVENTS,
+    EXPECTED_NONZERO,
+    LEAST_UNITS,
+    TAU_FACTORS,
+    of_relative_margin,
+    worst_loss,
+)
 from controller.kinds import Kind
 from controller.planning.champion import SHARES, VALUES, Champion, latency_place
 
@@ -156,7 +163,9 @@ class Scores:
         if side != "proof":
             harm = np.where(enough, as_array(sequential.log_e_one_sided_mixture(-good - beyond, se2, taus)), 0.0)
         if side != "harm":
-            proof = np.where(enough, as_array(sequential.log_e_one_sided(good + margin, se2, self.tau)), 0.0)
+            one_more = max(0.0, worst_loss(plan) / self.scale - self.champion.base)
+            careful = se2 + np.square(one_more / np.maximum(n_b, 1))
+            proof = np.where(enough, as_array(sequential.log_e_one_sided(good + margin, careful, self.tau)), 0.0)
         with np.errstate(invalid="ignore"):
             shut: Flags = good[..., -1] + 2 * np.sqrt(se2[..., -1]) < -np.broadcast_to(margin, good.shape)[..., -1]
         return Reading(harm, proof, ~shut)
