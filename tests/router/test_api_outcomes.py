@@ -1,6 +1,7 @@
 """Outcomes: all of a request or none, each fault named, durable before acknowledged, repeated without harm."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -268,6 +269,16 @@ def test_ndjson_has_the_limits_of_json(router: Router) -> None:
     assert answer.json() == {
         "accepted": 4, "written": 2, "duplicates": 1, "conflicts": [{"index": 3, "outcome_id": "nd1"}],
     }  # fmt: skip
+
+
+def test_who_goes_on_sending_far_too_much_hears_why_and_not_a_broken_connection(router: Router) -> None:
+    size = 5 << 20
+    host, port = router.control.base_url.host, router.control.base_url.port
+    fields = f"Host: {host}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+    head = f"POST /v1/outcomes HTTP/1.1\r\n{fields}\r\n"
+    with socket.create_connection((host, port or 80), 10) as client:
+        client.sendall(head.encode() + b" " * size)
+        assert client.recv(1_000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_body_over_the_limit_is_refused_whatever_length_it_claims(router: Router) -> None:
