@@ -113,9 +113,9 @@ def stood_in(event: Mapping[str, Any]) -> bool:
     Not where it had no better answer to a challenger's bad status: then the request was to blame, as a client's that
     no model can read.
     """
-    if event["arm"] != "challenger" or event["mirror"] or event["served_by"] != "champion":
+    if event["arm"] != "challenger" or event.get("mirror") or event["served_by"] != "champion":
         return False
-    return bool(event["fallback_reason"] != FallbackReason.STATUS or 200 <= event["answer_status"] < 300)
+    return event.get("fallback_reason") != FallbackReason.STATUS or 200 <= int(event["answer_status"]) < 300
 
 
 class Outcome(Wire):

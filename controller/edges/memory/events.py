@@ -40,7 +40,7 @@ class Exposed:
         self.hashed: bool = event["assigned_by"] == "hash" and not event.get("stale", False) and self.unit is not None
         self.evidence: bool = event["evidence"] and self.hashed
         self.usable: bool = event["usable"]
-        self.fell_back: bool = stood_in({"mirror": False, "fallback_reason": None, **event})
+        self.fell_back: bool = stood_in(event)
         self.latency: int = event["latency_us"]
         self.attributes: Mapping[str, str] = event.get("attributes") or {}
         self.answer: str | None = event.get("answer")
