@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from controller import gauge
 from controller.core.cells import Block, LatencyCell, MetricPlan
-from controller.core.statistics import BUCKET_GROWTH, quantile_of_sorted
+from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.quantities import format_size
 
 BREACHES, WINDOWS = 3, 5
@@ -94,7 +94,7 @@ def fold_limit(plan: MetricPlan, state: LimitFold, block: Block) -> LimitFold:
     long = (block.block + 1 - state.first_block) * plan.block >= plan.span
     if not long or state.units * (1 - plan.quantile) < 1 - 1e-9:
         return state
-    value = quantile_of_sorted(state.buckets, plan.quantile)
+    value = quantile_from_buckets(state.buckets, plan.quantile)
     recent = with_window(state.recent, block.epoch, value)
     return state._replace(recent=recent, first_block=-1, units=0, buckets=())
 

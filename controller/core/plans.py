@@ -30,7 +30,7 @@ from controller.core.covariates import PREFIX
 from controller.core.fold import Statistics
 from controller.core.scores import ScoreFold
 from controller.core.sequential import LEAST_RATE
-from controller.core.statistics import BUCKET_GROWTH, quantile_of_sorted
+from controller.core.statistics import BUCKET_GROWTH, quantile_from_buckets
 from controller.core.statistics import bucket_of as bucket_of_number
 from controller.kinds import ABSOLUTE, ERRORS, KINDS, SERVED, UNMEASURED, Family, Kind
 from controller.metric import Covariate, Metric, Role
@@ -261,8 +261,9 @@ def measured(metric: Metric, sums: BaselineSums, mirror: bool) -> Frozen | None:
     rule = KINDS[metric.kind]
     frozen = Frozen(source="Mirror" if mirror else "Blocks", from_block=sums.last_block, from_epoch=sums.last_epoch)
     if metric.kind is Kind.LATENCY:
-        edges = tuple(quantile_bucket(sorted(sums.buckets), q) for q in EDGE_QUANTILES)
-        at = quantile_bucket(sorted(sums.buckets), metric.quantile or 0.99)
+        buckets = sorted(sums.buckets)
+        edges = tuple(quantile_bucket(buckets, q) for q in EDGE_QUANTILES)
+        at = quantile_bucket(buckets, metric.quantile or 0.99)
         return frozen.model_copy(update={"edges": edges, "judged": judged(metric, at)})
     if rule.family == "failures":
         rate = (sums.y + RATE_UNITS * LEAST_RATE) / (sums.units + RATE_UNITS)
@@ -301,7 +302,7 @@ def bucket_of(value: float) -> int:
 def quantile_bucket(buckets: Sequence[tuple[int, int]], share: float) -> int:
     """The first of the buckets, which are in order, at which at least ``share`` of the counts are reached; 0 without
     counts."""
-    return quantile_of_sorted(buckets, max(share, 1e-12)) if any(n for _, n in buckets) else 0
+    return quantile_from_buckets(buckets, max(share, 1e-12)) if any(n for _, n in buckets) else 0
 
 
 def judged(metric: Metric, at: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ the sequential tests read as no evidence. Arguments that cannot be meant are a V
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -261,17 +261,13 @@ def bucket_upper(index: int) -> float:
     return float(BUCKET_GROWTH**index)
 
 
-def quantile_from_buckets(counts: Mapping[int, int], q: float) -> int:
+def quantile_from_buckets(counts: Sequence[tuple[int, int]], q: float) -> int:
     """The bucket of the smallest value with at least a share q of all values at or below it, 0 < q <= 1.
 
-    In integers, q read as the decimal it is written as (0.07 of 100 values are 7, not 7.000000000000001). The quantile
-    is at most `bucket_upper` of the result and more than `bucket_lower`.
+    `counts`: (bucket, values in it), in the order of the buckets. In integers, q read as the decimal it is written as
+    (0.07 of 100 values are 7, not 7.000000000000001). The quantile is at most `bucket_upper` of the result and more
+    than `bucket_lower`.
     """
-    return quantile_of_sorted(sorted(counts.items()), q)
-
-
-def quantile_of_sorted(counts: Sequence[tuple[int, int]], q: float) -> int:
-    """`quantile_from_buckets` of pairs (bucket, values in it) in the order of the buckets."""
     require("q", "above 0 and at most 1", 0 < q <= 1)
     numbers = [n for _, n in counts]
     require("counts", "not negative, and not all zero", min(numbers, default=0) >= 0 and any(numbers))
