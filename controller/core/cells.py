@@ -24,7 +24,8 @@ How the engine counts (family of the kind):
   A unit's terms of one block are summed before they are squared. In a mirror a row counts where both answers do;
   of Precision and F1 also where it has a denominator in one arm alone.
 * ``failures``: a unit with requests in a service block is *at risk* there until the block of its first failure, that of
-  a request without a usable answer of its arm; after that it is in no cell any more.
+  a request without a usable answer of its arm. Beside that all units count that are *active*, and those of them with a
+  failure, the first or not.
 * ``auc``: labelled rows as for ``label``, by label and the bin of the score. No baseline.
 * ``pair``: one per mirrored request, in the block of the later answer: 1 where the answers differ, which is where only
   one of them is usable, or where their rows do not lie on the same sides of the threshold. Requests without a usable
@@ -171,10 +172,22 @@ class ScoreCell(NamedTuple):
 
 
 class CountCell(NamedTuple):
-    """One arm's units at risk in a service block, and those among them with a failure, hence their first."""
+    """One arm's units at risk in a service block, and those among them with a failure, hence their first.
+
+    Of failures also the units that are ``active`` in it, at risk or not, and those with a failure, ``failing``;
+    ``clustered`` = Σ over units of (old + s)² − old², in ppm²: s is A − π where the unit fails, else 0, and old the sum
+    of all its earlier ones in the attempt.
+    """
 
     units: int = 0
     events: int = 0
+    active: int = 0
+    failing: int = 0
+    clustered: int = 0
+
+    def plus(self, other: "CountCell") -> "CountCell":
+        """The sums of both."""
+        return CountCell._make(a + b for a, b in zip(self, other, strict=True))
 
 
 def _above(histogram: tuple[tuple[int, int], ...], edge: int) -> int:

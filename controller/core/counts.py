@@ -12,6 +12,7 @@ import numpy as np
 
 from controller.core import sequential
 from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+from controller.core.repeats import repeated
 from controller.core.statistics import BUCKET_GROWTH
 
 PRIOR_WEIGHT = 2000.0
@@ -36,6 +37,13 @@ class EpochCountSums(NamedTuple):
     within: CountCell = CountCell()
     champion_buckets: tuple[tuple[int, int], ...] = ()
     challenger_buckets: tuple[tuple[int, int], ...] = ()
+
+    def worse_by(self) -> float:
+        """Of failures: how much larger the challenger's share is, of first ones or of all, whichever is more; with
+        units of both arms."""
+        a, b = self.champion, self.challenger
+        first = b.events / b.units - a.events / a.units
+        return max(first, b.failing / b.active - a.failing / a.active) if a.active and b.active else first
 
 
 class CountFold(NamedTuple):
@@ -115,7 +123,7 @@ def _bet(
     Given the block's counts of units, not the declared share: exact for units that come back in the arm they had.
     """
     (first, second), margin = ((champion, challenger), delta) if not worse else ((challenger, champion), -delta)
-    new = sequential.log_e_bet(*first, *second, None, margin, np.asarray(sequential.BET_FRACTIONS))
+    new = sequential.log_e_bet(*first[:2], *second[:2], None, margin, np.asarray(sequential.BET_FRACTIONS))
     return tuple(old + float(more) for old, more in zip(log_e, new, strict=True))
 
 
@@ -128,11 +136,10 @@ def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Blo
         state = state._replace(
             harm=((0.0,) * len(sequential.RISK_RATIOS),) * len(tables), prior=((0, 0),) * len(tables)
         )
-    grid = np.array([(*a, *b) for a, b in tables], dtype=float).T[..., None]
+    grid = np.array([(*a[:2], *b[:2]) for a, b in tables], dtype=float).T[..., None]
     prior = np.array(state.prior, dtype=float)
-    history = np.array(_histories(plan))
-    rate = (PRIOR_WEIGHT * history + prior[:, 1]) / (PRIOR_WEIGHT + prior[:, 0])
-    rate = np.clip(rate, sequential.LEAST_RATE, 1 - sequential.LEAST_RATE)[:, None]
+    history = np.clip(_histories(plan), sequential.LEAST_RATE, 1 - sequential.LEAST_RATE)
+    rate = ((PRIOR_WEIGHT * history + prior[:, 1]) / (PRIOR_WEIGHT + prior[:, 0]))[:, None]
     more = sequential.log_e_two_by_two(grid[0], grid[1], grid[2], grid[3], rate, np.array(sequential.RISK_RATIOS))
     harm = np.array(state.harm) + more
     a, b, delta = _judged(plan, block)
@@ -153,7 +160,7 @@ def fold_counts(plan: MetricPlan, epoch: EpochPlan, state: CountFold, block: Blo
 
 def _histories(plan: MetricPlan) -> tuple[float, ...]:
     if plan.family == "failures":
-        return (max(plan.p_hist, sequential.LEAST_RATE),)
+        return (plan.p_hist,)
     return tuple(1 - q for q in EDGE_QUANTILES[: len(plan.edges)])
 
 
@@ -168,7 +175,13 @@ def count_tests(plan: MetricPlan, state: CountFold) -> CountTests:
     """Harm beyond ``harm_margin`` where one is declared for failures, else any harm."""
     if not state.harm:
         return CountTests(0.0, 0.0)
-    return CountTests(_harm(plan, state), float(sequential.log_mean_exp(state.bets)))
+    proof = float(sequential.log_mean_exp(state.bets))
+    if plan.family == "failures":
+        every = repeated((e.pi_ppm, e.champion, e.challenger) for e in state.epochs)
+        margin = absolute(plan, plan.margin, plan.margin_relative)
+        again = 0.0 if every is None else sequential.log_e_one_sided(margin - every.theta, every.variance, margin)
+        proof = min(proof, again)
+    return CountTests(_harm(plan, state), proof)
 
 
 def _harm(plan: MetricPlan, state: CountFold) -> float:
@@ -184,20 +197,16 @@ def _add(
     now = old or EpochCountSums(epoch.number, epoch.pi_ppm)
     a, b, _ = _judged(plan, block)
     if plan.family == "latency":
-        now = now._replace(slower=_plus(now.slower, b))
+        now = now._replace(slower=now.slower.plus(b))
         usual, within = plan.judged[0], faster_bucket(plan.judged[0], plan.margin, plan.margin_relative)
         if isinstance(block.champion, LatencyCell):
             buckets = _merge(now.champion_buckets, block.champion.buckets)
-            now = now._replace(champion_buckets=buckets, within=_plus(now.within, block.champion.at(within)))
+            now = now._replace(champion_buckets=buckets, within=now.within.plus(block.champion.at(within)))
         if isinstance(block.challenger, LatencyCell):
             b = block.challenger.at(usual)
             now = now._replace(challenger_buckets=_merge(now.challenger_buckets, block.challenger.buckets))
-    now = now._replace(champion=_plus(now.champion, a), challenger=_plus(now.challenger, b))
+    now = now._replace(champion=now.champion.plus(a), challenger=now.challenger.plus(b))
     return tuple(now if e is old else e for e in epochs) if old else (*epochs, now)
-
-
-def _plus(a: CountCell, b: CountCell) -> CountCell:
-    return CountCell(a.units + b.units, a.events + b.events)
 
 
 def _merge(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,6 @@ reading; decisions use the log e-values. The estimand is the effect averaged ove
 """
 
 import math
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -13,13 +12,15 @@ import numpy as np
 
 from controller.core import intervals, sequential
 from controller.core.areas import AreaFold, area_effect, area_gain
-from controller.core.cells import OVERALL, BaselineSums, CountCell, MetricPlan
-from controller.core.counts import EDGE_QUANTILES, SLOW_SHARE, CountFold, absolute
+from controller.core.cells import OVERALL, BaselineSums, MetricPlan
+from controller.core.counts import SLOW_SHARE, CountFold, absolute
 from controller.core.covariates import explained
 from controller.core.fold import Fold, Statistics
 from controller.core.limits import Limited, LimitFold, limited
 from controller.core.pairs import PairFold, pair_effect, pair_non_inferior, pair_units
-from controller.core.plans import GAMMA, awaited, limit_plan, metric_plan, quantile_bucket
+from controller.core.plans import awaited, limit_plan, metric_plan
+from controller.core.rates import Rates, again, slowness, stratified
+from controller.core.repeats import NEVER, Repeated, repeated
 from controller.core.resources import BATCH, LEAST_BATCHES, ResourceFold, resource_effect, resource_non_inferior
 from controller.core.scores import ONE_ARM, Effect, ScoreFold, activity, score_effect
 from controller.kinds import AWAITING, MIRRORED
@@ -27,8 +28,6 @@ from controller.metric import Metric, Role
 from controller.quantities import parse_size
 from controller.spec import RolloutSpec
 from controller.status import BASELINE_HAS, RolloutStatus
-
-CLEARLY = 1.0  # log e from which on people are told at which quantile
 
 
 class Verdict(StrEnum):
@@ -78,24 +77,13 @@ class Evidence(NamedTuple):
     limit: Limited | None = None
 
 
-class _Rates(NamedTuple):
-    """Two rates, stratified by epoch: their difference and its standard error, the champion's rate, and for the
-    interval the factors of p(1−p) in the variance, the units of each arm and the events of both."""
-
-    theta: float = 0.0
-    se: float = math.inf
-    rate: float = 0.0
-    spread: tuple[float, float] = (0.0, 0.0)
-    units: tuple[int, int] = (1, 1)
-    events: int = 0
-
-
 class _Reading(NamedTuple):
     """Evidence before the tests that are read of all metrics at once.
 
     ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
     interval; ``rates``: what the interval of a counting kind is made from; ``bets``: log e-values whose mean is that of
-    non-inferiority, where it is not the score test on ``tau``; ``unseen`` as in ``Effect``.
+    non-inferiority, where it is not the score test on ``tau``; ``unseen`` as in ``Effect``; ``every``: of failures,
+    what has to be proven beside the bets.
     """
 
     evidence: Evidence
@@ -103,8 +91,9 @@ class _Reading(NamedTuple):
     tau: float = 0.0
     shown: float = 0.0
     bets: tuple[float, ...] | None = None
-    rates: _Rates | None = None
+    rates: Rates | None = None
     unseen: float = 0.0
+    every: Repeated | None = None
 
 
 def read(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> tuple[Evidence, ...]:
@@ -231,6 +220,12 @@ def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
     counted = [i for i, r in enumerate(found) if r.bets is not None]
     if counted:
         proof[counted] = sequential.log_mean_exp([r.bets for r in found if r.bets is not None])
+    repeats = [(i, r.every) for i, r in enumerate(found) if r.every is not None and r.evidence.margin > 0]
+    if repeats:
+        at = [i for i, _ in repeats]
+        theta, variance = (np.array(x) for x in zip(*(every[:2] for _, every in repeats), strict=True))
+        proven = sequential.log_e_one_sided(margin[at] - theta, variance, margin[at])
+        proof[at] = np.minimum(proof[at], proven)
     known = np.where(shown > 0, se2, np.inf)
     scale = np.where(shown > 0, shown, 1.0)
     lower, upper = intervals.shown(estimate, known, scale)
@@ -335,65 +330,38 @@ def _of_effect(
 
 
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
-    latency = plan.family == "latency"
-    margin = SLOW_SHARE * (1 - plan.quantile) if latency else absolute(plan, plan.margin, plan.margin_relative)
+    if plan.family == "latency":
+        return _slow(plan, state, blank, epoch)
+    margin = absolute(plan, plan.margin, plan.margin_relative)
+    rates, units = stratified((e.champion, e.challenger) for e in state.epochs), _units(state)
+    every = repeated((e.pi_ppm, e.champion, e.challenger) for e in state.epochs) or NEVER
+    last = None
+    for e in state.epochs:
+        if e.epoch == epoch and e.champion.units and e.challenger.units:
+            last = e.worse_by() < margin
+    gate = _gate(-rates.theta, rates.se, margin) and _gate(-every.theta, math.sqrt(every.variance), margin)
+    found = blank._replace(
+        estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
+        gate=gate, last=last, note=again(every) if all(units) else ONE_ARM,
+    )  # fmt: skip
+    return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates, every=every)
+
+
+def _slow(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
     # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
     # one edge, lest an equal challenger look faster.
-    judged = [(e.epoch, e.champion, e.slower if latency else e.challenger) for e in state.epochs]
-    rates = _rates((e.champion, e.challenger) for e in state.epochs)
-    decided = _rates((a, b) for _, a, b in judged) if latency else rates
-    units = _units(state)
+    margin, units = SLOW_SHARE * (1 - plan.quantile), _units(state)
+    rates = stratified((e.champion, e.challenger) for e in state.epochs)
+    decided = stratified((e.champion, e.slower) for e in state.epochs)
     last = None
-    for number, a, b in judged:
-        if number == epoch and a.units and b.units:
-            last = b.events / b.units - a.events / a.units < margin
+    for e in state.epochs:
+        if e.epoch == epoch and e.champion.units and e.slower.units:
+            last = e.slower.events / e.slower.units - e.champion.events / e.champion.units < margin
     found = blank._replace(
         estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
         gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
     )  # fmt: skip
-    if latency and all(units):
-        room = _rates((e.champion, e.within) for e in state.epochs).theta
-        found = found._replace(margin=margin + max(room, 0.0), note=_slowness(plan, state))
+    if all(units):
+        room = stratified((e.champion, e.within) for e in state.epochs).theta
+        found = found._replace(margin=margin + max(room, 0.0), note=slowness(plan, state))
     return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates)
-
-
-def _rates(epochs: Iterable[tuple[CountCell, CountCell]]) -> _Rates:
-    """Difference of the two rates stratified by epoch, with n_a·n_b/(n_a + n_b) as weights.
-
-    The standard error adds half an event to each arm, so that an arm without events is not taken for certain.
-    """
-    weight = theta = variance = rate = spread_a = spread_b = 0.0
-    units_a = units_b = events = 0
-    for (n_a, y_a), (n_b, y_b) in epochs:
-        if not n_a or not n_b:
-            continue
-        w = n_a * n_b / (n_a + n_b)
-        p_a, p_b = (y_a + 0.5) / (n_a + 1), (y_b + 0.5) / (n_b + 1)
-        weight += w
-        theta += w * (y_b / n_b - y_a / n_a)
-        rate += w * y_a / n_a
-        variance += w * w * (p_a * (1 - p_a) / n_a + p_b * (1 - p_b) / n_b)
-        spread_a, spread_b = spread_a + w * w / n_a, spread_b + w * w / n_b
-        units_a, units_b, events = units_a + n_a, units_b + n_b, events + y_a + y_b
-    if weight == 0:
-        return _Rates()
-    spread = (spread_a / weight**2, spread_b / weight**2)
-    return _Rates(theta / weight, math.sqrt(variance) / weight, rate / weight, spread, (units_a, units_b), events)
-
-
-def _slowness(plan: MetricPlan, state: CountFold) -> str:
-    """For people: the quantile of both arms in the last epoch, and the quantile at which slowness is clearest."""
-    last = state.epochs[-1]
-    arms = last.champion_buckets, last.challenger_buckets
-    a, b = (GAMMA ** quantile_bucket(buckets, plan.quantile) / 1000 for buckets in arms)
-    text = f"p{plan.quantile * 100:g} {a:.1f} ms and {b:.1f} ms"
-    if not state.harm or max(map(max, state.harm)) < CLEARLY:  # no mean is above its largest
-        return text
-    harm = np.asarray(sequential.log_mean_exp(state.harm))
-    worst = int(np.argmax(harm))
-    if harm[worst] < CLEARLY:
-        return text
-    edge = plan.edges[worst]
-    shares = (sum(n for k, n in x if k > edge) / max(sum(n for _, n in x), 1) for x in arms)
-    above = " and ".join(f"{100 * share:.1f} %" for share in shares)
-    return f"{text}, above the usual p{100 * EDGE_QUANTILES[worst]:g} of {GAMMA**edge / 1000:.1f} ms {above}"

@@ -29,6 +29,7 @@ from controller.kinds import Kind
 from controller.planning.champion import SHARES, VALUES, Champion, latency_place
 
 Flags = npt.NDArray[np.bool_]
+EPOCHS = 32  # more than a plan has allocations
 Side = Literal["both", "harm", "proof"]
 
 
@@ -282,12 +283,25 @@ class Counts:
             log_e = as_array(sequential.log_mean_exp(by_edge, axis=1))
         if side != "harm":
             bets, proof = sequential.fold_count_non_inferior(bets, n_a, ours, n_b, theirs, None, self.delta)
+            if not self.latency:
+                proof = np.minimum(proof, self._every(state.sums, epoch, n_a, ours, n_b, theirs))
         sums = self._by_epoch(state.sums, epoch, n_a, ours, n_b, theirs)
         return State(sums, folded, bets, against), Reading(log_e, proof, self._gate(sums))
 
+    def _every(self, old: FloatArray | None, epoch: FloatArray, *counts: FloatArray) -> FloatArray:
+        """``core.repeats`` at each look, (rows, looks), where no unit fails twice."""
+        here = as_array(epoch)[:, None] == np.arange(EPOCHS)
+        known = np.zeros((4, len(counts[2]), EPOCHS)) if old is None else old
+        before = _strata(*np.where(here, 0.0, known)).sum(axis=-1)[..., None]
+        now = np.where(here, known, 0.0).sum(axis=-1)[..., None] + np.cumsum(np.stack(counts), axis=-1)
+        total, change, own, pooled, one_more, units = before + _strata(*now)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = (np.maximum(own, pooled) + 4 * one_more / units) / np.square(total)
+            return as_array(sequential.log_e_one_sided(self.delta - change / total, variance, self.delta))
+
     def _by_epoch(self, old: FloatArray | None, epoch: FloatArray, *counts: FloatArray) -> FloatArray:
         """Units and events of both arms, (4, rows, epochs); shares of different epochs are never pooled."""
-        here = as_array(epoch)[:, None] == np.arange(32)
+        here = as_array(epoch)[:, None] == np.arange(EPOCHS)
         new = np.stack([c.sum(axis=-1)[:, None] * here for c in counts])
         return new if old is None else old + new
 
@@ -302,6 +316,17 @@ class Counts:
             total = w.sum(axis=-1)
             shut: Flags = theta / total - 2 * np.sqrt(variance) / total > self.delta
         return ~shut
+
+
+def _strata(n_a: FloatArray, y_a: FloatArray, n_b: FloatArray, y_b: FloatArray) -> FloatArray:
+    """What ``core.repeats`` adds up over epochs: h, hθ, the arms' own variance and the pooled one, and for one more
+    failure h²/n_b and n_b; 0 without units of both arms."""
+    both = (n_a > 0) & (n_b > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h, p_a, p_b, p = n_a * n_b / (n_a + n_b), y_a / n_a, y_b / n_b, (y_a + y_b) / (n_a + n_b)
+        own = h * h * (p_a * (1 - p_a) / n_a + p_b * (1 - p_b) / n_b)
+        sums = np.stack([h, h * (p_b - p_a), own, h * p * (1 - p), h * h / n_b, n_b])
+    return np.where(both, sums, 0.0)
 
 
 def telling(traffic: Traffic) -> tuple[FloatArray, FloatArray]:

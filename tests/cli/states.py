@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controller.core.cells import Block, CountCell, EpochCounts, Losses, ScoreCell
+from controller.core.cells import Block, EpochCounts, Losses, ScoreCell
 from controller.core.evolve import evolve
 from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.core.plans import query
 from controller.edges.store import SqliteStore
 from controller.spec import ModelRollout
 from tests.decide.rollouts import ready, rollout
+from tests.evidence.drawn import once
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTE = 60_000_000
@@ -67,7 +68,7 @@ def harmed(store: SqliteStore, name: str = "late") -> Statistics:
         state: Fold | None = None
         for block in range(10):
             if plan.family == "failures":
-                cells = Block(plan.name, "", 1, block, CountCell(500, 1), CountCell(100, 30))
+                cells = Block(plan.name, "", 1, block, *once(asked.epochs[0].pi_ppm, (500, 1), (100, 30)))
             else:
                 one, other = (
                     ScoreCell(n, n, 50_000 * n, 5 * 10**10 * n, 50_000 * n, n, n // 20, 10**25) for n in (500, 100)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from controller.core.cells import Block, CountCell, EpochCounts, EpochPlan, Losses, ScoreCell
+from controller.core.cells import Block, EpochCounts, EpochPlan, Losses, ScoreCell
 from controller.core.evolve import evolve
 from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.core.plans import query
@@ -12,6 +12,7 @@ from controller.core.record import Record, canonical
 from controller.core.replay import derive, differs, inputs
 from controller.status import RolloutStatus
 from tests.decide.rollouts import fresh, rollout
+from tests.evidence.drawn import once
 
 MINUTE = 60_000_000
 SPEC = rollout(
@@ -39,7 +40,7 @@ def harmed() -> tuple[RolloutStatus, Statistics, int]:
         state: Fold | None = None
         for block in range(10):
             if plan.family == "failures":
-                cells = Block(plan.name, "", 1, block, CountCell(900, 1), CountCell(100, 30))
+                cells = Block(plan.name, "", 1, block, *once(epoch.pi_ppm, (900, 1), (100, 30)))
             else:
                 some = ScoreCell(900, 900, 45_000_000, 45 * 10**12, 45_000_000, 900, 45, 10**25)
                 cells = Block(plan.name, "", 1, block, some, some)

@@ -199,8 +199,8 @@ def test_failures_and_latency_count_a_unit_once_a_block_by_its_worst_request() -
         seen(5, "a", latency_us=1),
     ]
     assert counted(plan(Kind.ERROR_RATE), exposures, []) == [
-        Block("ErrorRate", "", 1, 0, CountCell(2, 1)),
-        Block("ErrorRate", "", 1, 1, CountCell(0, 0)),
+        Block("ErrorRate", "", 1, 0, CountCell(2, 1, 2, 1, HALF**2)),
+        Block("ErrorRate", "", 1, 1, CountCell(0, 0, 1, 0, 0)),
     ]
     assert counted(plan(Kind.LATENCY), exposures, []) == [
         Block("Latency", "", 1, 0, LatencyCell(2, ((bucket(1_000), 1), (bucket(90_000), 1)))),
@@ -234,16 +234,16 @@ def test_only_hash_assigned_evidence_counts() -> None:
         seen(1, "d", attempt=0),
         seen(1, "e", mirror=True),
     ]
-    assert counted(plan(Kind.ERROR_RATE), exposures, []) == [Block("ErrorRate", "", 1, 0, CountCell(1, 0))]
+    assert counted(plan(Kind.ERROR_RATE), exposures, []) == [Block("ErrorRate", "", 1, 0, CountCell(1, 0, 1))]
 
 
 def test_a_unit_is_in_the_segments_of_its_exposures() -> None:
     exposures = [seen(1, "a", segments=("carrier=A",)), seen(2, "a", segments=("carrier=B",)), seen(3, "b")]
     blocks = counted(plan(Kind.ERROR_RATE), exposures, [])
     assert {b.segment: b.champion for b in blocks} == {
-        "": CountCell(2, 0),
-        "carrier=A": CountCell(1, 0),
-        "carrier=B": CountCell(1, 0),
+        "": CountCell(2, 0, 2),
+        "carrier=A": CountCell(1, 0, 1),
+        "carrier=B": CountCell(1, 0, 1),
     }
 
 
@@ -252,8 +252,8 @@ def test_an_attribute_with_endless_values_gets_no_more_segments_than_the_bound(m
     exposures = [seen(1, f"u{i}", segments=(f"carrier={i}",)) for i in range(9)]
     blocks = counted(plan(Kind.ERROR_RATE), exposures, [])
     assert {b.segment: b.champion for b in blocks} == {
-        "": CountCell(9, 0),
-        **{f"carrier={i}": CountCell(1, 0) for i in range(3)},
+        "": CountCell(9, 0, 9),
+        **{f"carrier={i}": CountCell(1, 0, 1) for i in range(3)},
     }
 
 

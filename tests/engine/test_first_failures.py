@@ -15,6 +15,8 @@ from tests.ports.test_source_contract import exposure, told
 SERVICE = tuple(m for m in METRICS if m.family in ("failures", "latency"))
 ERRORS = plan(Kind.ERROR_RATE)
 SLOW = plan(Kind.LATENCY)
+ONE = HALF**2  # what a unit adds that fails for the first time, at a share of one half
+AGAIN = (2 * HALF) ** 2 - ONE
 
 
 def failures(exposures: list[ExposureRow], kinds: str = "ww", segment: str = "") -> dict[tuple[int, int], Block]:
@@ -26,9 +28,9 @@ def test_a_unit_that_failed_counts_in_no_later_block_of_any_epoch() -> None:
     exposures = [seen(1, "a", usable=False), seen(1, "b"), seen(6, "a"), seen(6, "b", usable=False), seen(6, "c")]
     exposures += [seen(11, "a", epoch=2, usable=False), seen(11, "b", epoch=2), seen(11, "c", epoch=2, usable=False)]
     assert {place: b.champion for place, b in failures(exposures).items()} == {
-        (0, 1): CountCell(2, 1),
-        (1, 1): CountCell(2, 1),
-        (2, 2): CountCell(1, 1),
+        (0, 1): CountCell(2, 1, 2, 1, ONE),
+        (1, 1): CountCell(2, 1, 3, 1, ONE),
+        (2, 2): CountCell(1, 1, 3, 2, AGAIN + ONE),
     }
 
 
@@ -36,8 +38,8 @@ def test_within_a_block_a_unit_counts_with_all_its_failures_once_in_each_epoch_u
     exposures = [seen(1, "a", usable=False), seen(2, "a", usable=False), seen(3, "a", epoch=2, usable=False)]
     exposures += [seen(1, "b"), seen(4, "b", epoch=2)]
     assert {place: b.champion for place, b in failures(exposures).items()} == {
-        (0, 1): CountCell(2, 1),
-        (0, 2): CountCell(1, 0),
+        (0, 1): CountCell(2, 1, 2, 1, ONE),
+        (0, 2): CountCell(1, 0, 2, 1, AGAIN),
     }
 
 
@@ -46,8 +48,9 @@ def test_a_segment_forgets_no_failure_of_its_own_and_knows_of_no_other() -> None
     exposures = [seen(1, "u", usable=False, segments=in_a), seen(6, "u", usable=False, segments=in_b)]
     exposures += [seen(11, "u", segments=in_a), seen(16, "u", segments=in_b)]
     cells = {name: [b.champion for b in failures(exposures, segment=name).values()] for name in ("", *in_a, *in_b)}
-    assert cells[""] == [CountCell(1, 1), CountCell(0, 0), CountCell(0, 0), CountCell(0, 0)]
-    assert cells["carrier=A"] == cells["carrier=B"] == [CountCell(1, 1), CountCell(0, 0)]
+    seen_once, well = CountCell(1, 1, 1, 1, ONE), CountCell(0, 0, 1)
+    assert cells[""] == [seen_once, CountCell(0, 0, 1, 1, AGAIN), well, well]
+    assert cells["carrier=A"] == cells["carrier=B"] == [seen_once, well]
 
 
 def test_what_failed_a_unit_between_the_arms_is_behind_it_when_it_meets_the_challenger() -> None:
@@ -55,21 +58,21 @@ def test_what_failed_a_unit_between_the_arms_is_behind_it_when_it_meets_the_chal
     joined = [seen(6, u, True, epoch=2, usable=False) for u in "ab"]
     override = [seen(1, "c", hashed=False, evidence=False, usable=False), seen(6, "c", True, epoch=2)]
     assert list(failures(between + joined + override).values()) == [
-        Block("ErrorRate", "", 2, 1, challenger=CountCell(2, 1))
+        Block("ErrorRate", "", 2, 1, challenger=CountCell(2, 1, 3, 2, 2 * ONE))
     ]
 
 
 def test_failures_before_the_baseline_was_known_are_forgiven() -> None:
     metric = ERRORS._replace(from_block=0, from_epoch=1)
     blocks = counted(metric, [seen(1, "a", usable=False), seen(6, "a", usable=False)], [])
-    assert blocks == [Block("ErrorRate", "", 1, 1, CountCell(1, 1))]
+    assert blocks == [Block("ErrorRate", "", 1, 1, CountCell(1, 1, 1, 1, ONE))]
 
 
 def test_a_unit_seen_in_both_arms_of_a_block_counts_in_both() -> None:
     exposures = [seen(1, "a", usable=False), seen(2, "a", True, usable=False), seen(6, "a"), seen(7, "a", True)]
     assert [(b.champion, b.challenger) for b in failures(exposures).values()] == [
-        (CountCell(1, 1), CountCell(1, 1)),
-        (CountCell(0, 0), CountCell(0, 0)),
+        (CountCell(1, 1, 1, 1, ONE), CountCell(1, 1, 1, 1, -ONE)),
+        (CountCell(0, 0, 1), CountCell(0, 0, 1)),
     ]
 
 
@@ -80,7 +83,7 @@ def test_the_attempt_after_this_one_begins_with_everybody_at_risk() -> None:
         rows = [seen(t, "a", usable=False, attempt=attempt, request_id=f"{attempt}/{t}") for t in (1, 6)]
         engine.ingest(rows)
         engine.advance(asked, 20 * SECOND)
-        assert [b.champion for b in engine.blocks()] == [CountCell(1, 1), CountCell(0, 0)]
+        assert [b.champion for b in engine.blocks()] == [CountCell(1, 1, 1, 1, ONE), CountCell(0, 0, 1, 1, AGAIN)]
 
 
 def test_a_mirror_counts_a_unit_until_one_arm_alone_failed_it() -> None:
@@ -128,7 +131,7 @@ def test_units_that_always_fail_are_counted_alike_by_the_engine_and_one_query_ho
             said = engine.advance(asked, some.watermark)
             kept.update(engine.blocks())
         assert_equal(kept, said, asked, made)
-        assert any(isinstance(b.champion, CountCell) and b.champion == CountCell(0, 0) for b in kept)
+        assert any(isinstance(b.champion, CountCell) and not b.champion.units for b in kept)
         assert any(isinstance(b.challenger, LatencyCell) and b.challenger.again for b in kept)
 
 
@@ -153,4 +156,4 @@ def test_the_engine_in_memory_treats_both_arms_of_a_block_alike() -> None:
     memory.read(asked, 20 * SECOND)
     cells = {b for m in SERVICE for b in memory.blocks(1, m.name)}
     assert cells == set(engine.blocks())
-    assert Block("ErrorRate", "", 1, 1, CountCell(0, 0), CountCell(0, 0)) in cells
+    assert Block("ErrorRate", "", 1, 1, CountCell(0, 0, 1), CountCell(0, 0, 2)) in cells

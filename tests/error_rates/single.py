@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from controller.core import plans
-from controller.core.cells import PPM, Block, CountCell, EpochPlan, LatencyCell, ScoreCell
+from controller.core.cells import PPM, Block, EpochPlan, LatencyCell, ScoreCell
 from controller.core.counts import EDGE_QUANTILES, CountFold
 from controller.core.fold import Fold, fold
 from controller.core.plans import GAMMA, bucket_of
@@ -15,6 +15,7 @@ from controller.spec import RolloutSpec
 from controller.status import Frozen
 from router.assignment import challenger_share_ppm
 from tests.error_rates.world import LOOKS, SPEC, UNITS_A_LOOK
+from tests.evidence.drawn import once
 
 BUYERS = 0.03
 ALPHA = 0.01
@@ -73,7 +74,7 @@ def errors_found_after(seed: int, weight: float) -> int:
     state: Fold | None = None
     for block in range(1, 2000):
         a, b = int(rng.binomial(n_a, 0.001)), int(rng.binomial(n_b, 0.02))
-        state = fold(plan, epoch, state, Block("errors", "", 1, block, CountCell(n_a, a), CountCell(n_b, b)))
+        state = fold(plan, epoch, state, Block("errors", "", 1, block, *once(epoch.pi_ppm, (n_a, a), (n_b, b))))
         assert isinstance(state, CountFold)
         if state.ever_harm >= -math.log(ALPHA):
             return block * n_b

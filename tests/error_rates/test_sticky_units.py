@@ -6,6 +6,7 @@ import numpy as np
 
 from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, StatisticsQuery
 from controller.core.counts import count_tests
+from controller.core.sequential import log_mean_exp
 from controller.edges.engine import Engine, ExposureRow
 from router.assignment import challenger_share_ppm
 from tests.error_rates import sticky
@@ -32,6 +33,19 @@ def test_harm_at_the_margin_is_not_proven_to_be_none_for_units_with_habits() -> 
         *_, last = sticky.states(crowd, worse=sticky.RATE + crowd.plan.margin)
         proofs += count_tests(crowd.plan, last).non_inferior >= math.log(20)
     assert not refutes(proofs, 40, 0.05)
+
+
+def test_units_that_are_broken_for_good_are_never_diluted_by_those_that_come_back() -> None:
+    # First failures alone fall below any margin: they would have promoted these rollouts.
+    plan, proofs, diluted = sticky.errors(), 0, 0
+    for seed in range(40):
+        crowd, promoted, passed = sticky.Crowd(plan, seed), False, False
+        for state in sticky.states(crowd, (50,), broken=2 * plan.margin):
+            promoted = promoted or count_tests(plan, state).non_inferior >= math.log(20)
+            passed = passed or log_mean_exp(state.bets) >= math.log(20)
+        proofs, diluted = proofs + promoted, diluted + passed
+    assert not refutes(proofs, 40, 0.05)
+    assert diluted >= 38
 
 
 def test_gross_harm_to_units_that_return_is_found_as_soon_as_to_new_ones() -> None:

@@ -15,7 +15,6 @@ from controller.core.cells import (
     PPM,
     BaselineSums,
     Block,
-    CountCell,
     EpochCounts,
     EpochPlan,
     Losses,
@@ -27,6 +26,7 @@ from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.spec import RolloutSpec
 from controller.specfile import parse
 from controller.status import Observed, Progress, Reason, RolloutStatus
+from tests.evidence.drawn import once
 
 MINUTE = 60_000_000
 FIRST_BLOCK = 1000
@@ -137,7 +137,7 @@ class Drawn:
             )
             return
         if plan.family == "failures":
-            cells = Block(plan.name, "", epoch.number, block, CountCell(*a), CountCell(*b))
+            cells = Block(plan.name, "", epoch.number, block, *once(epoch.pi_ppm, a, b))
         else:
             mean = epoch.means[plan.name]
             cells = Block(

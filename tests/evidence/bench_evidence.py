@@ -36,7 +36,8 @@ def _cells(plan: MetricPlan, rng: np.random.Generator, epoch: EpochPlan, block: 
     for n, share in ((units - units // 10, -epoch.pi_ppm), (units // 10, PPM - epoch.pi_ppm)):
         k = int(rng.binomial(n, 0.05))
         if plan.family == "failures":
-            arms.append(CountCell(n, k // 10))
+            failed = k // 10
+            arms.append(CountCell(n, failed, n, 2 * failed, 4 * failed * share * share))
         elif plan.family == "latency":
             counts = rng.multinomial(n, np.full(200, 1 / 200)).tolist()
             arms.append(LatencyCell(n, tuple((400 + i, count) for i, count in enumerate(counts) if count)))

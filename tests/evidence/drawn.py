@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controller.core.cells import PPM, Block, EpochPlan, MetricPlan, ScoreCell
+from controller.core.cells import PPM, Block, CountCell, EpochPlan, MetricPlan, ScoreCell
 from controller.core.fold import fold
 from controller.core.plans import metric_plan
 from controller.core.scores import ScoreFold
@@ -32,6 +32,12 @@ def plan_for(metric: dict[str, object], **frozen: object) -> MetricPlan:
     spec: RolloutSpec = rollout(metrics=[metric]).spec
     base = Frozen(source="Declared").model_copy(update=frozen)
     return metric_plan(spec, Metric.model_validate(metric), base)
+
+
+def once(pi_ppm: int, *arms: tuple[int, int]) -> tuple[CountCell | None, ...]:
+    """Cells of failures, of (units, failures) of champion and challenger, all seen for the only time."""
+    sides = (-pi_ppm, PPM - pi_ppm)
+    return tuple(CountCell(n, k, n, k, k * s * s) if n else None for (n, k), s in zip(arms, sides, strict=True))
 
 
 def cell(rows: list[Row], pi_ppm: int, mean: int, scores: dict[int, int]) -> ScoreCell:

@@ -10,7 +10,6 @@ from controller.core.cells import (
     PPM,
     BaselineSums,
     Block,
-    CountCell,
     EpochCounts,
     EpochPlan,
     Losses,
@@ -24,6 +23,7 @@ from controller.core.plans import bucket_of
 from controller.spec import RolloutSpec
 from controller.status import Progress, RolloutStatus
 from tests.decide.rollouts import fresh
+from tests.evidence.drawn import once
 
 MINUTE = 60_000_000
 FIRST = 1000
@@ -105,7 +105,7 @@ def _count(
             baselines[plan.name] = _baseline(baselines.get(plan.name, BaselineSums()), a, number, epoch.number)
         return
     if plan.family == "failures":
-        cells = [CountCell(len(v), int(v.sum())) if len(v) else None for v in arms]
+        cells = list(once(epoch.pi_ppm, *((len(v), int(v.sum())) for v in arms)))
     else:
         shares = (-epoch.pi_ppm, PPM - epoch.pi_ppm)
         cells = [_score(v, s, epoch.means[plan.name], plan.cap) for v, s in zip(arms, shares, strict=True)]  # type: ignore[misc]

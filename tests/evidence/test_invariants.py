@@ -5,7 +5,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.core.cells import Block, CountCell, EpochCounts, Losses, MetricPlan, ScoreCell
+from controller.core.cells import Block, EpochCounts, Losses, MetricPlan, ScoreCell
 from controller.core.evolve import Transition, evolve
 from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.core.pairs import PairFold
@@ -15,6 +15,7 @@ from controller.core.replay import differs
 from controller.spec import RolloutSpec
 from controller.status import PersonRequest, Progress, RolloutStatus, Verb
 from tests.decide.rollouts import fresh, ready, rollout
+from tests.evidence.drawn import once
 
 SECOND = 1_000_000
 START = 10**6 * SECOND
@@ -74,7 +75,7 @@ ticks = st.tuples(
 def _block(of: MetricPlan, epoch: int, bad: bool) -> Block:
     n, k = 2_000_000, 1000 if bad else 100_000
     if of.family == "failures":
-        return Block(of.name, "", epoch, epoch, CountCell(n, 10), CountCell(n, 300_000 if bad else 10))
+        return Block(of.name, "", epoch, epoch, *once(167_000, (n, 10), (n, 300_000 if bad else 10)))
     y, mean = 1_000_000, 50_000
     cells = []
     for share, hits in ((-167_000, 100_000), (833_000, k)):

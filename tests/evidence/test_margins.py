@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from controller.core import plans
-from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, MetricPlan
+from controller.core.cells import Block, EpochPlan, LatencyCell, MetricPlan
 from controller.core.counts import CountFold, absolute, count_tests
 from controller.core.fold import Fold, fold
 from controller.core.plans import bucket_of
@@ -13,6 +13,7 @@ from controller.metric import Metric
 from controller.quantities import SECOND
 from controller.status import Frozen
 from tests.decide.rollouts import rollout
+from tests.evidence.drawn import once
 
 OF_LABEL = {"outcome": "late", "window": "1m"}
 EPOCH = EpochPlan(1, "weight", 100_000, {})
@@ -117,7 +118,7 @@ def test_a_margin_that_no_difference_of_rates_exceeds_is_no_error_and_no_proof_b
     of = plan(Frozen(source="Declared", p_hist=0.2), kind="ErrorRate", margin="1pp")
     of = of._replace(margin=margin, margin_relative=relative, harm_margin=margin, harm_relative=relative)
     assert absolute(of, of.margin, of.margin_relative) < 1
-    some = Block("m", "", 1, 0, CountCell(9, 0), CountCell(1, 1))
+    some = Block("m", "", 1, 0, *once(EPOCH.pi_ppm, (9, 0), (1, 1)))
     assert count_tests(of, folded(of, some)).non_inferior < 3
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from controller.core import decide, evidence
-from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, PairCountCell, PairScoreCell, ScoreCell
+from controller.core.cells import Block, EpochPlan, LatencyCell, PairCountCell, PairScoreCell, ScoreCell
 from controller.core.evidence import Evidence, Verdict
 from controller.core.fold import EMPTY, Fold, Statistics, fold
 from controller.core.plans import query
@@ -16,6 +16,7 @@ from controller.spec import RolloutSpec
 from controller.status import Epoch, RolloutStatus
 from tests.decide.rollouts import fresh, rollout
 from tests.error_rates.single import latencies
+from tests.evidence.drawn import once
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -28,6 +29,7 @@ METRICS = [
 ]
 STEPS = [{"mirror": 10, "hold": "10m"}, {"weight": 10, "hold": "10m"}, {"weight": 50, "hold": "10m"}]
 PROTECTED = [{"name": "part", "header": "x-part", "protected": True}]
+PI = 100_000
 
 
 def world(*kinds: str, **spec: Any) -> tuple[RolloutSpec, RolloutStatus]:
@@ -35,7 +37,7 @@ def world(*kinds: str, **spec: Any) -> tuple[RolloutSpec, RolloutStatus]:
     declared = rollout(**{"steps": STEPS, "metrics": METRICS, "decision": {"grace": "30s"}, **spec}).spec
     means = {"ctr": 50_000, "accuracy": 800_000, "errors": 0}
     epochs = tuple(
-        Epoch(number=i + 1, kind=kind, step=i, weight_bp=1000, pi_ppm=100_000, means=means, opened_at=0)
+        Epoch(number=i + 1, kind=kind, step=i, weight_bp=1000, pi_ppm=PI, means=means, opened_at=0)
         for i, kind in enumerate(kinds)
     )
     status = fresh(epochs=epochs, epoch=len(kinds))
@@ -107,9 +109,7 @@ def test_mirror_evidence_is_read_in_the_mirror_and_never_after_it() -> None:
 def test_one_arm_alone_is_no_data_and_no_estimate(a: tuple[int, int], b: tuple[int, int]) -> None:
     spec, status = world("weight")
     blocks = [Block("ctr", "", 1, 7, *arms(a, b))] if a[0] or b[0] else []
-    blocks += [Block("errors", "", 1, 7, CountCell(*a) if a[0] else None, CountCell(*b) if b[0] else None)] * bool(
-        blocks
-    )
+    blocks += [Block("errors", "", 1, 7, *once(PI, a, b))] * bool(blocks)
     found = read(spec, status, *blocks)
     for name in ("ctr", "errors"):
         e = found[name]
@@ -122,7 +122,7 @@ def test_a_due_guardrail_that_only_the_champion_has_data_of_holds_the_step() -> 
     spec, status = world("weight")
     blocks = [Block("ctr", "", 1, 7, *arms((5000, 250), (500, 25)))]
     blocks += [Block("accuracy", "", 1, 7, *arms((5000, 4000), (0, 0), 800_000))]
-    blocks += [Block("errors", "", 1, 7, CountCell(5000, 0), CountCell(500, 0))]
+    blocks += [Block("errors", "", 1, 7, *once(PI, (5000, 0), (500, 0)))]
     found = evidence.read(spec, status, folded(spec, status, *blocks), 10**9)
     facts = decide.Facts(step=1, is_last=False, step_elapsed=10**10, units=10**6, requests=10**6)
     said = decide.decide(spec, facts, found, decide.Validity())
@@ -156,7 +156,7 @@ def test_figures_are_in_the_metrics_unit_and_direction() -> None:
         spec,
         status,
         Block("ctr", "", 1, 7, *arms((90_000, 4500), (10_000, 550))),
-        Block("errors", "", 1, 7, CountCell(9000, 9), CountCell(1000, 4)),
+        Block("errors", "", 1, 7, *once(PI, (9000, 9), (1000, 4))),
     )
     ctr, errors = found["ctr"], found["errors"]
     assert ctr.estimate == pytest.approx(0.005, rel=0.01)
@@ -206,7 +206,7 @@ def test_a_mirror_without_a_disagreement_is_inconclusive_and_no_error() -> None:
 
 
 def _in(segment: str, metric: str, block: int) -> Block:
-    return Block(metric, segment, 1, block, CountCell(900, 0), CountCell(100, 0))
+    return Block(metric, segment, 1, block, *once(PI, (900, 0), (100, 0)))
 
 
 def test_segments_come_after_everything_in_the_order_in_which_their_values_appeared() -> None:

@@ -52,7 +52,7 @@ def block(kind: str, number: int, epoch: int, rng: np.random.Generator) -> Block
             y = int(rng.integers(-(10**12), 10**12))
             cells.append(ScoreCell(n, n, y, y * y, y, n, n, y * y * 10**12 - n))
         elif kind == "failures":
-            cells.append(CountCell(n + 40, int(rng.integers(0, 40))))
+            cells.append(CountCell(n + 40, int(rng.integers(0, 40)), n + 70, 60, 60 * 10**12 + n))
         else:
             cells.append(LatencyCell(n + k, ((400 + k, n), (560 + k, k))))
     if rng.random() < 0.2:

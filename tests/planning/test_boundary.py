@@ -94,7 +94,7 @@ def _above(rng: np.random.Generator, simulated: Counts, n: np.ndarray, harm: flo
 
 def _cell(simulated: Counts, n: int, above: np.ndarray) -> CountCell | LatencyCell:
     if not simulated.latency:
-        return CountCell(int(n), int(above[0]))
+        return CountCell(int(n), int(above[0]), int(n), int(above[0]))
     between = np.diff(np.concatenate([[n], above, [0]]))
     buckets = [simulated.cuts[0], *(c + 1 for c in simulated.cuts)]
     return LatencyCell(int(n), tuple((b, int(-k)) for b, k in zip(buckets, between, strict=True) if k))

@@ -21,7 +21,8 @@ from controller.core.cells import (
 )
 from controller.edges.engine import gauges
 from controller.edges.engine.baseline import BaselineCell, baseline_bucket, value_bucket
-from controller.edges.engine.service import Found, Service, quoted, service_rows
+from controller.edges.engine.running import added, running
+from controller.edges.engine.service import Found, Service, service_rows
 from controller.edges.engine.span import Span, champions, evidence
 from controller.edges.engine.terms import MOMENTS, quantities, score_cell, taken
 from controller.edges.engine.values import (
@@ -115,14 +116,14 @@ class Cells:
         self._query(span, sql, values)
         found = self._query(
             span,
-            self._running(span, "block, epoch, challenger", False)
+            running(span.plan.name, "block, epoch, challenger", False)
             + f"""
             SELECT segment, block, epoch, challenger, count(*), sum(x), sum(y), sum(z * z), sum(x * z), sum(x * x),
                 count_if(y <> 0), sum(2 * old * s + s * s){f", {MOMENTS}, sum(y - z)" if adjusted else ""}
             FROM running GROUP BY ALL
             """,
         )
-        self._add(span, False)
+        self._query(span, added(span.plan.name, False))
         return found
 
     def _ranked(self, span: Span, rows: str, values: list[object], pair: bool) -> list[tuple[Any, ...]]:
@@ -137,10 +138,10 @@ class Cells:
         )
         sums = self._query(
             span,
-            self._running(span, place, pair)
+            running(span.plan.name, place, pair)
             + f"SELECT segment, {place}, count(*), sum(2 * old * s + s * s) FROM running GROUP BY ALL",
         )
-        self._add(span, pair)
+        self._query(span, added(span.plan.name, pair))
         return sums
 
     def _areas(self, span: Span) -> list[Found]:
@@ -171,14 +172,14 @@ class Cells:
         squares = [f", sum({a} * {b})" for a, b in combinations_with_replacement(totals, 2)][1:]
         found = self._query(
             span,
-            self._running(span, "block, epoch", True)
+            running(span.plan.name, "block, epoch", True)
             + f"""
             SELECT segment, block, epoch, count(*), sum(x), sum(d), sum(d * d), sum(2 * old * s + s * s),
                 sum(champion_y), sum(more){"".join(squares) if plan.kind in DECIDED else ""}
             FROM running GROUP BY ALL
             """,
         )
-        self._add(span, True)
+        self._query(span, added(span.plan.name, True))
         return [(*row[:3], PairScoreCell.of(row[3:])) for row in found]
 
     def _pair_areas(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
@@ -197,28 +198,6 @@ class Cells:
             both = (tuple(joint.get((segment, block, epoch, positive), ())) for positive in (True, False))
             cells.append((segment, block, epoch, PairAreaCell(int(units), int(clustered), *both)))
         return cells
-
-    def _running(self, span: Span, order: str, pair: bool) -> str:
-        return f"""
-            WITH base AS (
-                SELECT segment, unit, sum(s) AS s FROM scores
-                WHERE metric = '{quoted(span.plan.name)}' AND pair = {pair} AND unit IN (SELECT unit FROM scored)
-                GROUP BY ALL
-            ),
-            running AS (
-                SELECT c.*, COALESCE(b.s, CAST(0 AS HUGEINT)) + COALESCE(
-                    sum(c.s) OVER (PARTITION BY c.segment, c.unit ORDER BY {order}
-                        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), CAST(0 AS HUGEINT)) AS old
-                FROM scored c LEFT JOIN base b ON b.segment = c.segment AND b.unit = c.unit
-            )
-        """
-
-    def _add(self, span: Span, pair: bool) -> None:
-        self._query(
-            span,
-            f"INSERT INTO scores SELECT '{quoted(span.plan.name)}', {pair}, segment, unit, sum(s) FROM scored "
-            "GROUP BY segment, unit HAVING sum(s) <> 0",
-        )
 
     def baseline(self, span: Span) -> list[tuple[int, int, BaselineCell]]:
         """(block, epoch, sums) of the champion in everything, ascending; see ``BaselineSums``."""

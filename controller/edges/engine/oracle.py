@@ -188,10 +188,12 @@ class _Metric:
     def failures(self) -> list[tuple[Any, ...]]:
         return self.rows(
             f"""
-            WITH {self.faced("CASE WHEN usable THEN 0 ELSE 1 END")}
+            WITH {self.faced("CASE WHEN usable THEN 0 ELSE 1 END")},
+            {raw_log.FAILED}
             SELECT segment, epoch, block, challenger, count_if(before IS NULL OR before = 0),
-                count_if((before IS NULL OR before = 0) AND level = 1)
-            FROM faced GROUP BY ALL
+                count_if((before IS NULL OR before = 0) AND level = 1), count(*), count(s),
+                COALESCE(sum((old + s) * (old + s) - old * old), 0)
+            FROM faced LEFT JOIN running USING (segment, epoch, block, challenger, unit) GROUP BY ALL
             """
         )
 

@@ -66,6 +66,15 @@ RUNNING = """
         FROM scored
     )
 """
+# After ``faced``: of units that fail in a block also what they scored before, each time with A − π.
+FAILED = f"""
+    scored AS (
+        SELECT segment, epoch, block, challenger, unit,
+            CAST(CASE WHEN challenger THEN {PPM} - pi ELSE -pi END AS HUGEINT) AS s
+        FROM faced JOIN epochs USING (epoch) WHERE level = 1
+    ),
+    {RUNNING}
+"""
 # The largest level that a unit had reached in all earlier blocks; NULL where there is none.
 BEFORE = """
     max(reached) OVER (

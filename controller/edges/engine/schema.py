@@ -11,7 +11,7 @@ import duckdb
 
 from controller.errors import EdgeError
 
-VERSION = 3
+VERSION = 4
 MEMORY = "512MB"
 
 # Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs.

@@ -1,12 +1,14 @@
 """Cells of the service kinds: units in the blocks in which they are at risk, as ``cells`` defines it.
 
 A request has a *level*: its log bucket, or for failures 1 where it failed, else 0. ``worst`` keeps the largest level
-that each unit has reached in the blocks that are folded, by metric and segment, and rises in their transaction.
+that each unit has reached in the blocks that are folded, by metric and segment, and rises in their transaction;
+``scores`` how often those that fail have done so.
 """
 
 import duckdb
 
-from controller.core.cells import ArmCell, CountCell, LatencyCell, MetricPlan, PairCell, PairCountCell
+from controller.core.cells import PPM, ArmCell, CountCell, LatencyCell, MetricPlan, PairCell, PairCountCell
+from controller.edges.engine.running import added, quoted, running
 from controller.edges.engine.settle import within
 from controller.edges.engine.span import Span, after_baseline, pairs
 
@@ -21,11 +23,6 @@ def service_rows(span: Span, rows: str) -> str:
         FROM requests JOIN combos USING (combo)
         WHERE NOT mirror AND t >= {span.since} AND t < {span.until} AND {rows} GROUP BY ALL
     """
-
-
-def quoted(text: str) -> str:
-    """``text`` as it stands inside an SQL literal."""
-    return text.replace("'", "''")
 
 
 def _risk_rows(span: Span) -> str:
@@ -81,10 +78,29 @@ class Service:
             return self._histograms()
         faced = self._face_failures(span, False)
         found = self._con.execute(
-            f"SELECT segment, block, epoch, challenger, count_if({_AT_RISK}), count_if({_AT_RISK} AND level > 0) "
-            f"FROM ({faced}) GROUP BY ALL HAVING count(level) > 0"
+            f"SELECT segment, block, epoch, challenger, count_if({_AT_RISK}), count_if({_AT_RISK} AND level > 0), "
+            f"count(level), count_if(level > 0) FROM ({faced}) GROUP BY ALL HAVING count(level) > 0"
         ).fetchall()
-        return [(*row[:4], CountCell(*map(int, row[4:]))) for row in found]
+        clustered = self._clustered(span)
+        return [(*row[:4], CountCell._make((*row[4:], clustered.get(row[:4], 0)))) for row in found]
+
+    def _clustered(self, span: Span) -> dict[tuple[int, int, int, bool], int]:
+        """``CountCell.clustered`` by cell: of the few units that fail, each with what it has failed before."""
+        shares = ",".join(f"({e.number}, {e.pi_ppm})" for e in span.epochs(False).values())
+        self._con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE scored AS
+            SELECT segment, block, epoch, challenger, unit,
+                CAST(CASE WHEN challenger THEN {PPM} - pi ELSE -pi END AS HUGEINT) AS s
+            FROM served JOIN (VALUES {shares}) e(epoch, pi) USING (epoch) WHERE level > 0
+            """
+        )
+        found = self._con.execute(
+            running(span.plan.name, "block, epoch, challenger", False)
+            + "SELECT segment, block, epoch, challenger, sum(2 * old * s + s * s) FROM running GROUP BY ALL"
+        ).fetchall()
+        self._con.execute(added(span.plan.name, False))
+        return {row[:4]: int(row[4]) for row in found}
 
     def paired(self, span: Span) -> list[tuple[int, int, int, PairCell]]:
         """The cells of all blocks of mirror epochs that have a pair: segment, block, epoch, cell."""

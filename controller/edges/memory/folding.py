@@ -54,6 +54,7 @@ class Folding:
         self.blocks: list[Block] = []
         self._used: dict[int, EpochPlan] = {}
         self._scores: dict[tuple[str, bool], Scores] = {}
+        self._failed: dict[str, Scores] = {}
         self._done = 0
 
     def advance(self, plan: MetricPlan, epochs: Mapping[int, EpochPlan], groups: Sequence[Group]) -> None:
@@ -82,7 +83,8 @@ class Folding:
             if mirror:
                 block = _paired(plan, epoch, group, segment, sums, scores)
             else:
-                block = _weighted(plan, epoch, group, segment, sums, scores)
+                failed = self._failed.setdefault(segment, {})
+                block = _weighted(plan, epoch, group, segment, sums, scores, failed)
             if block is None:
                 continue
             if self._keep:
@@ -137,10 +139,13 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
 
 
 def _weighted(
-    plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores
+    plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores, failed: Scores
 ) -> Block | None:
     if plan.family in ("failures", "latency"):
-        champion, challenger = (_service_cell(plan, _of(sums, arm), scores) for arm in ("champion", "challenger"))
+        champion, challenger = (
+            _service_cell(plan, _of(sums, arm), scores, failed, side)
+            for arm, side in (("champion", -epoch.pi_ppm), ("challenger", PPM - epoch.pi_ppm))
+        )
         for (_, unit), (level,) in sums.items():
             scores[unit] = max(level, scores.get(unit, level))
         if champion is None and challenger is None:
@@ -176,14 +181,21 @@ def _area_cell(units: Mapping[str, Values], rows: Scores, changes: Scores) -> Ar
     return AreaCell(len(units), clustered, tuple(sorted(labels[1].items())), tuple(sorted(labels[0].items())))
 
 
-def _service_cell(plan: MetricPlan, units: Mapping[str, Values], reached: Scores) -> ArmCell | None:
-    """The units' cell, by what each had reached in earlier blocks."""
+def _service_cell(
+    plan: MetricPlan, units: Mapping[str, Values], reached: Scores, failed: Scores, side: int
+) -> ArmCell | None:
+    """The units' cell, by what each had reached in earlier blocks; a failure adds ``side`` to its ``failed``."""
     if not units:
         return None
     before = {unit: reached[unit] for unit in units if unit in reached}
     if plan.family == "failures":
         fresh = [level for unit, (level,) in units.items() if not before.get(unit)]
-        return CountCell(len(fresh), sum(fresh))
+        clustered, failing = 0, [unit for unit, (level,) in units.items() if level]
+        for unit in failing:
+            old = failed.get(unit, 0)
+            clustered += (old + side) ** 2 - old**2
+            failed[unit] = old + side
+        return CountCell(len(fresh), sum(fresh), len(units), len(failing), clustered)
     again = [min(units[unit][0], level) for unit, level in before.items()]
     return LatencyCell(len(units), *map(_histogram, ([level for (level,) in units.values()], before.values(), again)))
 
