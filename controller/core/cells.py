@@ -351,7 +351,8 @@ class Losses(NamedTuple):
     and what its writer says it dropped. ``late``: exposures earlier than the watermark, and outcomes that came in after
     the block was final to which they would have counted. ``unknown``: outcomes, of names that some metric looks at,
     without an exposure (of any attempt): those of a unit at once, those of a request once they waited for the grace,
-    unless the request appears after all. ``duplicates``: ids that came again. ``malformed``: lines that are no event.
+    unless the request appears after all. ``duplicates``: ids that came again; ``clashes``: those of them, of
+    requests, that another unit had. ``malformed``: lines that are no event.
     ``misread``: covariates of exposures that are no number within ±1e9; their units count as without one.
     """
 
@@ -363,3 +364,4 @@ class Losses(NamedTuple):
     no_unit: int = 0
     malformed: int = 0
     misread: int = 0
+    clashes: int = 0

@@ -56,6 +56,12 @@ def _losses(statistics: Statistics, log_e: float) -> Validity:
     due = statistics.losses.received + statistics.losses.lost
     if gone > LOSS_LIMIT * due:
         return Validity(Reason.JOIN_LOSS, f"{gone} of {due} events were lost or came too late", log_e)
+    clashes = statistics.losses.clashes
+    if clashes > LOSS_LIMIT * (due + clashes):
+        text = (
+            f"{clashes} requests had the id of another unit's request and were not counted: X-Request-Id is not unique"
+        )
+        return Validity(Reason.JOIN_LOSS, text, log_e)
     if statistics.losses.unknown > UNKNOWN_LIMIT * due:
         text = f"{statistics.losses.unknown} outcomes name nothing that was served"
         return Validity(Reason.JOIN_LOSS, text, log_e)

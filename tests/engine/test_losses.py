@@ -99,6 +99,20 @@ def test_an_exposure_behind_the_watermark_is_late_and_one_that_came_before_is_a_
     assert said.counts[1].champion_requests == 1
 
 
+def test_a_request_with_the_id_of_another_units_is_a_clash_and_one_that_was_repeated_is_not(journals: Journals) -> None:
+    log = journals.log()
+    for at, unit in ((1, "u"), (2, "u"), (3, "v")):
+        log.write(at * SECOND, {**served(at, "same"), "unit": unit})
+    log.mark(10 * SECOND)
+    said = journals.read(10).losses
+    assert (said.received, said.duplicates, said.clashes) == (1, 2, 1)
+    for at, unit in ((11, "u"), (12, "v"), (13, "w")):
+        log.write(at * SECOND, {**served(at, "same"), "unit": unit})
+    log.mark(20 * SECOND)
+    said = journals.read(20).losses
+    assert (said.received, said.duplicates, said.clashes) == (1, 5, 3)
+
+
 def test_an_outcome_that_names_nothing_is_unknown_once_it_waited_for_the_grace(journals: Journals) -> None:
     log, said = journals.log(), journals.log("edge-outcomes", 1)
     said.write(5 * SECOND, outcome_event(OutcomeRow("1", 5 * SECOND, 5 * SECOND, "click", 1.0, None, "late-one")))

@@ -127,6 +127,8 @@ def test_stale_is_four_ticks_where_ticks_are_long_and_counts_from_the_epoch_on()
         ({"received": 10_000, "unknown": 1000}, None),
         ({"received": 10_000, "unknown": 1001}, Reason.JOIN_LOSS),
         ({"received": 10_000, "duplicates": 10_000, "no_unit": 10_000, "malformed": 10_000}, None),
+        ({"received": 9900, "duplicates": 100, "clashes": 100}, None),
+        ({"received": 9899, "duplicates": 101, "clashes": 101}, Reason.JOIN_LOSS),
         ({}, None),
     ],
 )

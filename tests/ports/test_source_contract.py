@@ -68,6 +68,20 @@ def test_both_engines_fold_the_same_cells_whatever_the_order_of_the_rows(seed: i
     assert ours.losses == theirs.losses
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_both_engines_count_the_requests_whose_id_another_unit_had(seed: int) -> None:
+    made = world(seed, requests=400, late_s=0)
+    ids = {row.request_id: row.unit for row in made.exposures}
+    some = random.Random(seed).sample(sorted(ids), 40)
+    given = dict(zip(some[:20], some[20:], strict=True))
+    rows = [row._replace(request_id=given.get(row.request_id, row.request_id)) for row in made.exposures]
+    theirs, ours, kept, cells = told(made._replace(exposures=rows), seed, query(METRICS))
+    assert ours.losses._replace(late=0) == theirs.losses._replace(late=0)
+    assert cells == kept
+    others = sum(ids[old] != ids[new] for old, new in given.items())
+    assert 0 < ours.losses.clashes <= 2 * others  # each as a request, and some as a mirror
+
+
 @pytest.mark.parametrize(
     ("reason", "answered", "counts"), [("Status", 200, 1), ("Status", 400, 0), ("Status", 503, 0), ("Timeout", 400, 1)]
 )

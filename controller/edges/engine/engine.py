@@ -196,7 +196,9 @@ class Engine:
         if self._staged:
             tally = settle_exposures(self.con, step)
             self._state = (
-                self._state.counted(received=tally.kept, late=tally.late, duplicates=tally.duplicates)
+                self._state.counted(
+                    received=tally.kept, late=tally.late, duplicates=tally.duplicates, clashes=tally.clashes
+                )
                 .with_epochs(tally.epochs)
                 ._replace(last_n=state.last_n + tally.kept)
             )

@@ -36,6 +36,7 @@ class Tally(NamedTuple):
     duplicates: int
     late: int
     epochs: list[tuple[int, str, int]]
+    clashes: int = 0
 
 
 def within(epochs: Iterable[int]) -> str:
@@ -67,9 +68,18 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE again AS
-        SELECT DISTINCT a.h, a.mirror FROM arrived a JOIN requests r ON r.h = a.h AND r.mirror = a.mirror
-        WHERE r.t >= {oldest}
+        SELECT a.h, a.mirror, min(r.unit) AS unit FROM arrived a
+        JOIN requests r ON r.h = a.h AND r.mirror = a.mirror WHERE r.t >= {oldest} GROUP BY a.h, a.mirror
         """
+    )
+    clashes = one(
+        con,
+        f"""
+        SELECT count(*) FROM (SELECT h, mirror, unit FROM staged_exposures WHERE {due}) s
+        JOIN arrived a ON a.h = s.h AND a.mirror = s.mirror
+        LEFT JOIN again k ON k.h = s.h AND k.mirror = s.mirror
+        WHERE s.unit <> COALESCE(k.unit, a.unit)
+        """,
     )
     new = "arrived a ANTI JOIN again k ON k.h = a.h AND k.mirror = a.mirror"
     late = one(con, f"SELECT count(*) FROM {new} WHERE a.t < {step.since}")
@@ -84,7 +94,7 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     con.execute("INSERT INTO requests SELECT * EXCLUDE (request_id, fell_back, numbers) FROM settled ORDER BY n")
     con.execute(f"DELETE FROM staged_exposures WHERE {due}")
     epochs = _requests_by_epoch(con, step) + _enter(con, step)
-    return Tally(kept, staged - kept - late, late, epochs)
+    return Tally(kept, staged - kept - late, late, epochs, clashes)
 
 
 def _requests_by_epoch(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, str, int]]:

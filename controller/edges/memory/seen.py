@@ -85,7 +85,7 @@ class Seen:
         self.attempts: dict[int, AttemptSeen] = {}
         self.outcomes: list[tuple[Observation, Exposed | None]] = []
         self.waiting: dict[str, Observation] = {}
-        self.received = self.duplicates = 0
+        self.received = self.duplicates = self.clashes = 0
         self._strangers: Counter[str] = Counter()
         self._staged: list[Observation] = []
         self._requests: dict[tuple[str, bool], Exposed] = {}
@@ -113,8 +113,10 @@ class Seen:
         due = sorted((e for e in seen.staged if e.t < until), key=_PLACE)
         seen.staged = [e for e in seen.staged if e.t >= until]
         for e in due:
-            if (e.request_id, e.mirror) in self._requests:
+            known = self._requests.get((e.request_id, e.mirror))
+            if known is not None:
                 self.duplicates += 1
+                self.clashes += known.unit != e.unit
             elif e.t < seen.settled_to:
                 seen.late += 1
             else:

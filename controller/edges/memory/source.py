@@ -155,4 +155,5 @@ class MemorySource:
             no_unit=sum(r.no_unit for r in readings),
             malformed=self._malformed,
             misread=self._misread,
+            clashes=self._seen.clashes,
         )
