@@ -8,6 +8,7 @@ fails costs its part of this tick and nothing else.
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from controller.core import plans
@@ -32,6 +33,8 @@ from controller.spec import RolloutSpec
 from controller.status import AliasMove, Progress, RolloutStatus
 
 log = logging.getLogger("understudy.loop")
+SILENT_TICKS = 4
+SILENT_LEAST = 30_000_000  # µs
 
 
 class Loop(NamedTuple):
@@ -205,6 +208,15 @@ def weight(status: RolloutStatus) -> float:
     if status.progress is Progress.PROMOTED:
         return 100.0
     return status.table.weight_bp / 100 if status.table else 0.0
+
+
+def silence(spec: RolloutSpec, status: RolloutStatus, now: int) -> str:
+    """For people, where a status is older than it should be at ``now`` (µs of the wall clock): ticks have failed, or
+    nobody makes any. A rollout that is over has nothing to tick for."""
+    limit = max(SILENT_LEAST, SILENT_TICKS * spec.decision.tick)
+    if status.progress.terminal or not status.clock or now - status.clock <= limit:
+        return ""
+    return f"no tick since {datetime.fromtimestamp(status.clock // 1_000_000, UTC).isoformat()}: this is old"
 
 
 def series(status: RolloutStatus, evidence: tuple[Evidence, ...], statistics: Statistics) -> dict[str, float]:

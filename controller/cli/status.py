@@ -8,6 +8,7 @@ import click
 
 from controller.cli.options import output, print_json
 from controller.cli.places import Place, Rollouts, place
+from controller.loop import silence, weight
 from controller.quantities import format_duration
 from controller.status import RolloutStatus
 
@@ -28,7 +29,7 @@ def summary(stored: "Stored") -> dict[str, Any]:
         "challenger": attempt.challenger if attempt else None,
         "attempt": attempt.number if attempt else None,
         "step": f"{status.step + 1} of {len(spec.steps)}" if status.step >= 0 else None,
-        "weight": status.table.weight_bp / 100 if status.table else 0.0,
+        "weight": weight(status),
         "mirror": epoch.mirror_bp / 100 if epoch else 0.0,
         "step_time": format_duration(status.step_elapsed),
         "age": format_duration(status.active),
@@ -36,6 +37,7 @@ def summary(stored: "Stored") -> dict[str, Any]:
         "decision": status.decision.value,
         "reason": status.reason.value,
         "message": status.measuring or status.message,
+        "stale": silence(spec, status, time.time_ns() // 1000),
         "since": datetime.fromtimestamp(status.decided_at / 1e6, UTC).isoformat() if status.decided_at else None,
         "mlflow_run": status.run_id,
     }

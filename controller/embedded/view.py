@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from controller.loop import weight
+from controller.loop import silence, weight
 from controller.spec import ModelRollout
 from controller.status import Progress, RolloutStatus
 
@@ -38,7 +38,7 @@ class Top:
         return f"{self.name} {estimate:+.4g} [{lower:+.4g}, {upper:+.4g}] harm {harm:.1f} not worse {proof:.1f}"
 
 
-def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, float]) -> str:
+def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, float], stale: str = "") -> str:
     """One line: where the rollout stands, what is decided and why. ``harm`` and ``not worse`` are log e-values."""
     steps, epoch = len(rollout.spec.steps), status.current_epoch
     where = f"step {status.step + 1}/{steps}" if status.progress is Progress.RUNNING else status.progress.value
@@ -49,7 +49,7 @@ def line(rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, flo
     top = "" if f"{found.name} " in status.message else str(found)
     why = "" if status.measuring else f" {status.reason}"
     said = f"{where:<12} {share:<13} units {units:<16} {status.decision}{why}"
-    parts = [said, status.measuring or status.message, top]
+    parts = [stale, said, status.measuring or status.message, top]
     return " · ".join(part for part in parts if part)
 
 
@@ -79,13 +79,14 @@ class View:
 
     def shows(self, rollout: ModelRollout, status: RolloutStatus, metrics: Mapping[str, float]) -> None:
         """The rollout as it stands, where that is new."""
-        news = (status.progress, status.step, status.decision, status.reason, status.metric, status.paused)
+        stale = silence(rollout.spec, status, time.time_ns() // 1000)
+        news = (status.progress, status.step, status.decision, status.reason, status.metric, status.paused, stale)
         quiet = time.monotonic() - self._said_at < (_OVER_S if status.progress.terminal else _QUIET_S)
         if news == self._last and quiet:
             return
         style = "" if news == self._last else self._style(status)
         self._last, self._said_at = news, time.monotonic()
-        self.say(line(rollout, status, metrics), style)
+        self.say(line(rollout, status, metrics, stale), style)
 
     @staticmethod
     def _style(status: RolloutStatus) -> str:

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from controller.edges.store import SqliteStore
 from controller.embedded.view import line
-from controller.status import Reason
+from controller.loop import silence
+from controller.status import Progress, Reason
 from tests.cli.states import MINUTE, ROOT, answer, begun, declared, go_on, harmed, rolled_back, understudy
+from tests.decide.rollouts import fresh, rollout
 
 
 def test_status_says_step_weight_decision_and_why(tmp_path: Path) -> None:
@@ -20,6 +23,32 @@ def test_status_says_step_weight_decision_and_why(tmp_path: Path) -> None:
     assert (said["rollout"], said["progress"], said["step"]) == ("late", "Running", "1 of 2")
     assert (said["weight"], said["decision"], said["reason"]) == ("10.0", "Hold", "HoldTime")
     assert "s of the hold are left" in said["message"]
+
+
+def test_status_says_where_it_is_old_because_ticks_fail(tmp_path: Path) -> None:
+    store = begun(tmp_path)
+    old = answer(understudy("status", "late", "--state-dir", str(tmp_path), "-o", "json"))
+    assert old["stale"].startswith("no tick since 1970-01-01T00:0")
+    text = understudy("status", "--state-dir", str(tmp_path)).stdout
+    assert "stale  no tick since 1970" in text
+    stored = store.load("late")
+    assert line(stored.rollout, stored.status, {}, old["stale"]).startswith("no tick since 1970")
+    now = stored.status.model_copy(update={"clock": time.time_ns() // 1000})
+    store.commit("late", now, stored.version, None)
+    store.close()
+    assert "stale" not in understudy("status", "--state-dir", str(tmp_path)).stdout
+
+
+def test_a_tick_is_missed_after_four_and_half_a_minute_at_least_and_never_at_the_end() -> None:
+    spec, status = rollout(decision={"tick": "60s", "block": "60s"}).spec, fresh().model_copy(update={"clock": MINUTE})
+    assert silence(spec, status, 5 * MINUTE) == ""
+    assert silence(spec, status, 5 * MINUTE + 1) == "no tick since 1970-01-01T00:01:00+00:00: this is old"
+    quick = rollout(decision={"tick": "1s", "block": "1s"}).spec
+    assert silence(quick, status, MINUTE + 30_000_000) == ""
+    assert silence(quick, status, MINUTE + 30_000_001)
+    over = status.model_copy(update={"progress": Progress.ROLLED_BACK})
+    assert silence(quick, over, 10**15) == ""
+    assert silence(quick, status.model_copy(update={"clock": 0}), 10**15) == ""
 
 
 def test_status_as_json_has_the_summary_and_the_whole_status(tmp_path: Path) -> None:
