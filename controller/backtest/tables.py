@@ -22,7 +22,9 @@ _TIME = rf"""
         WHEN TRY_CAST(ts AS DOUBLE) BETWEEN 0 AND {LATEST_S} THEN COALESCE(
             CAST(TRY_CAST(ts AS DECIMAL(28, 6)) * 1000000 AS BIGINT),
             CAST(round(TRY_CAST(ts AS DOUBLE) * 1e6) AS BIGINT))
-        WHEN TRY_CAST(ts AS DOUBLE) IS NULL AND regexp_matches(ts, '^\s*\d') THEN epoch_us(TRY_CAST(ts AS TIMESTAMPTZ))
+        WHEN TRY_CAST(ts AS DOUBLE) IS NULL AND regexp_matches(ts, '^\s*\d')
+            AND NOT regexp_matches(ts, ':\d\d(\.\d+)?\s*[+-](1[5-9]|[2-9]\d|\d\d:?[6-9])')
+            THEN epoch_us(TRY_CAST(ts AS TIMESTAMPTZ))
     END
 """
 
@@ -94,6 +96,11 @@ class Table:
             value = "is blank" if found[1] is None else f"{found[1]!r}"
             raise SpecError(f"--{self.name}: {self.path} row {found[0]}, column {column}: {value}; {allowed}")
 
+    def check_ids(self) -> None:
+        """No ``unit`` and no ``request_id`` has control characters, as the router takes none."""
+        for column in {"unit", "request_id"} & set(self.columns):
+            self.refuse(column, rf"regexp_matches({column}, '[\x00-\x1f\x7f]')", "an id has no control characters")
+
     def check_time(self) -> None:
         """Every ``ts`` is a moment."""
         allowed = "an ISO time or seconds since 1970 (not milliseconds) is needed"
@@ -132,7 +139,9 @@ def _said(form: str, text: str) -> str:
     odd = re.search(r"CSV Error on Line: (\d+)", text)
     counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text)
     if odd is None or counts is None:
-        return f" is no {form}: {text.splitlines()[0]}"
+        # Before its advice, and after the line itself, which may be as long as the file.
+        cause = text.split("\nPossible", maxsplit=1)[0].rstrip().splitlines()[-1]
+        return f" is no {form}: {cause}" if odd is None else f": row {int(odd[1]) - 1}: {cause}"
     columns, found = counts.groups()
     few, many = f"{found} columns, the header {columns}", f"more columns than the header, which has {columns}"
     return f": row {int(odd[1]) - 1} has {few if int(found) < int(columns) else many}"
@@ -162,6 +171,7 @@ def exposures(table: Table, covariates: Sequence[str] = ()) -> None:
     table.need(("unit", "arm", "ts", "weight"))
     table.check_time()
     table.check_span()
+    table.check_ids()
     table.refuse("arm", f"arm IS NULL OR arm NOT IN {ARMS}", f"allowed are {' and '.join(ARMS)}")
     table.check_number(
         "weight",
@@ -214,6 +224,7 @@ def outcomes(table: Table) -> None:
     if not {"unit", "request_id"} & set(table.columns):
         table.need(("unit or request_id",))
     table.check_time()
+    table.check_ids()
     table.refuse("name", f"{table.text('name')} IS NULL", "the name of the outcome is needed")
     subject = f"COALESCE({table.text('unit')}, {table.text('request_id')}) IS NULL"
     table.refuse("unit" if "unit" in table.columns else "request_id", subject, "a unit or a request_id is needed")

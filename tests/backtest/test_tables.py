@@ -46,6 +46,29 @@ def test_a_row_of_another_length_is_named(tmp_path: Path, delimiter: str, last: 
         Table(connect(), "exposures", path)
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'u,1\n"v,1\nw,1\n', "row 2: Value with unterminated quote found"),
+        (b"u,1\n\xff\xfe,1\n", "row 2: Invalid unicode"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_with_its_cause(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "e.csv"
+    path.write_bytes(b"unit,ts\n" + content)
+    with pytest.raises(SpecError, match=rf"--exposures: \S+: {text}"):
+        Table(connect(), "exposures", path)
+
+
+@pytest.mark.parametrize(
+    "ts", ["2026-01-15T10:00:00-14:00", "2026-01-15 10:00:00.25+05:45", "2026-01-15", "2026-01-15T10:00:16", "1.5e9"]
+)
+def test_a_moment_may_have_any_offset_that_there_is(tmp_path: Path, ts: str) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text(f"unit,ts\nu,{ts}\n")
+    Table(connect(), "exposures", path).check_time()
+
+
 def test_a_column_of_our_own_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("unit,file_row\nu,1\n")
