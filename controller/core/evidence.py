@@ -50,6 +50,7 @@ class Evidence(NamedTuple):
     Of a Latency ``estimate`` is the difference of the shares above the champion's usual quantile, and ``margin`` what
     that would be about if every answer took the margin longer; ``gate`` and ``last`` have the edges of the test.
     ``due``: the current epoch is old enough for this metric to have data. ``note``: what is missing, or more to say.
+    ``unseen``: as in ``Effect``, in the metric's unit squared: what proofs have in their variance beside ``se``².
     ``compared``: the arms are; else its limit alone decides. ``limit``: how the challenger stands to it, if it has one.
     """
 
@@ -75,6 +76,7 @@ class Evidence(NamedTuple):
     note: str = ""
     compared: bool = True
     limit: Limited | None = None
+    unseen: float = 0.0
 
 
 class _Reading(NamedTuple):
@@ -82,8 +84,8 @@ class _Reading(NamedTuple):
 
     ``good``: the estimate in the good direction; ``tau`` of the score tests, 0 without any; ``shown`` that of the
     interval; ``rates``: what the interval of a counting kind is made from; ``bets``: log e-values whose mean is that of
-    non-inferiority, where it is not the score test on ``tau``; ``unseen`` as in ``Effect``; ``every``: of failures,
-    what has to be proven beside the bets.
+    non-inferiority, where it is not the score test on ``tau``; ``every``: of failures, what has to be proven beside the
+    bets.
     """
 
     evidence: Evidence
@@ -92,7 +94,6 @@ class _Reading(NamedTuple):
     shown: float = 0.0
     bets: tuple[float, ...] | None = None
     rates: Rates | None = None
-    unseen: float = 0.0
     every: Repeated | None = None
 
 
@@ -214,7 +215,7 @@ def _tested(found: list[_Reading], alpha: float) -> tuple[Evidence, ...]:
     shown = np.array([r.shown for r in found])
     margin = np.array([r.evidence.margin for r in found])
     some = np.where(tau > 0, tau, 1.0)
-    careful = se2 + np.array([r.unseen for r in found])
+    careful = se2 + np.array([r.evidence.unseen for r in found])
     proof = np.where(tau > 0, sequential.log_e_one_sided(good + margin, careful, some), 0.0)
     superior = np.where(tau > 0, sequential.log_e_one_sided(good, careful, some), 0.0)
     counted = [i for i, r in enumerate(found) if r.bets is not None]
@@ -324,9 +325,10 @@ def _of_effect(
     found = blank._replace(
         estimate=effect.theta / k, se=se / k, margin=effect.margin / k, champion=effect.champion_mean / k,
         gate=_gate(good, se, effect.margin), note=effect.note, units=units, log_e_harm=ever_harm, last=last,
+        unseen=effect.unseen / (k * k),
     )  # fmt: skip
     tested = tau / k if effect.guarded else 0.0
-    return _Reading(found, good / k, tested, tau / k, unseen=effect.unseen / (k * k))
+    return _Reading(found, good / k, tested, tau / k)
 
 
 def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:

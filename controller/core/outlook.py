@@ -55,7 +55,7 @@ def informed(epochs: Sequence[Epoch], clock: int, wait: int) -> int:
 
 
 def _proof(e: Evidence, room: float, more: float) -> float:
-    return float(sequential.log_e_one_sided(room, e.se**2 / more, e.margin))
+    return float(sequential.log_e_one_sided(room, e.se**2 / more + e.unseen / more**2, e.margin))
 
 
 def discoveries(evidence: tuple[Evidence, ...]) -> list[Evidence]:

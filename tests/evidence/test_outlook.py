@@ -25,13 +25,15 @@ def piece(**more: object) -> Evidence:
     return Evidence(**{**usual, **more})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("unseen", [0.0, 1e-5])
 @pytest.mark.parametrize("estimate", [-0.0005, 0.0, 0.002])
-def test_a_proof_is_expected_when_as_much_more_data_would_give_it(estimate: float) -> None:
-    e = piece(estimate=estimate)
+def test_a_proof_is_expected_when_as_much_more_data_would_give_it(estimate: float, unseen: float) -> None:
+    e = piece(estimate=estimate, unseen=unseen)
     left = until_proof(e, False, HOUR, ALPHA)
     assert left is not None
     more = (HOUR + left) / HOUR
-    assert log_e_one_sided(estimate + e.margin, e.se**2 / more, e.margin) == pytest.approx(math.log(20), rel=1e-3)
+    variance = e.se**2 / more + unseen / more**2
+    assert log_e_one_sided(estimate + e.margin, variance, e.margin) == pytest.approx(math.log(20), rel=1e-3)
 
 
 def test_a_loss_that_decreases_is_expected_sooner_than_one_that_grows() -> None:
