@@ -36,7 +36,7 @@ USUAL_NONZERO = 0.03  # of the units of a Mean: three in a hundred buy
 USUAL_VARIATION = 2.0  # standard deviation of a loss, or of what a unit adds to a Ratio, over the mean
 USUAL_LATENCY_MS = 100.0  # only the rounding of the edges depends on it
 USUAL_LATENCY_SIGMA = 0.6  # of the logarithm of a latency
-_PRACTICALLY_NO_CAP = 1e12
+PRACTICALLY_NO_CAP = 1e12
 _NORMAL_QUANTILES = (0.0, 1.2815515655446004, 1.6448536269514722, 2.3263478740408408, 3.090232306167813)
 
 
@@ -134,7 +134,8 @@ def _counted(spec: RolloutSpec, metric: Metric, base: float, given: Given, neede
 
 def _plan(spec: RolloutSpec, metric: Metric, base: float) -> MetricPlan:
     capped = metric.kind in plans.CAPPED or metric.cap is not None
-    baseline = Baseline(mean=base, cap=_PRACTICALLY_NO_CAP if capped else None)
+    unknown = capped and plans.quantile_of_cap(metric) is not None
+    baseline = Baseline(mean=base, cap=PRACTICALLY_NO_CAP if unknown else None)
     return plans.metric_plan(spec, metric, plans.declared(metric.model_copy(update={"baseline": baseline})))
 
 
