@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import click
 
@@ -28,9 +29,25 @@ def records(path: Path) -> Iterator[Record]:
         return
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            yield Record(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            yield _record(json.loads(line))
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"RECORDS: {path} line {number} is no record: {error}") from error
+
+
+def _record(tree: object) -> Record:
+    """ValueError that names the fields which it lacks, which it has too many, and which are of another type."""
+    if not isinstance(tree, dict):
+        raise ValueError("a JSON object is needed")
+    kinds = get_type_hints(Record)
+    wrong = {
+        "lacks": kinds.keys() - tree.keys(),
+        "should not have": tree.keys() - kinds.keys(),
+        "has another type of": {name for name in kinds.keys() & tree.keys() if type(tree[name]) is not kinds[name]},
+    }
+    said = [f"it {what} {', '.join(sorted(names))}" for what, names in wrong.items() if names]
+    if said:
+        raise ValueError("; ".join(said))
+    return Record(**tree)
 
 
 def misplaced(found: Iterator[Record]) -> Iterator[tuple[Record, str]]:

@@ -169,10 +169,23 @@ def test_one_input_of_a_wrong_type_is_named_without_a_trace(tmp_path: Path, fiel
     assert "Traceback" not in outcome.stderr
 
 
+TEXTS = ("uid", "decision", "reason", "message", "inputs", "digest")
+WHOLE = json.dumps({"sequence": 1, "generation": 1, "now": 1, **dict.fromkeys(TEXTS, "")}).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{}\n", "line 1 is no record"),
+        (
+            b"{}\n",
+            "line 1 is no record: it lacks decision, digest, generation, inputs, message, now, reason, sequence, uid",
+        ),
+        (b"[]\n", "line 1 is no record: a JSON object is needed"),
+        (b"[" * 100_000 + b"\n", "line 1 is no record: "),
+        (
+            WHOLE.replace(b'"sequence": 1', b'"sequence": "one", "size": 3'),
+            "line 1 is no record: it should not have size; it has another type of sequence",
+        ),
         (b"no json\n", "line 1 is no record"),
         (b"\xff\xfe\x00\n", "line 1 is no record"),
         (b"", ""),
