@@ -237,9 +237,10 @@ def _farthest(plan: MetricPlan, ratio: float) -> float:
 
 
 def _rows(state: ScoreFold) -> float:
-    """Rows that a unit has in a block, of a row's point of view: Σ x² / Σ x."""
+    """Rows that a unit has in a block on average. Not weighted by them: that one unit has very many, as its variance
+    says already, does not make the next one large."""
     arms = [arm for e in state.epochs for arm in (e.champion, e.challenger)]
-    return sum([arm.xx for arm in arms]) / sum([arm.x for arm in arms])
+    return sum([arm.x for arm in arms]) / sum([arm.units for arm in arms])
 
 
 def worst_loss(plan: MetricPlan) -> float:

@@ -98,3 +98,18 @@ def test_equal_arms_are_proven_with_enough_units() -> None:
     assert all(promoted(seed, plan, (_losses(10, 0.0), _losses(10, 0.0)), 0.26, 40, 0.5) for seed in range(10))
     plan = _plan(Kind.MEAN, 0.1, cap=20)
     assert all(promoted(seed, plan, (_spent(1.0, 0.0), _spent(1.0, 0.0)), 1.0, 40, 0.5) for seed in range(10))
+
+
+def test_one_unit_with_very_many_rows_does_not_make_all_others_count_for_nothing() -> None:
+    def draw(rng: np.random.Generator, n: int) -> tuple[Values, int]:
+        return rng.binomial(1, 0.9, n).astype(float), 1
+
+    plan, rng, pi = _plan(Kind.ACCURACY, 0.02), np.random.default_rng(1), PPM // 2
+    epoch, state = EpochPlan(1, "weight", pi, {"m": 900_000}), ScoreFold()
+    tenant = _cell(np.array([18_000.0]), 20_000, -pi, 900_000, plan.scale)
+    for look in range(40):
+        usual, other = (_cell(*draw(rng, 500), side, 900_000, plan.scale) for side in (-pi, pi))
+        if look == 0:
+            usual = ScoreCell(*(a + b for a, b in zip(usual[:8], tenant[:8], strict=True)))
+        state = fold_score(plan, epoch, state, Block("m", "", 1, look, usual, other))
+    assert score_tests(plan, state).non_inferior >= -math.log(ALPHA)
