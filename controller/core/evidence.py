@@ -335,35 +335,40 @@ def _counted(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) ->
     if plan.family == "latency":
         return _slow(plan, state, blank, epoch)
     margin = absolute(plan, plan.margin, plan.margin_relative)
-    rates, units = stratified((e.champion, e.challenger) for e in state.epochs), _units(state)
+    rates = stratified((e.champion, e.challenger) for e in state.epochs)
     every = repeated((e.pi_ppm, e.champion, e.challenger) for e in state.epochs) or NEVER
     last = None
     for e in state.epochs:
         if e.epoch == epoch and e.champion.units and e.challenger.units:
             last = e.worse_by() < margin
     gate = _gate(-rates.theta, rates.se, margin) and _gate(-every.theta, math.sqrt(every.variance), margin)
-    found = blank._replace(
-        estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
-        gate=gate, last=last, note=again(every) if all(units) else ONE_ARM,
-    )  # fmt: skip
+    found = _of_rates(state, rates, blank)._replace(margin=margin, gate=gate, last=last)
+    if all(found.units):
+        found = found._replace(note=again(every))
     return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates, every=every)
+
+
+def _of_rates(state: CountFold, rates: Rates, blank: Evidence) -> Evidence:
+    units = _units(state)
+    return blank._replace(
+        estimate=rates.theta, se=rates.se, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
+        note="" if all(units) else ONE_ARM,
+    )  # fmt: skip
 
 
 def _slow(plan: MetricPlan, state: CountFold, blank: Evidence, epoch: int) -> _Reading:
     # What is decided of a latency is the challenger above q + margin against the champion above q; what is shown has
     # one edge, lest an equal challenger look faster.
-    margin, units = SLOW_SHARE * (1 - plan.quantile), _units(state)
+    margin = SLOW_SHARE * (1 - plan.quantile)
     rates = stratified((e.champion, e.challenger) for e in state.epochs)
     decided = stratified((e.champion, e.slower) for e in state.epochs)
     last = None
     for e in state.epochs:
         if e.epoch == epoch and e.champion.units and e.slower.units:
             last = e.slower.events / e.slower.units - e.champion.events / e.champion.units < margin
-    found = blank._replace(
-        estimate=rates.theta, se=rates.se, margin=margin, champion=rates.rate, log_e_harm=state.ever_harm, units=units,
-        gate=_gate(-decided.theta, decided.se, margin), last=last, note="" if all(units) else ONE_ARM,
-    )  # fmt: skip
-    if all(units):
+    found = _of_rates(state, rates, blank)
+    found = found._replace(margin=margin, gate=_gate(-decided.theta, decided.se, margin), last=last)
+    if all(found.units):
         room = stratified((e.champion, e.within) for e in state.epochs).theta
         found = found._replace(margin=margin + max(room, 0.0), note=slowness(plan, state))
     return _Reading(found, -rates.theta, 0.0, margin, state.bets, rates)

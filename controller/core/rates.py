@@ -69,9 +69,9 @@ def slowness(plan: MetricPlan, state: CountFold) -> str:
     return f"{text}, above the usual p{100 * EDGE_QUANTILES[worst]:g} of {GAMMA**edge / 1000:.1f} ms {above}"
 
 
-def again(every: Repeated | None) -> str:
+def again(every: Repeated) -> str:
     """For people: what ``repeats`` adds, where units fail in more than one block."""
-    if every is None or every.blocks <= 1:
+    if every.blocks <= 1:
         return ""
     return (
         f"units that fail do so in {every.blocks:.1f} blocks: counted every time, "

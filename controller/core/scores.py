@@ -146,13 +146,13 @@ def score_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         v_a, v_b = v_a + pi * pi * q_a, v_b + co * co * q_b
         v_pred += pi * co * (q_a + q_b)
         reference += weight * a.y // a.x if a.x else 0
-        side, arm = (co, b) if plan.decreasing else (pi, a)
+        side, arm = (co, b) if hidden_in_challenger(plan) else (pi, a)
         rare, counted = rare + arm.units * side * side, counted + arm.units
     if x_a == 0 or x_b == 0 or h == 0:
         return Effect(note=ONE_ARM)
     variance = max(state.clustered, v_a + v_b, v_pred)
     found = _effect(plan, state, s * PPM / h, variance * PPM * PPM / (h * h), reference / h, (v_a, v_b))
-    away = max(0.0, (plan.cap or 0) - abs(reference / h))
+    away = farthest(plan, abs(reference / h))
     return found._replace(unseen=rare / counted * (away * PPM / h) ** 2 if counted else 0.0)
 
 
@@ -217,8 +217,8 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
         v_a += share * share * q_a
         v_b += (1 - share) * (1 - share) * q_b
         v_pred += share * (1 - share) * (q_a + q_b)
-        side, arm = (1 - share, b) if plan.family == "label" or plan.decreasing else (share, a)
-        rare, counted = rare + arm.units * (side * _farthest(plan, ratio)) ** 2, counted + arm.units
+        side, arm = (1 - share, b) if hidden_in_challenger(plan) else (share, a)
+        rare, counted = rare + arm.units * (side * farthest(plan, abs(ratio))) ** 2, counted + arm.units
     if h == 0:
         return Effect(note=ONE_ARM)
     apart_a = _inflation(state.clustered - state.clustered_challenger, alone_a)
@@ -229,11 +229,17 @@ def _ratio_effect(plan: MetricPlan, state: ScoreFold) -> Effect:
     return found._replace(unseen=rare / counted * (rows / h) ** 2)
 
 
-def _farthest(plan: MetricPlan, ratio: float) -> float:
-    """How far from the champion's ``ratio`` a row, or the numerator of a Ratio's unit, can be in the bad direction."""
-    if plan.kind in HITS:
-        return ratio
-    return max(0.0, (worst_loss(plan) if plan.family == "label" else plan.cap or 0) - abs(ratio))
+def hidden_in_challenger(plan: MetricPlan) -> bool:
+    """Whether harm that was not met is in a unit of the challenger; else the champion has what the challenger lost."""
+    return plan.family == "label" or plan.decreasing
+
+
+def farthest(plan: MetricPlan, usual: float) -> float:
+    """How far from ``usual`` (size of the champion's value) a row of a label kind can be in the bad direction, or a
+    unit of others; 0 where a value has no cap, or cannot be rare and large."""
+    if plan.family == "label" and plan.kind in HITS:
+        return usual
+    return max(0.0, (worst_loss(plan) if plan.family == "label" else plan.cap or 0) - usual)
 
 
 def _rows(state: ScoreFold) -> float:

@@ -20,11 +20,11 @@ from controller.core.plans import GAMMA
 from controller.core.scores import (
     EXPECTED_EVENTS,
     EXPECTED_NONZERO,
-    HITS,
     LEAST_UNITS,
     TAU_FACTORS,
+    farthest,
+    hidden_in_challenger,
     of_relative_margin,
-    worst_loss,
 )
 from controller.kinds import Kind
 from controller.planning.champion import PRACTICALLY_NO_CAP, SHARES, VALUES, Champion, latency_place
@@ -165,24 +165,19 @@ class Scores:
         if side != "proof":
             harm = np.where(enough, as_array(sequential.log_e_one_sided_mixture(-good - beyond, se2, taus)), 0.0)
         if side != "harm":
-            careful = se2 + np.square(self._one_more() / np.maximum(n_b if self._of_challenger() else n_a, 1))
+            careful = se2 + np.square(self._one_more() / np.maximum(n_b if hidden_in_challenger(plan) else n_a, 1))
             proof = np.where(enough, as_array(sequential.log_e_one_sided(good + margin, careful, self.tau)), 0.0)
         with np.errstate(invalid="ignore"):
             shut: Flags = good[..., -1] + 2 * np.sqrt(se2[..., -1]) < -np.broadcast_to(margin, good.shape)[..., -1]
         return Reading(harm, proof, ~shut)
-
-    def _of_challenger(self) -> bool:
-        return self.champion.plan.family == "label" or self.champion.plan.decreasing
 
     def _one_more(self) -> float:
         """What one unit more can change: as in ``core.scores``, if all units have as many rows."""
         plan, base = self.champion.plan, abs(self.champion.base)
         if plan.cap is not None and plan.cap >= PRACTICALLY_NO_CAP:
             return 0.0  # a quantile of values that nobody has seen yet
-        if plan.family == "label":
-            away = base if plan.kind in HITS else max(0.0, worst_loss(plan) / self.scale - base)
-            return away * max(1.0, self.champion.rows)
-        return max(0.0, (plan.cap or 0) / self.scale - base) if plan.family == "unit" else 0.0
+        away = farthest(plan, base * self.scale) / self.scale
+        return away * max(1.0, self.champion.rows) if plan.family == "label" else away
 
     def _values(self, rng: np.random.Generator, n: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Sums of n values, and of their squares around the champion's mean."""

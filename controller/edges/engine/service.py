@@ -81,7 +81,7 @@ class Service:
             f"SELECT segment, block, epoch, challenger, count_if({_AT_RISK}), count_if({_AT_RISK} AND level > 0), "
             f"count(level), count_if(level > 0) FROM ({faced}) GROUP BY ALL HAVING count(level) > 0"
         ).fetchall()
-        clustered = self._clustered(span)
+        clustered = self._clustered(span) if any(failing for *_, failing in found) else {}
         return [(*row[:4], CountCell._make((*row[4:], clustered.get(row[:4], 0)))) for row in found]
 
     def _clustered(self, span: Span) -> dict[tuple[int, int, int, bool], int]:

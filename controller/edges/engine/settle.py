@@ -36,7 +36,7 @@ class Tally(NamedTuple):
     duplicates: int
     late: int
     epochs: list[tuple[int, str, int]]
-    clashes: int = 0
+    clashes: int
 
 
 def within(epochs: Iterable[int]) -> str:
@@ -55,7 +55,7 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     due = f"attempt = {step.attempt} AND t < {step.until}"
     staged = one(con, f"SELECT count(*) FROM staged_exposures WHERE {due}")
     if staged == 0:
-        return Tally(0, 0, 0, [])
+        return Tally(0, 0, 0, [], 0)
     oldest = one(con, f"SELECT min(t) FROM staged_exposures WHERE {due}") - HORIZON
     con.execute(
         f"""
@@ -72,15 +72,6 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
         JOIN requests r ON r.h = a.h AND r.mirror = a.mirror WHERE r.t >= {oldest} GROUP BY a.h, a.mirror
         """
     )
-    clashes = one(
-        con,
-        f"""
-        SELECT count(*) FROM (SELECT h, mirror, unit FROM staged_exposures WHERE {due}) s
-        JOIN arrived a ON a.h = s.h AND a.mirror = s.mirror
-        LEFT JOIN again k ON k.h = s.h AND k.mirror = s.mirror
-        WHERE s.unit <> COALESCE(k.unit, a.unit)
-        """,
-    )
     new = "arrived a ANTI JOIN again k ON k.h = a.h AND k.mirror = a.mirror"
     late = one(con, f"SELECT count(*) FROM {new} WHERE a.t < {step.since}")
     con.execute(
@@ -92,9 +83,24 @@ def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     )
     kept = one(con, "SELECT count(*) FROM settled")
     con.execute("INSERT INTO requests SELECT * EXCLUDE (request_id, fell_back, numbers) FROM settled ORDER BY n")
+    duplicates = staged - kept - late
+    clashes = _clashes(con, due) if duplicates else 0
     con.execute(f"DELETE FROM staged_exposures WHERE {due}")
     epochs = _requests_by_epoch(con, step) + _enter(con, step)
-    return Tally(kept, staged - kept - late, late, epochs, clashes)
+    return Tally(kept, duplicates, late, epochs, clashes)
+
+
+def _clashes(con: duckdb.DuckDBPyConnection, due: str) -> int:
+    """How many of the staged exposures that are ``due`` have the id of another unit's request."""
+    return one(
+        con,
+        f"""
+        SELECT count(*) FROM (SELECT h, mirror, unit FROM staged_exposures WHERE {due}) s
+        JOIN arrived a ON a.h = s.h AND a.mirror = s.mirror
+        LEFT JOIN again k ON k.h = s.h AND k.mirror = s.mirror
+        WHERE s.unit <> COALESCE(k.unit, a.unit)
+        """,
+    )
 
 
 def _requests_by_epoch(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, str, int]]:
