@@ -18,7 +18,7 @@ SEEDS ?= 200
 JOBS ?= 2
 KILLS ?= 20
 
-.PHONY: help setup demo test kdev test-chart check fmt gen sim error-rates kill-test fuzz soak table-changes \
+.PHONY: help setup demo test kdev test-chart test-cluster check fmt gen sim error-rates kill-test fuzz soak table-changes \
 	bad-challengers shares bench-router bench-evidence lock clean
 
 help: ## This list
@@ -41,6 +41,9 @@ kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of t
 test-chart: $(READY) ## Build Helm once (five minutes of a processor) and run the tests of the chart
 	@$(BIN)/python -m tests.kubernetes.helm >/dev/null
 	@$(BIN)/python -m pytest -q tests/kubernetes/chart tests/kubernetes/operating/test_chart.py $(ARGS)
+
+test-cluster: $(READY) ## A real node with real pods: from helm install to promotion and rollback under load (root only)
+	@$(BIN)/python -m tests.cluster $(ARGS)
 
 check: $(READY) ## Lint, formatting, types, import direction, generated files
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A Kubernetes control plane on loopback: etcd and kube-apiserver, and kube-controller-manager once it is asked for."""
+"""A Kubernetes control plane: etcd and kube-apiserver, and kube-controller-manager once it is asked for."""
 
 import csv
 import json
@@ -24,6 +24,7 @@ from tests.kubernetes.leashed import Leashed
 START_WITHIN_S = 90.0
 ATTEMPTS = 3
 CALL_WITHIN_S = 20.0
+LOOPBACK = "127.0.0.1"
 ADMIN, CONTROLLERS = "admin", "system:kube-controller-manager"
 
 
@@ -32,10 +33,13 @@ class NotStarted(Exception):
 
 
 class ControlPlane:
-    """Servers with RBAC on; data, keys and logs in ``folder``. A user's token is the user's name, for tests only."""
+    """Servers with RBAC on; data, keys and logs in ``folder``. A user's token is the user's name, for tests only.
 
-    def __init__(self, assets: Path, folder: Path) -> None:
-        self._assets, self._folder = assets, folder
+    ``address``: where the API server is. Pods find it at one that is not loopback, by the Service ``kubernetes``.
+    """
+
+    def __init__(self, assets: Path, folder: Path, address: str = LOOPBACK) -> None:
+        self._assets, self._folder, self._address = assets, folder, address
         self._running: dict[str, Leashed] = {}
         self.url = ""
 
@@ -56,7 +60,7 @@ class ControlPlane:
 
     def _start_servers(self, end: float) -> None:
         etcd = f"http://127.0.0.1:{free_port()}"
-        self._run(
+        self.run(
             "etcd",
             f"--data-dir={self._folder / 'etcd'}",
             f"--listen-client-urls={etcd}",
@@ -66,13 +70,15 @@ class ControlPlane:
             "--log-level=warn",
         )
         port = free_port()
-        self._run(
+        self.run(
             "kube-apiserver",
             f"--etcd-servers={etcd}",
             f"--cert-dir={self._folder}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self._address}",
             f"--secure-port={port}",
-            "--endpoint-reconciler-type=none",
+            # Loopback cannot be where a Service leads.
+            f"--endpoint-reconciler-type={'none' if self._address == LOOPBACK else 'lease'}",
+            "--kubelet-preferred-address-types=InternalIP",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
             f"--audit-policy-file={self._folder / 'audit.json'}",
@@ -82,9 +88,9 @@ class ControlPlane:
             f"--service-account-signing-key-file={self._folder / 'accounts.key'}",
             f"--service-account-key-file={self._folder / 'accounts.pub'}",
         )
-        self.url = f"https://127.0.0.1:{port}"
+        self.url = f"https://{self._address}:{port}"
         while not self._is_ready():
-            self._check("etcd", "kube-apiserver")
+            self.check("etcd", "kube-apiserver")
             if time.monotonic() > end:
                 raise NotStarted(f"not ready within {START_WITHIN_S:g} s: {self._running['kube-apiserver'].said()}")
             time.sleep(0.05)
@@ -96,7 +102,7 @@ class ControlPlane:
             return
         if not (self._assets / "kube-controller-manager").exists():
             raise NotStarted(f"{self._assets} (KUBEBUILDER_ASSETS) has no kube-controller-manager")
-        self._run(
+        self.run(
             "kube-controller-manager",
             f"--kubeconfig={self._write_kubeconfig(CONTROLLERS)}",
             f"--service-account-private-key-file={self._folder / 'accounts.key'}",
@@ -106,7 +112,7 @@ class ControlPlane:
         )
         end, core = time.monotonic() + START_WITHIN_S, client.CoreV1Api(self.api())
         while not core.list_namespaced_service_account("default", _request_timeout=CALL_WITHIN_S).items:
-            self._check("kube-controller-manager")
+            self.check("kube-controller-manager")
             if time.monotonic() > end:
                 raise NotStarted(f"no service account: {self._running['kube-controller-manager'].said()}")
             time.sleep(0.05)
@@ -183,10 +189,12 @@ class ControlPlane:
         for name in reversed(list(self._running)):
             self._running.pop(name).stop()
 
-    def _run(self, name: str, *flags: str) -> None:
+    def run(self, name: str, *flags: str) -> None:
+        """One more of the programs, which ends with the others. OSError: it cannot be run."""
         self._running[name] = Leashed([str(self._assets / name), *flags], self._folder / f"{name}.log")
 
-    def _check(self, *names: str) -> None:
+    def check(self, *names: str) -> None:
+        """Raises NotStarted where one of them has ended."""
         for name in names:
             code = self._running[name].exit_code
             if code is not None:

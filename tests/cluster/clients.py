@@ -1,0 +1,185 @@
+"""Users of the model without a pause, and witnesses of what the routers were told meanwhile."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httpx
+
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.resources import ROLLOUTS
+from controller.errors import EdgeError
+from controller.status import RolloutStatus
+from router.assignment import assign
+from router.table import RouterState, RouteTable
+from tests.cluster.shop import SHOP
+
+THREADS, PAUSE_S, WITHIN_S = 4, 0.03, 30.0
+UNITS = 4000
+MOST = 200_000  # answers that are kept
+LOOK_EVERY_S = 0.05
+
+
+class Answer(NamedTuple):
+    """One that was good: between which moments (monotonic) it was asked for, and the version that answered."""
+
+    unit: str
+    since: float
+    until: float
+    version: str
+
+
+class Clients:
+    """Users who ask the Service at ``url`` from ``with`` on to its end."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.answers: list[Answer] = []
+        self.failed: list[str] = []
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(k,), daemon=True) for k in range(THREADS)]
+
+    def __enter__(self) -> "Clients":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(2 * WITHIN_S)
+
+    def _ask(self, first: int) -> None:
+        number = first
+        with httpx.Client(timeout=WITHIN_S, trust_env=False) as client:
+            while not self._end.wait(PAUSE_S) and len(self.answers) < MOST:
+                unit, since = f"u{number % UNITS}", time.monotonic()
+                number += THREADS
+                try:
+                    answer = client.post(
+                        f"{self._url}/invocations",
+                        json={"dataframe_split": {"columns": ["x"], "data": [[(number % 97) / 97]]}},
+                        headers={"x-unit": unit},
+                    )
+                except httpx.TransportError as error:
+                    self.failed.append(f"{unit}: {error!r}")
+                    continue
+                version = answer.headers.get("x-model-version")
+                if answer.status_code != 200 or version is None:
+                    self.failed.append(f"{unit}: {answer.status_code} {answer.text[:200]}")
+                else:
+                    self.answers.append(Answer(unit, since, time.monotonic(), version))
+
+
+class Seen(NamedTuple):
+    """A table of the rollout's status: since when it may have been served, and when it was seen confirmed."""
+
+    table: RouteTable
+    since: float
+    confirmed: float | None
+
+
+class Witness:
+    """Reads the rollout's status over and over."""
+
+    def __init__(self, access: Access, name: str) -> None:
+        self._access, self._name = access, name
+        self.seen: dict[int, Seen] = {}
+        self.status: RolloutStatus | None = None
+        self._looked = time.monotonic()
+        self._watching = _Watching(self._look)
+
+    def __enter__(self) -> "Witness":
+        self._watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watching.stop()
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        held = self._access.get(ROLLOUTS, SHOP, self._name)["status"]
+        ended = time.monotonic()
+        if not held["uid"]:
+            return
+        self.status = status = RolloutStatus.model_validate(held)
+        if status.table is not None:
+            known = self.seen.get(status.table.generation)
+            if known is None:
+                known = Seen(status.table, self._looked, None)
+            if known.confirmed is None and status.observed.confirmed >= status.table.generation:
+                known = known._replace(confirmed=ended)
+            self.seen[status.table.generation] = known
+        self._looked = began
+
+    def allowed(self, answer: Answer) -> set[str]:
+        """Versions of which one had to answer: what the tables say of the unit that may have been in force then."""
+        found = set()
+        for generation, seen in self.seen.items():
+            newer = [s.confirmed for g, s in self.seen.items() if g > generation and s.confirmed is not None]
+            if seen.since <= answer.until and answer.since <= min(newer, default=math.inf):
+                found.add(_version(seen.table, answer.unit))
+        return found
+
+
+def _version(table: RouteTable, unit: str) -> str:
+    arm = assign(table.salt, unit, table.weight_bp, table.control_from_bp, table.counted_bp).arm
+    target = table.challenger if arm == "challenger" else table.champion
+    assert target is not None
+    return target.version
+
+
+class Served:
+    """Asks each router which table all its workers serve, and remembers when (µs since 1970) each was first seen."""
+
+    def __init__(self, urls: dict[str, str], token: str) -> None:
+        self._urls = urls
+        self.first: dict[str, dict[int, int]] = {name: {} for name in urls}
+        self._client = httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5.0, trust_env=False)
+        self._watching = [_Watching(lambda n=name: self._look(n), 0.01) for name in urls]
+
+    def __enter__(self) -> "Served":
+        for watching in self._watching:
+            watching.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for watching in self._watching:
+            watching.stop()
+        self._client.close()
+
+    def _look(self, name: str) -> None:
+        answer = self._client.get(f"{self._urls[name]}/v1/state")
+        state = RouterState.model_validate_json(answer.content)
+        self.first[name].setdefault(state.confirmed, time.time_ns() // 1000)
+
+    def since(self, generation: int) -> dict[str, int]:
+        """When each router was first seen to serve this table or a newer one."""
+        return {
+            name: min(at for served, at in first.items() if served >= generation) for name, first in self.first.items()
+        }
+
+
+class _Watching:
+    """``look`` in a thread, over and over; an edge that fails is asked again."""
+
+    def __init__(self, look: Callable[[], None], every_s: float = LOOK_EVERY_S) -> None:
+        self._look, self._every_s = look, every_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        self._thread.join(WITHIN_S)
+
+    def _run(self) -> None:
+        while not self._end.wait(self._every_s):
+            try:
+                self._look()
+            except (EdgeError, httpx.TransportError):
+                continue

@@ -1,0 +1,180 @@
+"""From `helm install` to `helm uninstall` on a real node, while users ask without a pause."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from controller.edges.cluster.access import Access
+from controller.status import Progress, RolloutStatus
+from tests.cluster.clients import Answer, Clients, Served, Witness
+from tests.cluster.images import Image
+from tests.cluster.shop import (
+    HOME,
+    MLFLOW,
+    SHOP,
+    Tree,
+    objects,
+    read,
+    replicas,
+    rollout,
+    routers,
+    status,
+    token,
+    until_gone,
+)
+from tests.embedded.machine import wait_for
+from tests.embedded.registered import register, wait_for_answer
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.helm import Helm
+
+pytestmark = pytest.mark.timeout(900)
+# What docs/kubernetes.md says of `helm uninstall`.
+LEFT = {
+    "CustomResourceDefinition//modelrollouts.understudy.dev",
+    f"Lease/{HOME}/understudy-controller",
+    f"Secret/{HOME}/understudy-key",
+    f"PersistentVolumeClaim/{HOME}/state-understudy-controller-0",
+    f"PersistentVolumeClaim/{HOME}/state-understudy-controller-1",
+}
+MIRROR, ONE, HALF = {"mirror": 100, "hold": "3s"}, {"weight": 1, "hold": "5s"}, {"weight": 50, "hold": "8s"}
+
+
+@pytest.fixture
+def before(cluster: ControlPlane) -> set[str]:
+    """All that was there before Helm came."""
+    return objects(cluster)
+
+
+@pytest.fixture
+def mlflow(cluster: ControlPlane) -> MlflowClient:
+    return MlflowClient(MLFLOW)
+
+
+@pytest.fixture
+def access(cluster: ControlPlane) -> Access:
+    return Access(cluster.kubeconfig)
+
+
+class Rollout:
+    """The rollout ``name`` of the model of that name; it is deleted by ``delete``."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, name: str, serve: Image, steps: list[Tree]) -> None:
+        self.plane, self.name = plane, name
+        self._file = folder / f"{name}.json"
+        plane.kubectl("apply", "-f", "-", given=rollout(name, serve, steps=steps))
+
+    @property
+    def url(self) -> str:
+        """Of the Service that clients know, by its address."""
+        return f"http://{read(self.plane, 'service', self.name)['spec']['clusterIP']}"
+
+    def until(self, progress: Progress, within: float) -> RolloutStatus:
+        def look() -> RolloutStatus | None:
+            found = status(self.plane, self.name)
+            return found if found is not None and found.progress is progress else None
+
+        try:
+            return wait_for(f"{self.name} is {progress}", look, within)
+        except AssertionError as error:
+            found = status(self.plane, self.name)
+            why = found and (found.progress, found.step, found.reason, found.message, found.observed)
+            raise AssertionError(f"{error}: {why}") from error
+
+    def served(self) -> None:
+        """Wait until the Service answers: a proxy may know of it a moment later than everybody else."""
+        wait_for(
+            "the first table",
+            lambda: (s := status(self.plane, self.name)) and s.table and s.observed.confirmed >= 0,
+            180,
+        )
+        wait_for_answer(f"{self.url}/ping", 60)
+
+    def delete(self) -> None:
+        self.plane.kubectl("-n", SHOP, "delete", "modelrollout", self.name, "--timeout=50s")
+
+
+def misrouted(clients: Clients, witness: Witness) -> list[tuple[Answer, set[str]]]:
+    """Answers of another version than the tables in force at that time say of the unit."""
+    return [(answer, may) for answer in clients.answers if answer.version not in (may := witness.allowed(answer))]
+
+
+def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_wrong_version(
+    cluster: ControlPlane,
+    before: set[str],
+    release: Helm,
+    made: dict[str, Image],
+    mlflow: MlflowClient,
+    access: Access,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for shift in (0.0, 0.01):
+        register(MLFLOW, "good", shift=shift)
+    mlflow.set_registered_model_alias("good", "champion", "1")
+    mlflow.set_registered_model_alias("good", "challenger", "2")
+    good = Rollout(cluster, tmp_path, "good", made["understudy-serve"], [MIRROR, ONE, HALF])
+    good.served()
+    with Witness(access, "good") as witness, Clients(good.url) as clients:
+        good.until(Progress.PROMOTED, 400)
+        cluster.kubectl("-n", SHOP, "wait", "modelrollout/good", "--for=condition=Succeeded", "--timeout=50s")
+        promoted = len(clients.answers)
+        wait_for("users come back", lambda: len(clients.answers) > promoted + 500, 120)
+    assert clients.failed == []
+    assert misrouted(clients, witness) == []
+    weights = [seen.table.weight_bp for _, seen in sorted(witness.seen.items())]
+    assert [weight for weight, _ in itertools.groupby(weights)] == [0, 100, 5000, 10_000, 0]
+    for unit in {answer.unit for answer in clients.answers}:
+        versions = [answer.version for answer in clients.answers if answer.unit == unit]
+        assert versions == sorted(versions), unit
+    assert {answer.version for answer in clients.answers[promoted:]} == {"2"}
+    with capsys.disabled():
+        print(f"\n{len(clients.answers)} requests from mirror to promotion, 0 failed, 0 misrouted; weights {weights}")
+    assert mlflow.get_model_version_by_alias("good", "champion").version == "2"
+    wait_for("the promoted version serves alone", lambda: replicas(cluster, "good-v2", 1), 60)
+    wait_for("the old one sleeps", lambda: replicas(cluster, "good-v1", 0), 60)
+    good.delete()
+    release("uninstall", "understudy", f"--namespace={HOME}", "--wait")
+    until_gone(cluster, before, LEFT, 120)
+
+
+def test_a_harmful_challenger_is_off_every_router_within_a_second_of_the_decision(
+    cluster: ControlPlane,
+    before: set[str],
+    release: Helm,
+    made: dict[str, Image],
+    mlflow: MlflowClient,
+    access: Access,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    register(MLFLOW, "bad")
+    register(MLFLOW, "bad", crash_share=0.7)
+    mlflow.set_registered_model_alias("bad", "champion", "1")
+    mlflow.set_registered_model_alias("bad", "challenger", "2")
+    bad = Rollout(cluster, tmp_path, "bad", made["understudy-serve"], [HALF])
+    bad.served()
+    with (
+        Witness(access, "bad") as witness,
+        Served(routers(cluster, "bad"), token(cluster, "bad")) as served,
+        Clients(bad.url) as clients,
+    ):
+        status = bad.until(Progress.ROLLED_BACK, 300)
+        rolled = len(clients.answers)
+        wait_for("users come back", lambda: len(clients.answers) > rolled + 300, 120)
+    assert clients.failed == []
+    last = max(generation for generation, seen in witness.seen.items() if seen.table.weight_bp)
+    delays = {name: (at - status.rolled_at) / 1e6 for name, at in served.since(last + 1).items()}
+    with capsys.disabled():
+        said = ", ".join(f"{name} {delay:.3f} s" for name, delay in sorted(delays.items()))
+        print(f"\n{status.reason} decided; weight 0 after it: {said}")
+    assert len(delays) == 2
+    assert max(delays.values()) <= 1.0
+    assert {answer.version for answer in clients.answers[rolled:]} == {"1"}
+    assert mlflow.get_model_version_by_alias("bad", "champion").version == "1"
+    wait_for("the champion serves alone", lambda: replicas(cluster, "bad-v1", 1), 60)
+    wait_for("the challenger sleeps", lambda: replicas(cluster, "bad-v2", 0), 60)
+    bad.delete()
+    release("uninstall", "understudy", f"--namespace={HOME}", "--wait")
+    until_gone(cluster, before, LEFT, 120)
