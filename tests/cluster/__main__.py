@@ -6,6 +6,7 @@ them. Where the machine does not allow a node they are skipped, for the reason t
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,10 @@ from tests.kubernetes.binaries import ROOT, Unavailable
 
 
 def main(arguments: list[str]) -> int:
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or ["tests/cluster"])]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
+    tests = [*pytest, "tests/cluster", *arguments]
+    # Whoever ends us ends the node with us, and it is cleared away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         machine.allow()
         machine.install()
@@ -36,7 +40,17 @@ def main(arguments: list[str]) -> int:
         return 1
     folder = Path(tempfile.mkdtemp(prefix="understudy-cluster-"))
     try:
-        holder = [*machine.NAMESPACES, sys.executable, "-m", "tests.cluster.holder", str(folder), *tests]
+        holder = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            *machine.NAMESPACES,
+            sys.executable,
+            "-m",
+            "tests.cluster.holder",
+            str(folder),
+            *tests,
+        ]
         return subprocess.run(holder, cwd=ROOT, env=os.environ | {FOLDER: str(folder)}, check=False).returncode
     finally:
         _clear(folder)

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.timeout(900)
 # What docs/kubernetes.md says of `helm uninstall`.
 LEFT = {
     "CustomResourceDefinition//modelrollouts.understudy.dev",
+    "APIService//v1alpha1.understudy.dev",  # by which the API server itself serves the definition
     f"Lease/{HOME}/understudy-controller",
     f"Secret/{HOME}/understudy-key",
     f"PersistentVolumeClaim/{HOME}/state-understudy-controller-0",
@@ -95,9 +96,12 @@ class Rollout:
         self.plane.kubectl("-n", SHOP, "delete", "modelrollout", self.name, "--timeout=50s")
 
 
-def misrouted(clients: Clients, witness: Witness) -> list[tuple[Answer, set[str]]]:
-    """Answers of another version than the tables in force at that time say of the unit."""
-    return [(answer, may) for answer in clients.answers if answer.version not in (may := witness.allowed(answer))]
+def decided(clients: Clients, witness: Witness) -> list[Answer]:
+    """Answers to which the tables in force at that time left one version only. Every answer is of a version that they
+    allow; while a table is replaced both are."""
+    allowed = [(answer, witness.allowed(answer)) for answer in clients.answers]
+    assert [(answer, may) for answer, may in allowed if answer.version not in may] == []
+    return [answer for answer, may in allowed if len(may) == 1]
 
 
 def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_wrong_version(
@@ -122,7 +126,8 @@ def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_w
         promoted = len(clients.answers)
         wait_for("users come back", lambda: len(clients.answers) > promoted + 500, 120)
     assert clients.failed == []
-    assert misrouted(clients, witness) == []
+    certain = decided(clients, witness)
+    assert len(certain) > 0.8 * len(clients.answers)
     weights = [seen.table.weight_bp for _, seen in sorted(witness.seen.items())]
     assert [weight for weight, _ in itertools.groupby(weights)] == [0, 100, 5000, 10_000, 0]
     for unit in {answer.unit for answer in clients.answers}:
@@ -130,7 +135,8 @@ def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_w
         assert versions == sorted(versions), unit
     assert {answer.version for answer in clients.answers[promoted:]} == {"2"}
     with capsys.disabled():
-        print(f"\n{len(clients.answers)} requests from mirror to promotion, 0 failed, 0 misrouted; weights {weights}")
+        said = f"{len(certain)} of them at a time when only one version was right"
+        print(f"\n{len(clients.answers)} requests, none failed and none misrouted, {said}; weights {weights}")
     assert mlflow.get_model_version_by_alias("good", "champion").version == "2"
     wait_for("the promoted version serves alone", lambda: replicas(cluster, "good-v2", 1), 60)
     wait_for("the old one sleeps", lambda: replicas(cluster, "good-v1", 0), 60)
