@@ -40,18 +40,9 @@ def main(arguments: list[str]) -> int:
         return 1
     folder = Path(tempfile.mkdtemp(prefix="understudy-cluster-"))
     try:
-        holder = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            *machine.NAMESPACES,
-            sys.executable,
-            "-m",
-            "tests.cluster.holder",
-            str(folder),
-            *tests,
-        ]
-        return subprocess.run(holder, cwd=ROOT, env=os.environ | {FOLDER: str(folder)}, check=False).returncode
+        holder = ["setpriv", "--pdeathsig", "KILL", *machine.NAMESPACES, sys.executable, "-m", "tests.cluster.holder"]
+        command = [*holder, str(folder), *tests]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | {FOLDER: str(folder)}, check=False).returncode
     finally:
         _clear(folder)
 
