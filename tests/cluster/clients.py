@@ -131,6 +131,14 @@ def _version(table: RouteTable, unit: str) -> str:
     return target.version
 
 
+def decided(clients: Clients, witness: Witness) -> list[Answer]:
+    """Answers to which the tables in force at that time left one version only. Every answer is of a version that they
+    allow; while a table is replaced both are."""
+    allowed = [(answer, witness.allowed(answer)) for answer in clients.answers]
+    assert [(answer, may) for answer, may in allowed if answer.version not in may] == []
+    return [answer for answer, may in allowed if len(may) == 1]
+
+
 class Served:
     """Asks each router which table all its workers serve, and remembers when (µs since 1970) each was first seen."""
 

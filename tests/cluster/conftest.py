@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
+from controller.edges.cluster.access import Access
 from tests.cluster import images, node
 from tests.cluster.holder import FOLDER, WHY_NOT
 from tests.cluster.images import Image
-from tests.cluster.shop import HOME, MLFLOW, SHOP, deploy_mlflow, namespace
+from tests.cluster.shop import HOME, MLFLOW, SHOP, deploy_mlflow, namespace, objects
 from tests.embedded.machine import wait_for
 from tests.kubernetes import binaries, helm
 from tests.kubernetes.control_plane import ControlPlane
@@ -68,3 +70,19 @@ def release(cluster: ControlPlane, made: dict[str, Image], tmp_path: Path) -> It
     if command("list", f"--namespace={HOME}", "--short").split():
         command("uninstall", "understudy", f"--namespace={HOME}")
         wait_for("its pods are gone", lambda: not cluster.kubectl("-n", HOME, "get", "pods", "-o", "name"), 60)
+
+
+@pytest.fixture
+def before(cluster: ControlPlane) -> set[str]:
+    """All that was there before Helm came."""
+    return objects(cluster)
+
+
+@pytest.fixture
+def mlflow(cluster: ControlPlane) -> MlflowClient:
+    return MlflowClient(MLFLOW)
+
+
+@pytest.fixture
+def access(cluster: ControlPlane) -> Access:
+    return Access(cluster.kubeconfig)

@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from controller.status import RolloutStatus
+from controller.status import Progress, RolloutStatus
 from tests.cluster.images import Image
 from tests.embedded.machine import wait_for
 from tests.embedded.registered import wait_for_answer
@@ -148,3 +148,47 @@ def until_gone(plane: ControlPlane, before: set[str], left: set[str], within: fl
         wait_for("nothing is left", look, within)
     except AssertionError as error:
         raise AssertionError(f"{error}: {sorted(found)}") from error
+
+
+class Rollout:
+    """The rollout ``name`` of the model of that name; it is deleted by ``delete``."""
+
+    def __init__(self, plane: ControlPlane, name: str, serve: Image, steps: list[Tree]) -> None:
+        self.plane, self.name = plane, name
+        plane.kubectl("apply", "-f", "-", given=rollout(name, serve, steps=steps))
+
+    @property
+    def url(self) -> str:
+        """Of the Service that clients know, by its address."""
+        return f"http://{read(self.plane, 'service', self.name)['spec']['clusterIP']}"
+
+    def until(self, progress: Progress, within: float) -> RolloutStatus:
+        def look() -> RolloutStatus | None:
+            found = status(self.plane, self.name)
+            return found if found is not None and found.progress is progress else None
+
+        try:
+            return wait_for(f"{self.name} is {progress}", look, within)
+        except AssertionError as error:
+            found = status(self.plane, self.name)
+            why = found and (found.progress, found.step, found.reason, found.message, found.observed)
+            raise AssertionError(f"{error}: {why}") from error
+
+    def served(self) -> None:
+        """Wait until the Service answers: a proxy may know of it a moment later than everybody else."""
+        wait_for(
+            "the first table",
+            lambda: (s := status(self.plane, self.name)) and s.table and s.observed.confirmed >= 0,
+            180,
+        )
+        wait_for_answer(f"{self.url}/ping", 60)
+
+    def rolled(self, stateful_set: str) -> bool:
+        """Whether all its pods are of its newest template, and ready."""
+        found = read(self.plane, "statefulset", stateful_set)
+        wanted, said = found["spec"]["replicas"], found["status"]
+        numbers = (said.get("updatedReplicas"), said.get("readyReplicas"), said.get("observedGeneration"))
+        return numbers == (wanted, wanted, found["metadata"]["generation"])
+
+    def delete(self) -> None:
+        self.plane.kubectl("-n", SHOP, "delete", "modelrollout", self.name, "--timeout=50s")

@@ -1,31 +1,17 @@
 """From `helm install` to `helm uninstall` on a real node, while users ask without a pause."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from controller.edges.cluster.access import Access
-from controller.status import Progress, RolloutStatus
-from tests.cluster.clients import Answer, Clients, Served, Witness
+from controller.status import Progress
+from tests.cluster.clients import Clients, Served, Witness, decided
 from tests.cluster.images import Image
-from tests.cluster.shop import (
-    HOME,
-    MLFLOW,
-    SHOP,
-    Tree,
-    objects,
-    read,
-    replicas,
-    rollout,
-    routers,
-    status,
-    token,
-    until_gone,
-)
+from tests.cluster.shop import HOME, MLFLOW, SHOP, Rollout, replicas, routers, token, until_gone
 from tests.embedded.machine import wait_for
-from tests.embedded.registered import register, wait_for_answer
+from tests.embedded.registered import register
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.helm import Helm
 
@@ -42,68 +28,6 @@ LEFT = {
 MIRROR, ONE, HALF = {"mirror": 100, "hold": "3s"}, {"weight": 1, "hold": "5s"}, {"weight": 50, "hold": "8s"}
 
 
-@pytest.fixture
-def before(cluster: ControlPlane) -> set[str]:
-    """All that was there before Helm came."""
-    return objects(cluster)
-
-
-@pytest.fixture
-def mlflow(cluster: ControlPlane) -> MlflowClient:
-    return MlflowClient(MLFLOW)
-
-
-@pytest.fixture
-def access(cluster: ControlPlane) -> Access:
-    return Access(cluster.kubeconfig)
-
-
-class Rollout:
-    """The rollout ``name`` of the model of that name; it is deleted by ``delete``."""
-
-    def __init__(self, plane: ControlPlane, folder: Path, name: str, serve: Image, steps: list[Tree]) -> None:
-        self.plane, self.name = plane, name
-        self._file = folder / f"{name}.json"
-        plane.kubectl("apply", "-f", "-", given=rollout(name, serve, steps=steps))
-
-    @property
-    def url(self) -> str:
-        """Of the Service that clients know, by its address."""
-        return f"http://{read(self.plane, 'service', self.name)['spec']['clusterIP']}"
-
-    def until(self, progress: Progress, within: float) -> RolloutStatus:
-        def look() -> RolloutStatus | None:
-            found = status(self.plane, self.name)
-            return found if found is not None and found.progress is progress else None
-
-        try:
-            return wait_for(f"{self.name} is {progress}", look, within)
-        except AssertionError as error:
-            found = status(self.plane, self.name)
-            why = found and (found.progress, found.step, found.reason, found.message, found.observed)
-            raise AssertionError(f"{error}: {why}") from error
-
-    def served(self) -> None:
-        """Wait until the Service answers: a proxy may know of it a moment later than everybody else."""
-        wait_for(
-            "the first table",
-            lambda: (s := status(self.plane, self.name)) and s.table and s.observed.confirmed >= 0,
-            180,
-        )
-        wait_for_answer(f"{self.url}/ping", 60)
-
-    def delete(self) -> None:
-        self.plane.kubectl("-n", SHOP, "delete", "modelrollout", self.name, "--timeout=50s")
-
-
-def decided(clients: Clients, witness: Witness) -> list[Answer]:
-    """Answers to which the tables in force at that time left one version only. Every answer is of a version that they
-    allow; while a table is replaced both are."""
-    allowed = [(answer, witness.allowed(answer)) for answer in clients.answers]
-    assert [(answer, may) for answer, may in allowed if answer.version not in may] == []
-    return [answer for answer, may in allowed if len(may) == 1]
-
-
 def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_wrong_version(
     cluster: ControlPlane,
     before: set[str],
@@ -111,14 +35,13 @@ def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_w
     made: dict[str, Image],
     mlflow: MlflowClient,
     access: Access,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for shift in (0.0, 0.01):
         register(MLFLOW, "good", shift=shift)
     mlflow.set_registered_model_alias("good", "champion", "1")
     mlflow.set_registered_model_alias("good", "challenger", "2")
-    good = Rollout(cluster, tmp_path, "good", made["understudy-serve"], [MIRROR, ONE, HALF])
+    good = Rollout(cluster, "good", made["understudy-serve"], [MIRROR, ONE, HALF])
     good.served()
     with Witness(access, "good") as witness, Clients(good.url) as clients:
         good.until(Progress.PROMOTED, 400)
@@ -152,14 +75,13 @@ def test_a_harmful_challenger_is_off_every_router_within_a_second_of_the_decisio
     made: dict[str, Image],
     mlflow: MlflowClient,
     access: Access,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     register(MLFLOW, "bad")
     register(MLFLOW, "bad", crash_share=0.7)
     mlflow.set_registered_model_alias("bad", "champion", "1")
     mlflow.set_registered_model_alias("bad", "challenger", "2")
-    bad = Rollout(cluster, tmp_path, "bad", made["understudy-serve"], [HALF])
+    bad = Rollout(cluster, "bad", made["understudy-serve"], [HALF])
     bad.served()
     with (
         Witness(access, "bad") as witness,
