@@ -29,8 +29,8 @@ def debian(program: str, package: str) -> str:
         return found
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Missing(f"{program} is not here: apt-get install {package}")
-    # Nothing it brings may start on its own.
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", package]
+    # Nothing it brings may start on its own, or take the place of what is here.
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "--no-remove", package]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")

@@ -42,17 +42,17 @@ class Step(NamedTuple):
     argument: str
 
 
-class Stage(NamedTuple):
-    """``FROM base AS name`` and what follows."""
+class Part(NamedTuple):
+    """What Docker calls a stage: ``FROM base AS name`` and what follows."""
 
     base: str
     name: str
     steps: tuple[Step, ...]
 
 
-def stages(text: str) -> list[Stage]:
+def parts(text: str) -> list[Part]:
     """Those of a Dockerfile, in their order. Raises NotUnderstood."""
-    found: list[Stage] = []
+    found: list[Part] = []
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -60,8 +60,8 @@ def stages(text: str) -> list[Stage]:
         if name not in UNDERSTOOD:
             raise NotUnderstood(line.strip())
         if name == "FROM":
-            base, _, stage = argument.partition(" AS ")
-            found.append(Stage(base.strip(), stage.strip(), ()))
+            base, _, part = argument.partition(" AS ")
+            found.append(Part(base.strip(), part.strip(), ()))
         elif not found:
             raise NotUnderstood(f"{line.strip()} before the first FROM")
         else:
@@ -69,14 +69,14 @@ def stages(text: str) -> list[Stage]:
     return found
 
 
-def copied(found: list[Stage]) -> list[str]:
+def copied(found: list[Part]) -> list[str]:
     """What is copied from the context, relative to it."""
-    steps = [step for stage in found for step in stage.steps if step.name == "COPY"]
+    steps = [step for part in found for step in part.steps if step.name == "COPY"]
     return sorted({name for step in steps if not step.argument.startswith("--") for name in step.argument.split()[:-1]})
 
 
 class Building:
-    """The stages of one Dockerfile on the base system in ``base``, in folders under ``folder``.
+    """The parts of one Dockerfile on the base system in ``base``, in folders under ``folder``.
 
     ``settings``: variables for the steps, such as those that pip is told its index by. They are no part of the image.
     """
@@ -87,16 +87,16 @@ class Building:
         self._at, self._env = "/", {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         self._config: dict[str, object] = {}
 
-    def build(self, found: list[Stage]) -> tuple[Path, dict[str, object]]:
-        """The folder of what the last stage adds to the base, and the image's configuration. Raises NotUnderstood,
+    def build(self, found: list[Part]) -> tuple[Path, dict[str, object]]:
+        """The folder of what the last part adds to the base, and the image's configuration. Raises NotUnderstood,
         StepFailed."""
         environment = dict(self._env)
         upper = self._folder
-        for number, stage in enumerate(found):
+        for number, part in enumerate(found):
             self._at, self._env, self._config = "/", dict(environment), {}
-            upper = self._uppers[stage.name] = self._folder / f"stage-{number}"
+            upper = self._uppers[part.name] = self._folder / f"part-{number}"
             upper.mkdir()
-            for step in stage.steps:
+            for step in part.steps:
                 self._take(upper, step)
         variables = [f"{name}={value}" for name, value in self._env.items()]
         return upper, {**self._config, "Env": variables, "WorkingDir": self._at}
@@ -126,10 +126,10 @@ class Building:
         """As Docker does it: what is in a folder goes into the target, a file into it or to its name."""
         source = self._context
         if names[0].startswith("--"):
-            option, _, stage = names.pop(0).partition("=")
-            if option != "--from" or stage not in self._uppers:
-                raise NotUnderstood(f"COPY {option}={stage}")
-            source = self._uppers[stage]
+            option, _, part = names.pop(0).partition("=")
+            if option != "--from" or part not in self._uppers:
+                raise NotUnderstood(f"COPY {option}={part}")
+            source = self._uppers[part]
         *sources, target = names
         for name in sources:
             found, into = source / name.lstrip("/"), self._within(upper, target)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench_router.processes import Missing, debian
-from tests.cluster.dockerfile import Building, Stage, copied, pip_settings, stages
+from tests.cluster.dockerfile import Building, Part, copied, parts, pip_settings
 from tests.kubernetes.binaries import ROOT, Say, Unavailable, cache, kept
 
 REGISTRY = "registry.example"  # never asked: what is imported is there
@@ -98,8 +98,8 @@ def _mirror() -> str:
 def _made(name: str, path: Path, base: Path, say: Say) -> Path:
     """A folder with ``layer.tar`` and ``config.json`` of the image that the Dockerfile at ``path`` describes."""
     text = path.read_text()
-    found = stages(text)
-    if any(not stage.base.startswith(f"python:{PYTHON}") for stage in found):
+    found = parts(text)
+    if any(not part.base.startswith(f"python:{PYTHON}") for part in found):
         raise Unavailable(f"{path}: begins with {', '.join(s.base for s in found)}, and the tests have python:{PYTHON}")
     digest = _digest(base.name, text, copied(found))
 
@@ -114,7 +114,7 @@ def _made(name: str, path: Path, base: Path, say: Say) -> Path:
     return target
 
 
-def _make(found: list[Stage], base: Path, folder: Path) -> None:
+def _make(found: list[Part], base: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         upper, config = Building(base / "root", ROOT, Path(scratch), pip_settings()).build(found)
         with tarfile.open(folder / "layer.tar", "w") as tar:
