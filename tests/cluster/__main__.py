@@ -23,6 +23,7 @@ from tests.kubernetes.binaries import ROOT, Unavailable
 def main(arguments: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
     tests = [*pytest, "tests/cluster", *arguments]
+    os.environ["PATH"] = machine.SEARCHED
     # Whoever ends us ends the node with us, and it is cleared away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

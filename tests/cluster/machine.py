@@ -22,6 +22,8 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     str(CNI / "ptp"): "containernetworking-plugins",
 }
+# Where the programs of the superuser are is not on every path.
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 NAMESPACES = ["unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc"]
 
 
@@ -42,6 +44,9 @@ def allow() -> None:
 def install() -> None:
     """The programs of a node. Raises Forbidden where the package manager does not bring them."""
     try:
+        if not all(shutil.which(program, path=SEARCHED) for program in PACKAGES) and shutil.which("apt-get"):
+            # A machine that is made from an image has no lists of packages. Where this fails, the next step says so.
+            subprocess.run(["apt-get", "update", "-q"], capture_output=True, timeout=600, check=False)
         for program, package in PACKAGES.items():
             debian(program, package)
     except Missing as missing:
