@@ -140,11 +140,11 @@ def decided(clients: Clients, witness: Witness) -> list[Answer]:
 
 
 class Served:
-    """Asks each router which table all its workers serve, and remembers when (µs since 1970) each was first seen."""
+    """Asks each router which table all its workers serve, and remembers when (monotonic) each was first seen."""
 
     def __init__(self, urls: dict[str, str], token: str) -> None:
         self._urls = urls
-        self.first: dict[str, dict[int, int]] = {name: {} for name in urls}
+        self.first: dict[str, dict[int, float]] = {name: {} for name in urls}
         self._client = httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5.0, trust_env=False)
         self._watching = [_Watching(lambda n=name: self._look(n), 0.01) for name in urls]
 
@@ -161,9 +161,9 @@ class Served:
     def _look(self, name: str) -> None:
         answer = self._client.get(f"{self._urls[name]}/v1/state")
         state = RouterState.model_validate_json(answer.content)
-        self.first[name].setdefault(state.confirmed, time.time_ns() // 1000)
+        self.first[name].setdefault(state.confirmed, time.monotonic())
 
-    def since(self, generation: int) -> dict[str, int]:
+    def since(self, generation: int) -> dict[str, float]:
         """When each router was first seen to serve this table or a newer one."""
         return {
             name: min(at for served, at in first.items() if served >= generation) for name, first in self.first.items()
