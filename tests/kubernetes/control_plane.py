@@ -73,7 +73,7 @@ class ControlPlane:
             "--bind-address=127.0.0.1",
             f"--secure-port={port}",
             "--endpoint-reconciler-type=none",
-            "--service-cluster-ip-range=10.0.0.0/24",
+            "--service-cluster-ip-range=10.0.0.0/16",
             "--authorization-mode=RBAC",
             f"--audit-policy-file={self._folder / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",
