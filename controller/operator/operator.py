@@ -28,6 +28,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
+RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -66,6 +67,10 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
+        self._met: set[str] = set()  # since leading began
+        self._late: set[str] = set()  # of them, those that have not been looked at yet because they are over
+        self._next_first = 0.0
+        self._resting: set[str] = set()
         self._let_go = threading.Event()
         pods = RouterWatch(access, settings.namespace, self._hear)
         self._threads = [
@@ -109,6 +114,7 @@ class Operator:
 
     def _leads(self, leads: bool) -> None:
         """Leading began: everything is looked at. It ended: nothing is."""
+        self._met, self._late, self._next_first = set(), set(), time.monotonic()
         self._leading = leads
         if not leads:
             self.queue.clear()
@@ -118,12 +124,25 @@ class Operator:
 
     def _feed(self, key: str) -> None:
         """Something about ``key`` changed."""
-        if self._leading and not self.queue.add(key):
+        if self._leading and not self.queue.add(key, self._first_look(key)):
             log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
+
+    def _first_look(self, key: str) -> float | None:
+        """When ``key`` is due: now (None), but for those that are over when we first hear of them. Thousands of these
+        would keep the few at work waiting, and nothing is urgent about them."""
+        if key in self._met:
+            return None
+        self._met.add(key)
+        entry = self.watched.heard_of(key)
+        if entry is None or not entry.ended:
+            return None
+        self._late.add(key)
+        self._next_first = max(self._next_first, time.monotonic()) + RESTING_S
+        return self._next_first
 
     def _hear(self, key: str) -> None:
         """A router of ``key`` changed, or a pod that says to be one."""
-        if key in self.watched.known():
+        if self.watched.heard_of(key) is not None and key not in self._late:
             self._feed(key)
 
     def _tell(self, key: str, uid: str, reason: Reason, text: str) -> None:
@@ -166,6 +185,7 @@ class Operator:
     def _pass(self, taken: Taken) -> float | None:
         """One pass; seconds until the next. A fault of ours costs the pass, and leaves its trace in the log."""
         key, telemetry = taken.key, self.telemetry
+        self._late.discard(key)
         began = self._under_way[key] = time.monotonic()
         telemetry.lagged(began - taken.due)
         try:
@@ -180,8 +200,13 @@ class Operator:
         finally:
             del self._under_way[key]
         self._failures.pop(key, None)
-        self._show(key, passed, time.monotonic() - began, began - taken.due)
-        return passed.pause
+        now = time.monotonic()
+        self._show(key, passed, now - began, began - taken.due)
+        if not passed.rests or passed.pause is None:
+            self._resting.discard(key)
+            return passed.pause
+        self._resting.add(key)
+        return max(passed.pause, RESTING_S * len(self._resting))
 
     def _again(self, key: str, result: str, began: float, taken: Taken, first: float) -> float:
         """Seconds until the next try, which grow with every failure in a row."""
@@ -198,6 +223,7 @@ class Operator:
             telemetry.forget(key)
             if passed.gone:
                 self._sequences.pop(key, None)
+                self._met.discard(key)
             return
         telemetry.ticked(key, "ok", seconds, late)
         telemetry.shows(status, passed.metrics)

@@ -65,12 +65,14 @@ class Loops:
 
 class Passed(NamedTuple):
     """``pause``: seconds until the next pass, None: not before something changes. ``status``: where the rollout
-    stands, None: it is not ticked; ``metrics``: the numbers of the tick. ``gone``: it is none of ours any more."""
+    stands, None: it is not ticked; ``metrics``: the numbers of the tick. ``gone``: it is none of ours any more.
+    ``rests``: it is over, and nothing is left to do."""
 
     pause: float | None
     status: RolloutStatus | None = None
     metrics: Mapping[str, float] = {}
     gone: bool = False
+    rests: bool = False
 
 
 class Passes:
@@ -106,7 +108,7 @@ class Passes:
         pause = max(wake_at / 1e6 - time.time(), 0.01)
         if status.progress.terminal and after.state == entry.state and _served(status):
             self._loops.drop(key)
-            return Passed(max(pause, self._rest(status)), status)
+            return Passed(max(pause, self._rest(status)), status, rests=True)
         return Passed(pause, status, held.metrics(status))
 
     def _refused(self, key: str, entry: Entry, reason: Reason, text: str, now: int) -> Passed:
