@@ -108,9 +108,14 @@ class Operator:
 
     def metrics(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        calls = dict(self._access.calls)
+        calls = dict(self.calls)
         self.telemetry.operates(self.leader.leads(), len(self.queue), self.queue.dropped, self.watched.lists, calls)
         return generate_latest(self.telemetry.registry)
+
+    @property
+    def calls(self) -> Mapping[tuple[str, str], int]:
+        """Calls to the API server so far, by verb and kind."""
+        return self._access.calls
 
     def _leads(self, leads: bool) -> None:
         """Leading began: everything is looked at. It ended: nothing is."""
