@@ -29,6 +29,7 @@ LONGEST_PAUSE_S = 10.0
 CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
 RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
+ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -159,12 +160,18 @@ class Operator:
     def _ask(self, aliases: Callable[[], Mapping[str, Mapping[str, str]]], every_s: float) -> None:
         """Feed the rollouts of models whose aliases moved: those that are over hear of a new challenger by this."""
         before: Mapping[str, Mapping[str, str]] | None = None
-        while not self.end.wait(every_s):
+        pause = every_s
+        while not self.end.wait(pause):
+            began = time.monotonic()
             try:
-                now = aliases() if self._leading else None
+                now = self._passes.known = aliases() if self._leading else None
             except EdgeError as error:
+                self._passes.known = None
                 log.warning("it is not known which aliases moved: %s", error)
                 continue
+            finally:
+                # A registry of thousands of models takes seconds, and has others to answer.
+                pause = max(every_s, ASKING_SHARE * (time.monotonic() - began))
             if before is not None and now is not None:
                 for model in before.keys() | now.keys():
                     if before.get(model) != now.get(model):

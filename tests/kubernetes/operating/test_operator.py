@@ -221,6 +221,20 @@ def test_those_at_work_come_before_those_that_are_over(theatre: Theatre) -> None
     assert [taken and taken.key for taken in order] == [theatre.key(name) for name in ("late", "a", "b", "c")]
 
 
+def test_a_rollout_that_is_over_asks_the_registry_nothing_by_itself(theatre: Theatre) -> None:
+    """One query for all models tells it that its aliases name what they did, and when they do not any more."""
+    operator = theatre.operator()
+    theatre.apply()
+    theatre.reaches(Progress.PROMOTED)
+    theatre.rests(operator)
+    asked = theatre.registry.asked
+    theatre.rests(operator)
+    assert theatre.registry.asked == asked
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    theatre.reaches(Progress.RUNNING)
+    assert theatre.registry.asked > asked
+
+
 @pytest.fixture
 def health(theatre: Theatre) -> Iterator[str]:
     server = serve(theatre.operator(), "127.0.0.1", 0)
