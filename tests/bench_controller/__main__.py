@@ -11,6 +11,7 @@ Writes ``build/bench-controller.json`` and prints a table; the exit code is 1 wh
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -148,6 +149,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for all that is written; it stays, and is emptied before")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench-controller.json")
     given = parser.parse_args()
+    # As by the keyboard, so that nothing stays behind; whoever starts us in the background may have that ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     size = Size(given.idle, given.active, given.routers, given.tick, given.rate, given.mlflow_workers)
     with workplace(given.keep) as folder:
         try:
