@@ -19,7 +19,7 @@ JOBS ?= 2
 KILLS ?= 20
 
 .PHONY: help setup demo test kdev test-chart test-cluster check fmt gen sim error-rates kill-test fuzz soak table-changes \
-	bad-challengers shares bench-router bench-evidence lock clean
+	bad-challengers shares bench-router bench-evidence bench-controller lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {name[++n] = $$1; said[n] = $$2; if (length($$1) > w) w = length($$1)} \
@@ -88,6 +88,9 @@ bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and F
 
 bench-evidence: $(READY) ## How long one reading of all evidence takes: 20 metrics, ten segments, five epochs
 	@$(BIN)/python -m tests.evidence.bench_evidence
+
+bench-controller: $(READY) ## 10,000 idle and 500 active rollouts on one controller (half an hour; ARGS='--idle 50 --active 5')
+	@$(BIN)/python -m tests.bench_controller $(ARGS)
 
 lock: $(UV) ## Renew requirements.lock from pyproject.toml (ARGS=--upgrade to move the pins)
 	@$(user_index); $(UV) pip compile pyproject.toml --all-extras --group dev --universal \

@@ -22,6 +22,7 @@ from controller.edges.cluster.tokens import Tokens
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.edges.engine.late import LateSource
 from controller.edges.engine.schema import SharedStates
+from controller.edges.engine.shelf import Shelf
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
 from controller.edges.gauges.journal import SampleJournal
@@ -92,7 +93,7 @@ def build_cluster(
     image = _given("router_image", settings.router_image)
     reader = _reader(settings)
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
-    shared = SharedStates(settings.state_dir / "spill")
+    shared, shelf = SharedStates(settings.state_dir / "spill"), Shelf()
 
     def over(key: str) -> bool:
         try:
@@ -122,7 +123,7 @@ def build_cluster(
         folder = settings.state_dir / "rollouts" / stored.status.uid
         return Loop(
             store=store,
-            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key), shared)),
+            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key), shared, shelf)),
             traffic=traffic,
             workloads=ClusterWorkloads(access, owner, lambda: store.load(key), settings.linger_s),
             registry=registry,

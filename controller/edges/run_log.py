@@ -22,7 +22,7 @@ from controller.spec import ModelRollout
 from controller.status import RolloutStatus
 
 _log = logging.getLogger("understudy.mlflow")
-_RUNS_KEPT = 256
+_RUNS_KEPT = 2048  # a controller of a cluster has hundreds at work at the same time
 _TICKS_AT_ONCE = 200
 _FAULTS = 5  # of a page that breaks the client itself; then it is left out
 

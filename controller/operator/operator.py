@@ -28,6 +28,8 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
+RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
+ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -66,6 +68,10 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
+        self._met: set[str] = set()  # since leading began
+        self._late: set[str] = set()  # of them, those that have not been looked at yet because they are over
+        self._next_first = 0.0
+        self._resting: set[str] = set()
         self._let_go = threading.Event()
         pods = RouterWatch(access, settings.namespace, self._hear)
         self._threads = [
@@ -103,12 +109,18 @@ class Operator:
 
     def metrics(self) -> bytes:
         """All metrics, as Prometheus reads them."""
-        calls = dict(self._access.calls)
+        calls = dict(self.calls)
         self.telemetry.operates(self.leader.leads(), len(self.queue), self.queue.dropped, self.watched.lists, calls)
         return generate_latest(self.telemetry.registry)
 
+    @property
+    def calls(self) -> Mapping[tuple[str, str], int]:
+        """Calls to the API server so far, by verb and kind."""
+        return self._access.calls
+
     def _leads(self, leads: bool) -> None:
         """Leading began: everything is looked at. It ended: nothing is."""
+        self._met, self._late, self._next_first = set(), set(), time.monotonic()
         self._leading = leads
         if not leads:
             self.queue.clear()
@@ -118,12 +130,25 @@ class Operator:
 
     def _feed(self, key: str) -> None:
         """Something about ``key`` changed."""
-        if self._leading and not self.queue.add(key):
+        if self._leading and not self.queue.add(key, self._first_look(key)):
             log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
+
+    def _first_look(self, key: str) -> float | None:
+        """When ``key`` is due: now (None), but for those that are over when we first hear of them. Thousands of these
+        would keep the few at work waiting, and nothing is urgent about them."""
+        if key in self._met:
+            return None
+        self._met.add(key)
+        entry = self.watched.heard_of(key)
+        if entry is None or not entry.ended:
+            return None
+        self._late.add(key)
+        self._next_first = max(self._next_first, time.monotonic()) + RESTING_S
+        return self._next_first
 
     def _hear(self, key: str) -> None:
         """A router of ``key`` changed, or a pod that says to be one."""
-        if key in self.watched.known():
+        if self.watched.heard_of(key) is not None and key not in self._late:
             self._feed(key)
 
     def _tell(self, key: str, uid: str, reason: Reason, text: str) -> None:
@@ -135,12 +160,18 @@ class Operator:
     def _ask(self, aliases: Callable[[], Mapping[str, Mapping[str, str]]], every_s: float) -> None:
         """Feed the rollouts of models whose aliases moved: those that are over hear of a new challenger by this."""
         before: Mapping[str, Mapping[str, str]] | None = None
-        while not self.end.wait(every_s):
+        pause = every_s
+        while not self.end.wait(pause):
+            began = time.monotonic()
             try:
-                now = aliases() if self._leading else None
+                now = self._passes.known = aliases() if self._leading else None
             except EdgeError as error:
+                self._passes.known = None
                 log.warning("it is not known which aliases moved: %s", error)
                 continue
+            finally:
+                # A registry of thousands of models takes seconds, and has others to answer.
+                pause = max(every_s, ASKING_SHARE * (time.monotonic() - began))
             if before is not None and now is not None:
                 for model in before.keys() | now.keys():
                     if before.get(model) != now.get(model):
@@ -166,6 +197,7 @@ class Operator:
     def _pass(self, taken: Taken) -> float | None:
         """One pass; seconds until the next. A fault of ours costs the pass, and leaves its trace in the log."""
         key, telemetry = taken.key, self.telemetry
+        self._late.discard(key)
         began = self._under_way[key] = time.monotonic()
         telemetry.lagged(began - taken.due)
         try:
@@ -180,8 +212,13 @@ class Operator:
         finally:
             del self._under_way[key]
         self._failures.pop(key, None)
-        self._show(key, passed, time.monotonic() - began, began - taken.due)
-        return passed.pause
+        now = time.monotonic()
+        self._show(key, passed, now - began, began - taken.due)
+        if not passed.rests or passed.pause is None:
+            self._resting.discard(key)
+            return passed.pause
+        self._resting.add(key)
+        return max(passed.pause, RESTING_S * len(self._resting))
 
     def _again(self, key: str, result: str, began: float, taken: Taken, first: float) -> float:
         """Seconds until the next try, which grow with every failure in a row."""
@@ -198,6 +235,7 @@ class Operator:
             telemetry.forget(key)
             if passed.gone:
                 self._sequences.pop(key, None)
+                self._met.discard(key)
             return
         telemetry.ticked(key, "ok", seconds, late)
         telemetry.shows(status, passed.metrics)

@@ -15,6 +15,7 @@ from controller.edges.cluster.watch import Entry, Watched
 from controller.edges.showing import ShowingRegistry
 from controller.errors import NotFound, SpecError
 from controller.loop import Loop
+from controller.operator.aliases import Aliases, registry_for
 from controller.operator.claims import taken_by
 from controller.status import Progress, Reason, RolloutStatus
 
@@ -65,12 +66,14 @@ class Loops:
 
 class Passed(NamedTuple):
     """``pause``: seconds until the next pass, None: not before something changes. ``status``: where the rollout
-    stands, None: it is not ticked; ``metrics``: the numbers of the tick. ``gone``: it is none of ours any more."""
+    stands, None: it is not ticked; ``metrics``: the numbers of the tick. ``gone``: it is none of ours any more.
+    ``rests``: it is over, and nothing is left to do."""
 
     pause: float | None
     status: RolloutStatus | None = None
     metrics: Mapping[str, float] = {}
     gone: bool = False
+    rests: bool = False
 
 
 class Passes:
@@ -79,6 +82,7 @@ class Passes:
     def __init__(self, store: ClusterStore, watched: Watched, loops: Loops, tell: Tell, idle_s: float) -> None:
         self._store, self._watched, self._loops = store, watched, loops
         self._tell, self._idle_s = tell, idle_s
+        self.known: Aliases | None = None  # what every alias named a moment ago; None: that is not known
 
     def over(self, key: str, now: int) -> Passed:
         """One pass at ``now`` (µs). EdgeError: come back soon."""
@@ -96,7 +100,8 @@ class Passes:
             log.warning("%s: annotation %s is no request: %s", key, name, fault)
         try:
             held = self._loops.of(key, entry.uid)
-            wake_at = held.loop.tick(key, now)
+            loop = held.loop._replace(registry=registry_for(entry, held.registry, self.known))
+            wake_at = loop.tick(key, now)
         except SpecError as error:
             return self._refused(key, entry, Reason.INVALID_SPEC, str(error), now)
         after = self._watched.get(key)
@@ -106,7 +111,7 @@ class Passes:
         pause = max(wake_at / 1e6 - time.time(), 0.01)
         if status.progress.terminal and after.state == entry.state and _served(status):
             self._loops.drop(key)
-            return Passed(max(pause, self._rest(status)), status)
+            return Passed(max(pause, self._rest(status)), status, rests=True)
         return Passed(pause, status, held.metrics(status))
 
     def _refused(self, key: str, entry: Entry, reason: Reason, text: str, now: int) -> Passed:

@@ -79,7 +79,7 @@ class ControlPlane:
             # Loopback cannot be where a Service leads.
             f"--endpoint-reconciler-type={'none' if self._address == LOOPBACK else 'lease'}",
             "--kubelet-preferred-address-types=InternalIP",
-            "--service-cluster-ip-range=10.0.0.0/24",
+            "--service-cluster-ip-range=10.0.0.0/16",
             "--authorization-mode=RBAC",
             f"--audit-policy-file={self._folder / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",

@@ -240,6 +240,17 @@ def test_what_waits_is_bounded_and_the_oldest_is_dropped_and_counted(
     assert log.close(10)
 
 
+def test_hundreds_of_runs_wait_side_by_side(wire: Wire, declared: ModelRollout, uid: str) -> None:
+    """None is forgotten to make room while its rollout is at work."""
+    log = RunLog(wire.uri, pause_s=(0.05, 0.2))
+    wire.cut()
+    for number in range(500):
+        log.log(declared, entry(f"{uid}-{number}", 0, record=record(f"{uid}-{number}", 0)))
+    counters = log.counters()
+    assert (counters["ticks_dropped"], counters["records_dropped"]) == (0, 0)
+    assert (counters["ticks_waiting"], counters["records_waiting"]) == (500, 500)
+
+
 def test_a_server_that_never_answers_blocks_neither_the_loop_nor_the_end(
     wire: Wire, declared: ModelRollout, uid: str
 ) -> None:

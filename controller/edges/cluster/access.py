@@ -88,8 +88,18 @@ class Access:
     def list(self, resource: Resource, namespace: str | None, selector: str = "") -> Listed:
         """All objects with the labels of ``selector``, in pages."""
         while True:
+            items: list[Node] = []
             with contextlib.suppress(Expired):  # the pages took so long that the first is forgotten
-                return self._pages(resource, namespace, selector)
+                return Listed(items, self._pages(resource, namespace, selector, items.append))
+
+    def each(
+        self, resource: Resource, namespace: str | None, take: Callable[[Node], object], selector: str = ""
+    ) -> str:
+        """Hand all objects to ``take``, a page in memory at a time, and return the resource version to watch from;
+        where the first page is forgotten before the last is read, from the beginning again."""
+        while True:
+            with contextlib.suppress(Expired):
+                return self._pages(resource, namespace, selector, take)
 
     def watch(
         self, resource: Resource, namespace: str | None, since: str, selector: str = ""
@@ -147,18 +157,18 @@ class Access:
     def close(self) -> None:
         self._pool.clear()
 
-    def _pages(self, resource: Resource, namespace: str | None, selector: str) -> Listed:
-        items: list[Node] = []
+    def _pages(self, resource: Resource, namespace: str | None, selector: str, take: Callable[[Node], object]) -> str:
         query = {"limit": str(PAGE)}
         if selector:
             query["labelSelector"] = selector
         while True:
             page = self._call("list", "GET", resource, (namespace, None, ""), query)
             # Items of a list do not say what they are.
-            items += [{**_typed(resource), **item} for item in page["items"]]
+            for item in page["items"]:
+                take({**_typed(resource), **item})
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
-                return Listed(items, page["metadata"]["resourceVersion"])
+                return str(page["metadata"]["resourceVersion"])
 
     def _write(
         self,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from controller.core.fold import Statistics
 from controller.edges.cluster.copies import CHUNK, Copies, fault_of
 from controller.edges.cluster.routers import ClusterTraffic, Replica
 from controller.edges.engine.schema import SharedStates
+from controller.edges.engine.shelf import Shelf
 from controller.edges.engine.source import JournalSource
 from controller.edges.engine.tailer import LONGEST_LINE
 from controller.edges.exchange import Call, Exchange
@@ -24,7 +26,7 @@ ACKNOWLEDGE_S = 10.0
 class ClusterJournals:
     """``StatisticsSource`` of the routers of one rollout. ``reader`` is our name at the routers, who keep what we have
     not acknowledged; ``over`` says, when this is closed, whether nobody will ask any more. ``shared``: the DuckDB that
-    the states of all rollouts are in."""
+    the states of all rollouts are in; ``shelf``: which of them are open. EdgeError where the state cannot be opened."""
 
     def __init__(
         self,
@@ -33,13 +35,17 @@ class ClusterJournals:
         reader: str,
         over: Callable[[], bool],
         shared: SharedStates | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._traffic = traffic
         self._reader = reader
         self._over = over
         journals = folder / "journal"
         self.copies = Copies(journals.absolute())
-        self._source = JournalSource(journals, folder / "engine.duckdb", reader=reader, shared=shared)
+        self._state = journals, folder / "engine.duckdb", shared
+        self._shelf = Shelf() if shelf is None else shelf
+        self._using = threading.Lock()
+        self._source: JournalSource | None = self._opened()
         self._exchange: Exchange | None = None
         self._said: dict[str, object] = {}
         self._say_at = 0.0
@@ -48,15 +54,34 @@ class ClusterJournals:
     def read(self, query: StatisticsQuery, now: int) -> Statistics:
         """Copy, read, acknowledge. A router that does not answer keeps the watermark back and is named in the
         result; EdgeError as ``JournalSource`` raises it."""
+        try:
+            with self._using:
+                return self._read(query, now)
+        finally:
+            self._shelf.used(self)
+
+    def put_away(self) -> bool:
+        """Close the state until the next ``read``; False while one is under way."""
+        if not self._using.acquire(blocking=False):
+            return False
+        try:
+            self._let_go()
+        finally:
+            self._using.release()
+        return True
+
+    def _read(self, query: StatisticsQuery, now: int) -> Statistics:
         replicas = self._traffic.replicas
         try:
             awaited = self.copies.fetch(replicas, self._exchanged())
         except OSError as error:
             raise EdgeError(f"journals cannot be copied: {error}") from error
         self._tell(awaited)
+        if self._source is None:
+            self._source = self._opened()
         statistics = self._source.read(query, now, awaited)
         try:
-            self._acknowledge(replicas)
+            self._acknowledge(self._source, replicas)
         except OSError as error:
             log.warning("copies that were read cannot be deleted: %s", error)
         return statistics._replace(awaited=tuple(sorted(set(awaited.values()))))
@@ -65,9 +90,20 @@ class ClusterJournals:
         """Let go of the state; where the rollout is over, routers need keep nothing for us any more."""
         if self._over():
             self._ask("DELETE", self._traffic.replicas, {})
-        self._source.close()
+        with self._using:
+            self._let_go()
+        self._shelf.closed(self)
         if self._exchange is not None:
             self._exchange.close()
+
+    def _opened(self) -> JournalSource:
+        journals, state, shared = self._state
+        return JournalSource(journals, state, reader=self._reader, shared=shared)
+
+    def _let_go(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def _exchanged(self) -> Exchange:
         if self._exchange is None:
@@ -75,12 +111,12 @@ class ClusterJournals:
             self._exchange = Exchange(CALL_S, headers=headers, answer_limit=LONGEST_LINE + CHUNK)
         return self._exchange
 
-    def _acknowledge(self, replicas: Sequence[Replica]) -> None:
+    def _acknowledge(self, source: JournalSource, replicas: Sequence[Replica]) -> None:
         """Tell each router what is committed here. Where that fails it keeps more, until the next time."""
         if time.monotonic() < self._say_at:
             return
         self._say_at = time.monotonic() + ACKNOWLEDGE_S
-        read = {name: (place.file, place.offset) for name, place in self._source.places.items() if place.seq >= 0}
+        read = {name: (place.file, place.offset) for name, place in source.places.items() if place.seq >= 0}
         said = {replica.uid: self.copies.positions(replica, read) for replica in replicas}
         news = [r for r in replicas if said[r.uid] and said[r.uid] != self._said.get(r.uid)]
         self.copies.prune(read)

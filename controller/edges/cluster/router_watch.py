@@ -29,12 +29,15 @@ class RouterWatch:
         follow(self._list, lambda since: self._access.watch(PODS, self._namespace, since, SELECTOR), self._changed, end)
 
     def _list(self) -> str:
-        listed = self._access.list(PODS, self._namespace, SELECTOR)
-        living = {pod["metadata"]["uid"] for pod in listed.items}
-        self._seen = {uid: state for uid, state in self._seen.items() if uid in living}
-        for pod in listed.items:
+        living: set[str] = set()
+
+        def take(pod: Node) -> None:
+            living.add(pod["metadata"]["uid"])
             self._tell(pod)
-        return listed.version
+
+        version = self._access.each(PODS, self._namespace, take, SELECTOR)
+        self._seen = {uid: state for uid, state in self._seen.items() if uid in living}
+        return version
 
     def _changed(self, kind: str, pod: Node) -> None:
         if kind == "DELETED":

@@ -21,6 +21,7 @@ from controller.errors import EdgeError, NotFound
 log = logging.getLogger("understudy.watch")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+ENDS = ("Promoted", "RolledBack", "Held")
 UNUSED = ("managedFields", "selfLink")
 
 
@@ -59,7 +60,7 @@ def follow(
 class Entry(NamedTuple):
     """One rollout. ``version`` is the server's; ``state`` changes with spec and status, which decisions are made on;
     ``stamp`` with what the controller is told by others: spec, requests, finalizers, deletion.
-    ``live``: an attempt is under way; ``going``: it is being deleted."""
+    ``live``: an attempt is under way; ``ended``: the last one is over; ``going``: the object is being deleted."""
 
     version: int
     state: str
@@ -68,6 +69,7 @@ class Entry(NamedTuple):
     model: str
     created: str
     live: bool
+    ended: bool
     going: bool
     body: bytes
 
@@ -105,6 +107,11 @@ class Watched:
         """Those heard of so far."""
         with self._lock:
             return list(self._entries)
+
+    def heard_of(self, key: str) -> Entry | None:
+        """The rollout ``key`` as it is known, which may be not at all."""
+        with self._lock:
+            return self._entries.get(key)
 
     def of_model(self, model: str) -> dict[str, Entry]:
         """The rollouts that release ``model``, of those that are known."""
@@ -149,10 +156,13 @@ class Watched:
         follow(self._list, self._heard, self._changed, end)
 
     def _list(self) -> str:
-        listed = self._access.list(ROLLOUTS, self._namespace)
-        found = {key_of(item) for item in listed.items}
-        for item in listed.items:
+        found: set[str] = set()
+
+        def take(item: Node) -> None:
+            found.add(key_of(item))
             self.put(item)
+
+        version = self._access.each(ROLLOUTS, self._namespace, take)
         with self._lock:
             gone = self._entries.keys() - found
         for key in gone:
@@ -160,7 +170,7 @@ class Watched:
         self.heard = time.monotonic()
         self.lists += 1
         self.synced.set()
-        return listed.version
+        return version
 
     def _heard(self, since: str) -> Iterator[tuple[str, Node]]:
         """What one watch brings; that it ends is a sign of the server too."""
@@ -221,6 +231,7 @@ def _entry(found: Node) -> Entry:
         model=str(model.get("name", "")),
         created=meta["creationTimestamp"],
         going="deletionTimestamp" in meta,
-        live=status.get("attempt") is not None and progress not in ("Promoted", "RolledBack", "Held"),
+        live=status.get("attempt") is not None and progress not in ENDS,
+        ended=progress in ENDS,
         body=orjson.dumps({**found, "metadata": meta}),
     )

@@ -8,6 +8,7 @@ Deployments of versions that the last attempt did not have are then deleted.
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from controller.core.allocation import servers_wanted
 from controller.core.endings import confirmed
@@ -23,6 +24,16 @@ from controller.spec import Server as Declared
 from controller.spec import Servers
 from controller.status import Progress, RolloutStatus
 from router.assignment import Arm
+
+SAME_TICK_S = 1.0  # no longer, whatever becomes of the tick
+
+
+class Found(NamedTuple):
+    """What there was at the beginning of a tick: Deployments by version, and all their pods."""
+
+    at: float
+    deployments: dict[str, Node]
+    pods: list[Node]
 
 
 class ClusterWorkloads:
@@ -43,6 +54,7 @@ class ClusterWorkloads:
         self._adopted = AdoptedServers(access, owner.namespace, self._questions)
         self._refused: dict[Arm, str] = {}
         self._keep_at: dict[Arm, float] = {}
+        self._found: Found | None = None
 
     def ensure(self, arm: Arm, version: str | None) -> None:
         """As the port says; adopted servers are left alone. Puts to sleep what is not wanted any more."""
@@ -51,7 +63,7 @@ class ClusterWorkloads:
         if (stored.rollout.spec.servers or Servers()).template is None:
             return
         try:
-            found = self._deployments()
+            found = self._look().deployments
             if version is not None:
                 self._run(stored, arm, version, found)
             self._retire(stored, version, found)
@@ -68,23 +80,27 @@ class ClusterWorkloads:
         declared = _declared(stored, arm, version)
         if declared is not None:
             return self._adopted.observe(declared, version)
-        return self._own(stored, arm, version, self._deployments().get(version))
+        if arm == "champion":  # a tick begins with it
+            self._found = None
+        return self._own(stored, arm, version, self._look())
 
     def close(self) -> None:
         self._questions.close()
 
-    def _deployments(self) -> dict[str, Node]:
-        """Ours, by version."""
-        listed = self._owned.all(DEPLOYMENTS, selector({deployments.ROLLOUT: self._owner.name}))
-        return {deployments.version_of(each): each for each in listed}
+    def _look(self) -> Found:
+        """Ours, as they were when the tick began or after we last changed one: both arms are told by one look."""
+        if self._found is None or time.monotonic() - self._found.at > SAME_TICK_S:
+            at, ours = time.monotonic(), selector({deployments.ROLLOUT: self._owner.name})
+            listed = {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
+            self._found = Found(at, listed, self._access.list(PODS, self._owner.namespace, ours).items)
+        return self._found
 
-    def _own(self, stored: Stored, arm: Arm, version: str, found: Node | None) -> ServerObservation:
-        servers = stored.rollout.spec.servers or Servers()
+    def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:
+        servers, found = stored.rollout.spec.servers or Servers(), look.deployments.get(version)
         if found is None or servers.template is None:
             text = self._refused.get(arm) or f"the Deployment of version {version} is being made"
             return ServerObservation(version, (), False, text)
-        own = selector(deployments.labels(self._owner.name, version))
-        listed = self._access.list(PODS, self._owner.namespace, own).items
+        listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
         port, probe = deployments.port_of(servers.template), servers.probe or HEALTH
         ready = tuple(sorted(Server(pods.address(p, port), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
         faults = self._questions.faults(version, ready, probe)
@@ -116,6 +132,7 @@ class ClusterWorkloads:
         now = found.get(version)
         if now is None or not deployments.applied(now, body) or time.monotonic() >= self._keep_at.get(arm, 0.0):
             now = found[version] = self._owned.keep(DEPLOYMENTS, body)
+            self._found = None
             self._keep_at[arm] = time.monotonic() + KEEP_S
         self._size(stored.status, arm, now, found, servers.replicas or 1)
 
@@ -160,12 +177,14 @@ class ClusterWorkloads:
     def _end(self, now: Node, *, asleep: bool) -> None:
         if not asleep:
             meta = now["metadata"]
+            self._found = None
             self._access.delete(DEPLOYMENTS, self._owner.namespace, meta["name"], meta["uid"])
         elif deployments.size(now):
             self._patch(now, {deployments.SIZED: None}, {"replicas": 0})
 
     def _patch(self, now: Node, annotations: Node, spec: Node) -> None:
         meta = {"namespace": self._owner.namespace, "name": now["metadata"]["name"], "annotations": annotations}
+        self._found = None
         self._access.patch(DEPLOYMENTS, {"metadata": meta, "spec": spec})
 
 

@@ -87,6 +87,9 @@ class SharedStates:
             con.execute(f"USE {name}")
 
         def close() -> None:
+            # Here and not by letting go of it, which nobody else can do meanwhile.
+            with contextlib.suppress(duckdb.Error):
+                con.execute(f"CHECKPOINT {name}")
             con.close()
             # Where the checkpoint fails for want of space, what is committed is read from its log the next time.
             with self._lock, contextlib.suppress(duckdb.Error):

@@ -203,6 +203,38 @@ def test_when_a_deleted_rollout_may_go(progress: Progress, seconds: int, registr
     assert parted(status) is gone
 
 
+def test_those_at_work_come_before_those_that_are_over(theatre: Theatre) -> None:
+    """When leading begins, however many there are and in whatever order they are heard of."""
+    operator = theatre.operator(start=False)
+    theatre.operators.remove(operator)  # it never runs
+    for name in ("a", "b", "c"):
+        theatre.apply(name, model={"name": name})
+        meta = theatre.object(name)["metadata"]
+        status = RolloutStatus(uid=meta["uid"], rollout=theatre.key(name), progress=Progress.PROMOTED, end="Promoted")
+        where = {k: meta[k] for k in ("namespace", "name", "resourceVersion")}
+        body = {"metadata": where, "status": status.model_dump(mode="json", by_alias=True)}
+        operator.watched.put(theatre.access.replace(ROLLOUTS, body, "status"))
+    operator.watched.put(theatre.apply("late"))
+    operator.leader.step()
+    assert operator.leader.leads()
+    order = [operator.queue.take(10) for _ in range(4)]
+    assert [taken and taken.key for taken in order] == [theatre.key(name) for name in ("late", "a", "b", "c")]
+
+
+def test_a_rollout_that_is_over_asks_the_registry_nothing_by_itself(theatre: Theatre) -> None:
+    """One query for all models tells it that its aliases name what they did, and when they do not any more."""
+    operator = theatre.operator()
+    theatre.apply()
+    theatre.reaches(Progress.PROMOTED)
+    theatre.rests(operator)
+    asked = theatre.registry.asked
+    theatre.rests(operator)
+    assert theatre.registry.asked == asked
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    theatre.reaches(Progress.RUNNING)
+    assert theatre.registry.asked > asked
+
+
 @pytest.fixture
 def health(theatre: Theatre) -> Iterator[str]:
     server = serve(theatre.operator(), "127.0.0.1", 0)

@@ -139,6 +139,22 @@ def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
     until(forgotten, "what the attempt does not know is deleted")
 
 
+def test_one_look_tells_of_both_arms(theatre: Theatre, machines: Machines, template: Node) -> None:
+    """A tick lists Deployments and pods once, however often it needs them, unless it has changed them meanwhile."""
+    calls = at_work(theatre, template, step=1).calls
+
+    def asked() -> tuple[int, int, int]:
+        kinds = (("list", "Deployment"), ("list", "Pod"), ("replace", "ModelRollout"))
+        deployments, pods, ticks = (calls[each] for each in kinds)
+        return deployments, pods, ticks
+
+    before = asked()
+    until(lambda: asked()[2] >= before[2] + 20, "twenty ticks")
+    listed, pods, ticks = (now - then for now, then in zip(asked(), before, strict=True))
+    assert listed <= 1.5 * ticks
+    assert pods <= 1.5 * ticks
+
+
 def test_who_scales_a_deployment_is_not_fought(
     theatre: Theatre, machines: Machines, template: Node, found: Found
 ) -> None:

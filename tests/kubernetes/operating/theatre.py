@@ -70,11 +70,13 @@ class Line(Access):
 
 
 class AwayRegistry(MemoryRegistry):
-    """A registry that may be away."""
+    """A registry that may be away; ``asked``: how often what is named was looked up."""
 
     away = False
+    asked = 0
 
     def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
+        self.asked += 1
         if self.away:
             raise EdgeError("the registry is away")
         return super().resolve(model, reference)

@@ -1,0 +1,47 @@
+"""What aliases name, for the rollouts that are over: one query for all of them, and none by each."""
+
+from collections.abc import Mapping
+
+from controller.edges.cluster.watch import Entry
+from controller.edges.showing import ShowingRegistry
+from controller.ports import Registry, ResolvedVersion, TickEntry
+from controller.spec import ModelRollout
+
+Aliases = Mapping[str, Mapping[str, str]]  # by model: versions by alias
+
+
+class Unmoved:
+    """The registry as ``entry``, which is over, saw it last: nothing that it asks for was moved since."""
+
+    def __init__(self, registry: Registry, seen: Mapping[str, str | None], signed: bool) -> None:
+        """``seen``: versions by reference; ``signed``: whether they have a signature."""
+        self._registry, self._seen, self._signed = registry, seen, signed
+
+    def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
+        version = self._seen.get(reference)
+        return None if version is None else ResolvedVersion(version, f"models:/{model}/{version}", self._signed)
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        self._registry.set_alias(model, alias, version)
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        self._registry.delete_alias(model, alias, version)
+
+    def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
+        return self._registry.log(rollout, entry)
+
+
+def registry_for(entry: Entry, registry: ShowingRegistry, known: Aliases | None) -> Registry:
+    """``registry``, or what stands for it where ``entry`` is over and ``known`` says that its aliases name what they
+    did. Versions by number, and whatever was moved, are looked up."""
+    if not entry.ended or known is None or entry.model not in known:
+        return registry
+    tree = entry.object
+    model, observed = tree["spec"]["model"], tree["status"].get("observed") or {}
+    references = [model.get(role, role) for role in ("champion", "challenger")]
+    seen = dict(zip(references, (observed.get("championAlias"), observed.get("challengerAlias")), strict=True))
+    named = known[entry.model]
+    moved = any(each.isdigit() or named.get(each) != version for each, version in seen.items())
+    if moved or observed.get("registryError") or len(seen) < len(references):
+        return registry
+    return Unmoved(registry, seen, bool(observed.get("challengerSigned", True)))

@@ -1,0 +1,109 @@
+"""The benchmark's rollouts as the API server has them: what people applied, and the status of those that are over."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from controller.core import conditions, evolve
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.store import FINALIZER
+from controller.spec import RolloutSpec
+from controller.status import Attempt, Observed, Progress, Reason, RolloutStatus, Verb
+from router.table import RouteTable, Source, Target
+from tests.bench_controller.places import ACTIVE, IDLE, MANY, Rollout
+
+NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
+ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
+AT_ONCE = 8
+KIND = "bench/kind"  # label: active or idle
+ENDED_AT = 1_760_000_000_000_000  # µs
+
+
+def rollouts(idle: int, active: int) -> list[Rollout]:
+    return [*(Rollout(IDLE, n) for n in range(idle)), *(Rollout(ACTIVE, n) for n in range(active))]
+
+
+def spec_of(rollout: Rollout, port: int, tick_s: float) -> Node:
+    """What was applied. Those at work have Deployments of ours, half of all users and a day before them; servers of
+    those that are over are adopted."""
+    tree: Node = {
+        "model": {"name": rollout.name},
+        "unit": {"header": "x-user-id"},
+        "steps": [{"weight": 50, "hold": "24h"}],
+        "metrics": [
+            {"name": "errors", "kind": "ErrorRate", "margin": "1pp", "baseline": {"mean": 0.002}},
+            {"name": "latency", "kind": "Latency", "margin": "20%"},
+            {"name": "clicks", "kind": "Proportion", "role": "Success", "goal": "Increase", "outcome": "click",
+             "window": "1m", "margin": "2pp", "baseline": {"mean": 0.2}},
+        ],
+        "decision": {"tick": f"{round(tick_s * 1000)}ms", "block": f"{round(2 * tick_s * 1000)}ms", "grace": "10s"},
+    }  # fmt: skip
+    if rollout.kind == ACTIVE:
+        container = {"name": "model", "image": "model:none", "ports": [{"containerPort": port}]}
+        tree["servers"] = {"template": {"spec": {"containers": [container]}}, "replicas": 1}
+    else:
+        urls = {arm: f"http://{rollout.server(v)}:{port}" for arm, v in (("champion", "1"), ("challenger", "2"))}
+        tree["servers"] = {arm: {"url": url} for arm, url in urls.items()}
+    return tree
+
+
+def body_of(rollout: Rollout, port: int, tick_s: float) -> Node:
+    """As `kubectl apply` would send it; one that is over has been held by the controller."""
+    meta = {"namespace": rollout.namespace, "name": rollout.name, "labels": {KIND: rollout.kind, "team": "bench"}}
+    if rollout.kind == IDLE:
+        meta["finalizers"] = [FINALIZER]
+    return {"metadata": meta, "spec": spec_of(rollout, port, tick_s)}
+
+
+def ended(rollout: Rollout, uid: str, port: int, spec: RolloutSpec) -> RolloutStatus:
+    """The status of one whose version 2 was promoted: every router serves it, and nothing is left to do."""
+    upstream = f"{rollout.server('2')}:{port}"
+    table = RouteTable(
+        generation=1,
+        rollout=rollout.key,
+        attempt=1,
+        salt=f"{uid}/1",
+        champion=Target(version="2", upstreams=(upstream,)),
+        unit=Source(header="x-user-id"),
+    )
+    observed = Observed(champion_alias="2", champion_upstreams=(upstream,), champion_ready=True, confirmed=1)
+    status = RolloutStatus(
+        uid=uid, rollout=rollout.key, generation=1, sequence=6, attempts=1, progress=Progress.PROMOTED,
+        attempt=Attempt(number=1, champion="1", challenger="2", salt=f"{uid}/1", started_at=ENDED_AT - 86_400_000_000),
+        plan=evolve.plan_digest(spec), step=0, active=86_400_000_000, clock=ENDED_AT, epoch=-1, decision=Verb.PROMOTE,
+        reason=Reason.PROVEN, message="clicks is proven not worse", end="Promoted", table=table,
+        run_id="0123456789abcdef0123456789abcdef", promoted_traffic=True, observed=observed,
+    )  # fmt: skip
+    return conditions.with_conditions(status)
+
+
+def side_by_side(act: Callable[[Rollout], None], each: Iterable[Rollout], tell: Callable[[int], None]) -> None:
+    """``act`` on each, some at the same time."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done, _ in enumerate(pool.map(act, each), 1):
+            tell(done)
+
+
+def make(access: Access, each: Iterable[Rollout], port: int, tick_s: float, tell: Callable[[int], None]) -> None:
+    """Write the objects of rollouts, and the status of those that are over."""
+    for number in range(MANY):
+        name = f"team-{number:02d}"
+        access.create(NAMESPACES, {"metadata": {"name": name}})
+        # Without Kubernetes' own controllers nobody else makes it, and no pod is let in without.
+        access.create(ACCOUNTS, {"metadata": {"namespace": name, "name": "default"}})
+
+    def made(rollout: Rollout) -> None:
+        tree = body_of(rollout, port, tick_s)
+        found = access.create(ROLLOUTS, tree)
+        if rollout.kind == ACTIVE:
+            return
+        spec = RolloutSpec.model_validate_json(orjson.dumps(tree["spec"]))
+        status = ended(rollout, found["metadata"]["uid"], port, spec)
+        named = {k: found["metadata"][k] for k in ("namespace", "name", "uid", "resourceVersion")}
+        written: dict[str, Any] = {"metadata": named, "status": status.model_dump(mode="json", by_alias=True)}
+        access.replace(ROLLOUTS, written, "status")
+
+    side_by_side(made, each, tell)

@@ -1,0 +1,78 @@
+"""Of many rollouts' statistics few are open at a time, and each says what it would say if it were always open."""
+
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.journals import ClusterJournals
+from controller.edges.cluster.owned import Owner
+from controller.edges.cluster.router_set import RouterSet
+from controller.edges.cluster.routers import ClusterTraffic
+from controller.edges.cluster.tokens import Tokens
+from controller.edges.engine import JournalSource
+from controller.edges.engine.schema import SharedStates
+from controller.edges.engine.shelf import Shelf
+from tests.engine.logs import Routers
+from tests.engine.worlds import METRICS, query, world
+
+ASKED = query(METRICS[:3])._replace(prediction="/predictions/0/late")
+
+
+class Kept:
+    """A state that counts how often it was put away; ``busy`` while it is being read."""
+
+    def __init__(self) -> None:
+        self.busy, self.away = threading.Event(), 0
+
+    def put_away(self) -> bool:
+        self.away += not self.busy.is_set()
+        return not self.busy.is_set()
+
+
+def test_those_that_were_read_longest_ago_are_put_away_but_for_one_that_is_being_read() -> None:
+    shelf, states = Shelf(2), [Kept() for _ in range(4)]
+    for state in states[:2]:
+        shelf.used(state)
+    shelf.used(states[0])
+    shelf.used(states[2])
+    assert [state.away for state in states] == [0, 1, 0, 0]
+    states[0].busy.set()
+    shelf.used(states[3])
+    assert ([state.away for state in states], len(shelf)) == ([0, 1, 0, 0], 3)
+    states[0].busy.clear()
+    shelf.used(states[3])
+    assert ([state.away for state in states], len(shelf)) == ([1, 1, 0, 0], 2)
+    shelf.closed(states[2])
+    shelf.used(states[1])
+    assert (states[2].away, len(shelf)) == (0, 2)
+
+
+@pytest.fixture
+def traffic(access: Access, namespace: str) -> ClusterTraffic:
+    """Of a rollout whose routers are gone: their journals were copied before."""
+    owner = Owner(namespace, "late", "uid")
+    return ClusterTraffic(access, owner, RouterSet("late", "none", 1, "1Gi"), Tokens(access, namespace, "key"))
+
+
+def test_what_was_put_away_goes_on_where_it_was(tmp_path: Path, traffic: ClusterTraffic) -> None:
+    """Two rollouts are read in turn while their journals grow, and one state may be open."""
+    shared, shelf, rng = SharedStates(tmp_path / "spill"), Shelf(1), random.Random(5)
+    worlds = [world(seed, requests=150) for seed in (1, 2)]
+    folders = [tmp_path / str(n) for n in range(2)]
+    routers = [Routers(folder / "journal", made, 2) for folder, made in zip(folders, worlds, strict=True)]
+    sources = [ClusterJournals(traffic, folder, "me", lambda: False, shared, shelf) for folder in folders]
+    always = [JournalSource(folder / "journal", None) for folder in folders]
+    while not all(each.done for each in routers):
+        for source, alone, each in zip(sources, always, routers, strict=True):
+            if not each.done:
+                now = each.go_on(rng.choice([60, 150]))
+                expected = alone.read(ASKED, now)  # first: what the other has read it deletes
+                assert source.read(ASKED, now) == expected
+                assert len(shelf) == 1
+    for source, alone in zip(sources, always, strict=True):
+        source.close()
+        alone.close()
+    assert len(shelf) == 0
