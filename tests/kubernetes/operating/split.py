@@ -19,8 +19,9 @@ ROUTE, PORT = "flights", 8080
 NAMES = {"champion": "flights-a", "challenger": "flights-b"}
 UNASKED = "192.0.2.200"  # nobody's (RFC 5737)
 BODY = b'{"inputs": [[1.0]]}'
-# The Services as Traefik names them in its counters.
-REQUESTS = 'traefik_service_requests_total{service=~"$namespace-$service-.*"}'
+# A Service behind a rule of the route, as Traefik names it in its counters.
+SERVICE = "httproute-$namespace-flights-.*-svc-$namespace-$service-[0-9]+@kubernetesgateway"
+REQUESTS = f'traefik_service_requests_total{{service=~"{SERVICE}"}}'
 
 
 def host() -> str:

@@ -76,15 +76,17 @@ def written(split: Split) -> list[int]:
 def test_a_challenger_that_fails_no_more_requests_is_promoted_by_the_gateways_counters(
     real: RealTheatre, split: Split
 ) -> None:
-    real.apply(**declared(steps=STEPS, **TICK))
+    real.apply(**declared(steps=STEPS, afterPromotion={"holdback": 20, "hold": "2s"}, **TICK))
     with Users(split):
         found = real.until("it is at the first step", lambda s: s.step == 0 and s.observed.confirmed > 0)
         assert found.observed.traffic_limits == LIMITS
+        real.until("the old champion keeps a fifth", lambda s: s.progress is Progress.HOLDBACK, 150)
+        assert written(split) == [2000, 8000]
         found = real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED, 150)
         until(lambda: written(split) == [0, 10_000], "the challenger has it all")
         until(lambda: split.challengers(100) == 100, "all requests are the challenger's")
     assert real.registry.alias("flights", "champion") == "2"
-    assert [epoch.pi_ppm for epoch in found.epochs] == [100_000, 500_000]
+    assert [epoch.pi_ppm for epoch in found.epochs] == [100_000, 500_000, 800_000]
     assert gone(real.access, STATEFULSETS, real.namespace, "late-router")
 
 
