@@ -120,7 +120,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     try:
         traffic = loop.traffic.observe()
         workers = [w for r in traffic.routers for w in r.workers]
-        seen["confirmed"] = traffic.confirmed
+        seen.update(confirmed=traffic.confirmed, traffic_limits=traffic.limits, traffic_error=traffic.trouble or None)
         if traffic.held > (status.table.generation if status.table else 0):
             # Of a life that the store has forgotten.
             seen.update(confirmed=-1, overtaken=traffic.held)

@@ -50,10 +50,13 @@ class StatisticsSource(Protocol):
 
 
 class TrafficObservation(NamedTuple):
-    """All routers that serve this rollout. An unreachable one makes ``complete`` false."""
+    """All routers that serve this rollout. An unreachable one makes ``complete`` false. ``limits``: what this way to
+    split the traffic cannot do, for people; ``trouble``: why what is asked for is not confirmed, if that is known."""
 
     routers: tuple[RouterState, ...]
     complete: bool
+    limits: tuple[str, ...] = ()
+    trouble: str = ""
 
     @property
     def confirmed(self) -> int:

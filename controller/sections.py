@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from controller import declared
+from controller import declared, gauge
 from controller.declared import Declared, Name, Pointer, Text, Token, exactly_one
 from controller.quantities import SECOND, Duration, PercentField, within
 
@@ -20,11 +20,13 @@ MODEL_PATTERN = r"^[^/:\x00-\x1f\x7f]+$"
 SERVICE_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 URL_PATTERN = r"^http://[^/?#@\s\x00-\x1f\x7f]+(/[^?#\s\x00-\x1f\x7f]*)?$"
 PATH_PATTERN = r"^/[!-~]*$"
+LABEL_PATTERN = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 PATTERNS = {
     **declared.PATTERNS,
     VERSION_PATTERN: "a version number from 1, or an alias of letters, digits, _ and -",
     MODEL_PATTERN: "the name of a registered model, without / and :",
-    SERVICE_PATTERN: "the name of a Service: lower-case letters, digits, - and .",
+    SERVICE_PATTERN: "the name of a Service or HTTPRoute: lower-case letters, digits, - and .",
+    LABEL_PATTERN: "the name of a label: letters, digits and _, not a digit first",
     PATH_PATTERN: "a path such as /invocations, without spaces",
     URL_PATTERN: "an address such as http://127.0.0.1:8081",
 }
@@ -61,15 +63,18 @@ class Model(Declared):
 
 
 class UnitSource(Declared):
-    """What is randomised and counted once; exactly one of the three."""
+    """What is randomised and counted once; exactly one of the four."""
 
     header: Token | None = Field(None, description="request header that names the unit")
     cookie: Token | None = Field(None, description="cookie that names the unit; minted when absent")
     json_pointer: Pointer | None = Field(None, alias="json", description="JSON pointer into the request body")
+    request: Literal[True] | None = Field(
+        None, description="each request is a unit of its own; with traffic.gatewayAPI, and only there"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return exactly_one(self, "header", "cookie", "json_pointer")
+        return exactly_one(self, "header", "cookie", "json_pointer", "request")
 
 
 class Segment(Declared):
@@ -199,9 +204,31 @@ class RouterTraffic(Declared):
 
 
 class GatewayTraffic(Declared):
-    """Weights of an HTTPRoute: no unit sticks, so only request-level evidence."""
+    """Weights of an HTTPRoute: no unit sticks, so the only evidence is how many requests of either arm failed."""
 
-    http_route: Name
+    http_route: str = Field(
+        max_length=253, pattern=SERVICE_PATTERN, description="HTTPRoute of the rollout's namespace, with both Services"
+    )
+    requests: Text = Field(
+        max_length=2048,
+        description="PromQL selector of an arm's counter of requests; $service, $arm tell the arms apart",
+    )
+    status_label: str = Field(
+        "code",
+        max_length=128,
+        pattern=LABEL_PATTERN,
+        description="its label with the HTTP status; what does not begin with 2 has failed",
+    )
+
+    @model_validator(mode="after")
+    def _selector(self) -> Self:
+        strange = gauge.strangers(self.requests, gauge.OF_A_SERVICE)
+        if strange:
+            allowed = ", ".join(f"${name}" for name in gauge.OF_A_SERVICE)
+            raise ValueError(f"{strange[0]} stands for nothing; allowed are {allowed}")
+        if not {"arm", "service"} & gauge.placeholders(self.requests):
+            raise ValueError("the selector says the same of both arms; $service or $arm in it tells them apart")
+        return self
 
 
 class Traffic(Declared):

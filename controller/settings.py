@@ -138,6 +138,9 @@ class OperatorSettings(ProcessSettings):
     router_volume: str = Field(
         "1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$", description="Size of each router's volume, for its journals."
     )
+    prometheus_url: str | None = Field(
+        None, pattern=r"^https?://", description="Address of the Prometheus that has the requests of HTTPRoutes."
+    )
     linger_s: Seconds = Field(
         600.0, description="How long the pods of a version that nobody wants stay, of those that are ours."
     )

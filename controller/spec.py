@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from controller.declared import Declared, Fault, Name, refuse
 from controller.gauge import built_in
-from controller.kinds import KINDS, SCORED
+from controller.kinds import KINDS, SCORED, Kind
 from controller.metric import Covariate, Metric, Role
 from controller.quantities import SECOND, format_duration
 from controller.sections import (
@@ -101,13 +101,18 @@ class RolloutSpec(Declared):
 
     @model_validator(mode="after")
     def _plan(self) -> Self:
-        refuse([*_ramp(self), *_times(self), *_judges(self), *_servers(self)])
+        refuse([*_ramp(self), *_times(self), *_judges(self), *_servers(self), *_gateway(self)])
         return self
 
     @property
     def largest_bp(self) -> int:
         """w_max: the control is reserved from here on, in basis points."""
         return max(s.bp for s in self.steps if s.weight is not None)
+
+    def control_bp(self, weight_bp: int) -> int:
+        """From where on units are the control at a weight: reserved is what no step reaches. Requests that are units of
+        their own never come back, so nothing has to be kept for them."""
+        return self.largest_bp if self.traffic.gateway_api is None else weight_bp
 
     @property
     def block(self) -> int:
@@ -267,3 +272,36 @@ def _adopted(spec: RolloutSpec) -> Iterator[Fault]:
         if ours and adopted and ("challenger" in adopted or metric.compared):
             text = f"{metric.query} is measured at our own servers, and servers.{adopted[0]} is adopted"
             yield Fault(f"metrics.{i}.query", f"{text}; write a query of PromQL")
+
+
+def _gateway(spec: RolloutSpec) -> Iterator[Fault]:
+    """What cannot hold where a gateway draws each request anew and tells nobody what it was: no unit, no attribute, no
+    answer, no second request. Two counters for each arm are all that is known."""
+    if spec.traffic.gateway_api is None:
+        if spec.unit.request is not None:
+            yield Fault("unit.request", "needs traffic.gatewayAPI; the router takes one of header, cookie, json")
+        return
+    only = "with traffic.gatewayAPI"
+    if spec.unit.request is None:
+        text = f"{only} no unit sticks to an arm; allowed is request: true"
+        yield Fault("unit", text)
+    if spec.segments:
+        yield Fault("segments", f"{only} nothing is known of a request but its arm and its status; leave them out")
+    for i, step in enumerate(spec.steps):
+        if step.mirror is not None:
+            yield Fault(f"steps.{i}.mirror", f"{only} no two answers can be compared; allowed is weight")
+    for i, metric in enumerate(spec.metrics):
+        if metric.kind is not Kind.ERROR_RATE:
+            text = f"{only} there is no journal for {metric.kind} to be read from; allowed is {Kind.ERROR_RATE}"
+            yield Fault(f"metrics.{i}.kind", text)
+    servers = spec.servers or Servers()
+    if servers.template is not None:
+        text = f"{only} the two servers are Services that its route names; allowed are champion and challenger"
+        yield Fault("servers.template", text)
+        return
+    for arm, server in (("champion", servers.champion), ("challenger", servers.challenger)):
+        if server is None or server.service is None:
+            yield Fault(f"servers.{arm}.service", f"is missing; {only} it is a Service that the route names")
+    a, b = servers.champion, servers.challenger
+    if a and b and a.service is not None and (a.service, a.port) == (b.service, b.port) and spec.allow_same_version:
+        yield Fault("servers.challenger.service", f"{b.service} is the champion's too; {only} each arm needs its own")

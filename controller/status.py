@@ -161,7 +161,8 @@ class Observed(Kept):
     nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``model_missing``: it
     did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
     worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
-    was restored from a backup), else 0. ``breaker_open_ms``: the worst worker's total.
+    was restored from a backup), else 0. ``traffic_limits``: what this way to split the traffic cannot do.
+    ``breaker_open_ms``: the worst worker's total.
     """
 
     champion_alias: str | None = None
@@ -177,6 +178,7 @@ class Observed(Kept):
     confirmed: int = -1
     overtaken: int = 0
     traffic_error: str | None = None
+    traffic_limits: tuple[str, ...] = ()
     breaker_open: bool = False
     breaker_open_ms: int = 0
     requests: tuple[PersonRequest, ...] = ()

@@ -7,11 +7,13 @@ import os
 import re
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 from controller import specfile
 from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
+from controller.edges.cluster.gateway import GatewayTraffic
 from controller.edges.cluster.journals import ClusterJournals
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import SECRETS
@@ -26,6 +28,7 @@ from controller.edges.engine.shelf import Shelf
 from controller.edges.engine.source import JournalSource
 from controller.edges.gauges import Prometheus, SampledSource
 from controller.edges.gauges.journal import SampleJournal
+from controller.edges.gauges.requests import ARMS, Asked, RequestSource
 from controller.edges.notifier import Fanout, LogNotifier, SlackNotifier
 from controller.edges.registry import MlflowRegistry
 from controller.edges.routes import RouterTraffic
@@ -103,16 +106,29 @@ def build_cluster(
         except (SpecError, EdgeError):
             return False
 
+    def split(owner: Owner, spec: RolloutSpec) -> tuple[ClusterTraffic | GatewayTraffic, LateSource]:
+        key, folder = f"{owner.namespace}/{owner.name}", settings.state_dir / "rollouts" / owner.uid
+        gateway = spec.traffic.gateway_api
+        if gateway is None:
+            routers = RouterSet(owner.name, image, settings.router_replicas, settings.router_volume)
+            traffic = ClusterTraffic(access, owner, routers, tokens)
+            journals = partial(ClusterJournals, traffic, folder, reader, lambda: over(key), shared, shelf)
+            return traffic, LateSource(journals)
+        url, asked = settings.prometheus_url or "", _asked(owner, spec)
+        route = GatewayTraffic(access, owner, gateway.http_route, lambda: store.load(key))
+        return route, LateSource(lambda: RequestSource(folder / "requests.sqlite", Prometheus(url), asked, route))
+
     def make(key: str) -> Loop:
         stored = store.load(key)
         namespace, _, name = key.partition("/")
         spec = stored.rollout.spec
         said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers())]
+        if settings.prometheus_url is None and spec.traffic.gateway_api is not None:
+            said += specfile.of_prometheus(spec)
         if said:
             raise SpecError(*said)
         owner = Owner(namespace, name, stored.status.uid)
-        routers = RouterSet(name, image, settings.router_replicas, settings.router_volume)
-        traffic = ClusterTraffic(access, owner, routers, tokens)
+        traffic, source = split(owner, spec)
         events = EventNotifier(access, namespace, name, stored.status.uid, identity)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
         slack = _slack_secret(access, namespace, spec.notify)
@@ -120,10 +136,9 @@ def build_cluster(
             notifiers["Slack"] = SlackNotifier(slack)
         if stored.status.attempt is not None and not stored.status.progress.terminal:
             registry.catch_up(stored.rollout, stored.status, store.records(key))
-        folder = settings.state_dir / "rollouts" / stored.status.uid
         return Loop(
             store=store,
-            source=LateSource(lambda: ClusterJournals(traffic, folder, reader, lambda: over(key), shared, shelf)),
+            source=source,
             traffic=traffic,
             workloads=ClusterWorkloads(access, owner, lambda: store.load(key), settings.linger_s),
             registry=registry,
@@ -136,7 +151,7 @@ def build_cluster(
 def close_cluster(loop: Loop) -> None:
     """Let go of the files and connections of one rollout."""
     for edge in (loop.source, loop.traffic, loop.workloads):
-        assert isinstance(edge, LateSource | ClusterTraffic | ClusterWorkloads)
+        assert isinstance(edge, LateSource | ClusterTraffic | GatewayTraffic | ClusterWorkloads)
         edge.close()
 
 
@@ -178,6 +193,16 @@ def _unmeasured(spec: RolloutSpec) -> list[str]:
         for i, metric in enumerate(spec.metrics)
         if metric.kind is Kind.RESOURCE
     ]
+
+
+def _asked(owner: Owner, spec: RolloutSpec) -> Asked:
+    """How the requests of each arm are asked for."""
+    gateway, servers = spec.traffic.gateway_api, spec.servers or Servers()
+    assert gateway is not None
+    named = {arm: (getattr(servers, arm).service or "") for arm in ARMS}
+    everywhere = {"namespace": owner.namespace, "rollout": owner.name}
+    arms = {arm: {**everywhere, "arm": arm, "service": named[arm]} for arm in ARMS}
+    return Asked(gateway.requests, gateway.status_label, arms)
 
 
 def _unserved(servers: Servers) -> list[str]:

@@ -37,6 +37,7 @@ def summary(stored: "Stored") -> dict[str, Any]:
         "decision": status.decision.value,
         "reason": status.reason.value,
         "message": status.measuring or status.message,
+        "limits": "; ".join(status.observed.traffic_limits),
         "stale": silence(spec, status, time.time_ns() // 1000),
         "since": datetime.fromtimestamp(status.decided_at / 1e6, UTC).isoformat() if status.decided_at else None,
         "mlflow_run": status.run_id,

@@ -14,7 +14,7 @@ NO_EPOCH = 0  # the number of an allocation that is no evidence
 
 def open_step(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, step: int, now: int) -> RolloutStatus:
     """``status`` in ``step``; the same allocation as the one in force continues its epoch."""
-    declared, top = spec.steps[step], spec.largest_bp
+    declared, top = spec.steps[step], spec.control_bp(spec.steps[step].bp)
     mirror = declared.mirror is not None
     old = status.current_epoch
     status = status.model_copy(update={"step": step, "step_elapsed": 0, "progress": Progress.RUNNING})
@@ -47,7 +47,7 @@ def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statisti
     share = round((spec.after_promotion.holdback if spec.after_promotion else 0) * 100)
     if share == 0:
         return status.model_copy(update={"epoch": -1})
-    top = spec.largest_bp
+    top = spec.control_bp(POINTS - share)
     epoch = Epoch(
         number=len(status.epochs) + 1,
         kind="holdback",
@@ -195,6 +195,8 @@ def _policy(spec: RolloutSpec) -> dict[str, object]:
 
 
 def _unit(unit: UnitSource) -> Source:
+    if unit.request is not None:
+        return Source(header="x-request-id")
     return Source(header=unit.header, cookie=unit.cookie, json_pointer=unit.json_pointer)
 
 

@@ -186,6 +186,8 @@ def plan_digest(spec: RolloutSpec) -> str:
         policy.block,
         policy.grace,
     ]
+    if spec.traffic.gateway_api is not None:
+        fixed["traffic"] = spec.traffic.gateway_api.model_dump(mode="json", by_alias=True)
     return digest(fixed)[:16]
 
 

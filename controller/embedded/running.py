@@ -43,6 +43,8 @@ def refuse_what_cannot_run_here(rollout: ModelRollout, settings: Settings) -> No
     if settings.prometheus_url is None:
         said += specfile.of_prometheus(rollout.spec)
     servers = rollout.spec.servers or Servers()
+    if rollout.spec.traffic.gateway_api is not None:
+        said.append("spec.traffic.gatewayAPI: needs a cluster; leave it and unit.request out to use the router")
     if servers.template is not None:
         said.append("spec.servers.template: needs a cluster; leave servers out, and they are started for you")
     for arm, server in (("champion", servers.champion), ("challenger", servers.challenger)):

@@ -56,13 +56,14 @@ class Need(NamedTuple):
 
 def allocations(spec: RolloutSpec, units_per_day: float | None) -> list[Allocation]:
     """The weighted steps with what they expect of the traffic."""
-    top, said = spec.largest_bp, list[Allocation]()
+    said = list[Allocation]()
     rate = (units_per_day or 0.0) / DAY
     for number, step in enumerate(spec.steps, start=1):
         if step.weight is None:
             continue
         same = bool(said) and said[-1].weight == step.weight
         epoch = said[-1].epoch + (not same) if said else 0
+        top = spec.control_bp(step.bp)
         share = challenger_share_ppm(step.bp, top) / 1e6
         arms = rate * (POINTS - top) / POINTS, rate * step.bp / POINTS
         lasts = max(step.hold, math.ceil(spec.decision.min_units / arms[1])) if rate else step.hold
@@ -97,7 +98,7 @@ def baseline_lead(spec: RolloutSpec, metric: Simulated, steps: Sequence[Allocati
     block, worth = champion.plan.block, per_unit if champion.service else min(1.0, champion.rows)
     mirrors = sum(s.hold for s in spec.steps if s.weight is None)
     rate = steps[0].champion * worth
-    everybody = rate * POINTS / (POINTS - spec.largest_bp)
+    everybody = rate * POINTS / (POINTS - spec.control_bp(round(steps[0].weight * 100)))
     left = [0.0]
     for _, need, what in plans.requirements(champion.metric, BaselineSums()):
         if what == plans.BLOCKS:

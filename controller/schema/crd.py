@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from controller.schema.rules import NAMED_LISTS, RULES, Node
+from controller.schema.rules import NAMED_LISTS, RULES, TRANSITIONS, Node
 from controller.schema.source import json_schema, reference, resolved
 from controller.spec import ModelRollout
 from controller.status import RolloutStatus
@@ -105,7 +105,7 @@ def _described(made: Node, node: Node) -> Node:
 
 def _add_rules(made: Node, model: str) -> None:
     """The rules on ``model``: CEL, or validations that need no type."""
-    cel = [{"rule": r.cel, "message": r.message} for r in RULES if r.on == model and r.cel is not None]
+    cel = [{"rule": r.cel, "message": r.message} for r in (*RULES, *TRANSITIONS) if r.on == model and r.cel is not None]
     if cel:
         made["x-kubernetes-validations"] = cel
     plain = [r.structural for r in RULES if r.on == model and r.structural is not None]

@@ -288,8 +288,19 @@ _PLAN = (
         "(has(self.afterPromotion.holdback) ? self.afterPromotion.holdback : 5.0) <= 100.0)",
     ),
 )
+# On updates alone: what the loop of a rollout, and whatever splits its traffic now, were made for.
+_HAS_ROUTE = "has({0}.traffic) && has({0}.traffic.gatewayAPI)"
+_WAS, _IS = (_HAS_ROUTE.format(each) for each in ("oldSelf", "self"))
+TRANSITIONS: tuple[Rule, ...] = (
+    Rule(
+        "RolloutSpec",
+        "who splits the traffic, a router or which HTTPRoute, cannot be changed: delete the rollout and make another",
+        cel=f"({_WAS}) == ({_IS}) && "
+        f"(!({_IS}) || self.traffic.gatewayAPI.httpRoute == oldSelf.traffic.gatewayAPI.httpRoute)",
+    ),
+)
 RULES: tuple[Rule, ...] = (
-    _exactly_one("UnitSource", "header", "cookie", "json"),
+    _exactly_one("UnitSource", "header", "cookie", "json", "request"),
     _exactly_one("Segment", "feature", "header", "json"),
     _exactly_one("Covariate", "feature", "header", "json"),
     _exactly_one("Server", "service", "url"),

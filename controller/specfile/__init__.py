@@ -24,8 +24,6 @@ def unsupported(spec: RolloutSpec) -> list[str]:
     """One line per declared field whose engine is not there yet; a rollout with any of them is refused."""
     metrics = list(enumerate(spec.metrics))
     said = [f"{_of_metric(i, 'kind', m.name)}: {_kind(m.kind)}" for i, m in metrics if not KINDS[m.kind].supported]
-    if spec.traffic.gateway_api is not None:
-        said.append("spec.traffic.gatewayAPI: not supported yet; leave traffic out to use the router")
     if spec.after_promotion is not None and spec.after_promotion.watch is not None:
         said.append("spec.afterPromotion.watch: not supported yet; leave it out")
     if spec.on_rollback.remedy == "Build":
@@ -34,13 +32,12 @@ def unsupported(spec: RolloutSpec) -> list[str]:
 
 
 def of_prometheus(spec: RolloutSpec) -> list[str]:
-    """One line per metric that asks a Prometheus, whose address is a setting and not in the file."""
-    return [
-        f"{_of_metric(i, 'query', m.name)}: is PromQL, which needs the address of a Prometheus: --prometheus-url "
-        "(UNDERSTUDY_PROMETHEUS_URL)"
-        for i, m in enumerate(spec.metrics)
-        if m.query is not None and not built_in(m.query)
-    ]
+    """One line per question to a Prometheus, whose address is a setting and not in the file."""
+    asked = [_of_metric(i, "query", m.name) for i, m in enumerate(spec.metrics) if m.query and not built_in(m.query)]
+    if spec.traffic.gateway_api is not None:
+        asked.append("spec.traffic.gatewayAPI.requests")
+    needed = "is PromQL, which needs the address of a Prometheus: --prometheus-url (UNDERSTUDY_PROMETHEUS_URL)"
+    return [f"{where}: {needed}" for where in asked]
 
 
 def _of_metric(i: int, field: str, name: str) -> str:

@@ -15,7 +15,7 @@ from tests.cluster.machine import hierarchies
 FOLDER, WHY_NOT = "CLUSTER_TESTS_FOLDER", "CLUSTER_TESTS_WHY_NOT"
 # On the loopback device: pods reach it by the route that the plugin gives them, and it is there before the first pod.
 NODE_ADDRESS = "10.245.0.1"
-POD_NETWORK, SERVICE_NETWORK = "10.244.0.0/24", "10.0.0.0/24"
+POD_NETWORK, SERVICE_NETWORK = "10.244.0.0/24", "10.0.0.0/16"
 PLACES = ("/run", "/var/lib", "/var/log")
 # What a kubelet wants of the kernel. It is shown so here: the machine keeps its own.
 KERNEL = {

@@ -74,9 +74,20 @@ def test_decreasing_weights_are_refused(machine: Start) -> None:
 
 
 def test_what_has_no_engine_yet_is_refused_with_a_line_each(machine: Start) -> None:
-    traffic = {"gatewayAPI": {"httpRoute": "route"}}
     watch = {"holdback": 5, "watch": {"alerts": []}}
-    refused(machine(rollouts.plan(traffic=traffic, afterPromotion=watch)), 2, "traffic.gatewayAPI", "afterPromotion")
+    plan = rollouts.plan(onRollback={"remedy": "Build"}, afterPromotion=watch)
+    refused(machine(plan), 2, "onRollback.remedy", "afterPromotion.watch")
+
+
+def test_an_http_route_is_refused_on_one_machine(machine: Start) -> None:
+    plan = rollouts.plan(
+        unit={"request": True},
+        servers={"champion": {"service": "a"}, "challenger": {"service": "b"}},
+        traffic={"gatewayAPI": {"httpRoute": "r", "requests": 'c{service="$service"}'}},
+        steps=[{"weight": 20, "hold": "4s"}],
+        metrics=[{"name": "errors", "kind": "ErrorRate", "margin": "5pp"}],
+    )
+    refused(machine(plan), 2, "spec.traffic.gatewayAPI: needs a cluster", "spec.traffic.gatewayAPI.requests: is PromQL")
 
 
 def test_a_service_of_kubernetes_is_refused_on_one_machine(machine: Start) -> None:

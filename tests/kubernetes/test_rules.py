@@ -13,6 +13,7 @@ from tests.schema.mutations import SMALL
 
 BRIER = SMALL["spec"]["metrics"][0]
 MIRROR = [{"mirror": 100}, {"weight": 50}]
+ROUTE = {"httpRoute": "r", "requests": 'c{a="$arm"}'}
 
 
 def _metric(**fields: Any) -> Tree:
@@ -29,7 +30,7 @@ BREAKS: dict[str, Tree] = {
     "exactly one of service, url": {"servers": {"champion": {"service": "s", "url": "http://s:1"}}},
     "replicas and probe are": {"servers": {"replicas": 2}},
     "template is for both": {"servers": {"template": {}, "challenger": {"service": "s"}}},
-    "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": {"httpRoute": "r"}}},
+    "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": ROUTE}},
     "exactly one of mirror, weight": {"steps": [{"mirror": 1, "weight": 1}]},
     "0.01 is the smallest": {"steps": [{"weight": 0.125}]},
     "kind Proportion takes": _metric(kind="Proportion", outcome="o"),
@@ -140,3 +141,21 @@ def test_a_name_that_no_label_or_host_could_carry_is_refused(rollouts: Rollouts,
         rollouts.create(tree, dry_run="All")
     assert "metadata.name" in said[0]
     assert refusals(tree)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"gatewayAPI": ROUTE}),
+        ({"router": {}}, {"gatewayAPI": ROUTE}),
+        ({"gatewayAPI": ROUTE}, {}),
+        ({"gatewayAPI": ROUTE}, {"gatewayAPI": {**ROUTE, "httpRoute": "s"}}),
+    ],
+)
+def test_who_splits_the_traffic_stays(rollouts: Rollouts, before: Tree, after: Tree) -> None:
+    made = rollouts.create(broken({"traffic": before}))
+    for same in (before, {"gatewayAPI": {**ROUTE, "statusLabel": "s"}} if "gatewayAPI" in before else {"router": {}}):
+        made = rollouts.replace({**made, "spec": {**made["spec"], "traffic": same}})
+    with refused(422) as said:
+        rollouts.replace({**made, "spec": {**made["spec"], "traffic": after}})
+    assert "who splits the traffic, a router or which HTTPRoute, cannot be changed" in said[0]

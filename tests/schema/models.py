@@ -29,6 +29,8 @@ PYTHON_ALONE = (
     "stands for nothing; allowed are",
     "cpu grows with the traffic that an arm gets",
     "the query says the same of both arms",
+    "the selector says the same of both arms",
+    "traffic.gatewayAPI",
 )
 
 

@@ -36,8 +36,8 @@ SUPPORTED = ", ".join(kind for kind, rule in KINDS.items() if rule.supported)
         ("steps.1.hold", None, "spec.steps[1].hold: nothing is not a duration; write a number with ms, s, m, h, d or"),
         ("model.name", 7, "spec.model.name: a text is needed, got 7; write it in quotes: '7'"),
         ("decision.mode", "superior", "spec.decision.mode: 'superior' is unknown; did you mean Superior? allowed: Non"),
-        ("unit", {}, "spec.unit: exactly one of header, cookie, json is needed, got none"),
-        ("unit", {"header": "a", "json": "/a"}, "spec.unit: exactly one of header, cookie, json is needed, got header"),
+        ("unit", {}, "spec.unit: exactly one of header, cookie, json, request is needed, got none"),
+        ("unit", {"header": "a", "json": "/a"}, "spec.unit: exactly one of header, cookie, json, request is needed, "),
         ("unit", None, "spec.unit: a mapping is needed, got nothing"),
     ],
 )  # fmt: skip

@@ -77,7 +77,7 @@ class ClusterWorkloads:
         version = servers_wanted(stored.status).get(arm)
         if version is None:
             return ServerObservation(None, (), False)
-        declared = _declared(stored, arm, version)
+        declared = declared_for(stored, arm, version)
         if declared is not None:
             return self._adopted.observe(declared, version)
         if arm == "champion":  # a tick begins with it
@@ -194,7 +194,7 @@ def _cause(status: RolloutStatus, arm: Arm) -> str | None:
     return f"{status.attempts}/{status.progress}" if status.progress is comes else None
 
 
-def _declared(stored: Stored, arm: Arm, version: str) -> Declared | None:
+def declared_for(stored: Stored, arm: Arm, version: str) -> Declared | None:
     """The server that was adopted for ``version``: where it was served when the attempt began, so that a promoted one
     is not looked for at the old champion's. None: it is ours to run, as the other is."""
     attempt = stored.status.attempt

@@ -40,7 +40,7 @@ app.kubernetes.io/name: {{ include "understudy.controller" . }}
 {{- /* The settings as variables, those first that the chart decides: where names and namespaces are not the program's
 own defaults. */ -}}
 {{- define "understudy.variables" -}}
-{{- range $name := list "trackingUri" "logLevel" "leaseS" "callS" "ticks" "idleS" "aliasS" "routerImage" "routerReplicas" "routerVolume" "lingerS" "drainS" -}}
+{{- range $name := list "trackingUri" "logLevel" "leaseS" "callS" "ticks" "idleS" "aliasS" "routerImage" "routerReplicas" "routerVolume" "prometheusUrl" "lingerS" "drainS" -}}
 {{- if hasKey $.Values.settings $name }}
 - {name: UNDERSTUDY_{{ $name | snakecase | upper }}, value: {{ get $.Values.settings $name | quote }}}
 {{- end -}}

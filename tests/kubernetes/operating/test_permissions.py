@@ -18,6 +18,8 @@ from tests.kubernetes.operating.conftest import ROOT
 from tests.kubernetes.operating.machines import Machines
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import Clients, RealTheatre, declared
+from tests.kubernetes.operating.split import backends, splitting
+from tests.kubernetes.operating.split import declared as routed
 from tests.kubernetes.operating.theatre import STAY, until
 from tests.router.models import Model
 
@@ -100,6 +102,15 @@ def serve(real: RealTheatre) -> None:
     real.until("they are looked at", lambda s: "Service a has no endpoint" in s.observed.servers_message)
 
 
+def route(real: RealTheatre) -> None:
+    """Let an HTTPRoute be split, which no Gateway serves."""
+    real.model("routed")
+    with splitting(real.access, real.namespace, "http://127.0.0.1:9") as split:
+        split.route({"backendRefs": backends()})
+        real.apply("routed", **routed(model={"name": "routed"}, steps=STAY))
+        until(lambda: split.found()["spec"]["rules"][0]["backendRefs"][1]["weight"] == 500, "the weight is written", 60)
+
+
 def asks_for_everything(operator: Operator, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]) -> None:
     """All that an operator ever asks the API server for, up to its end."""
     real.apply(**declared(models))
@@ -107,6 +118,7 @@ def asks_for_everything(operator: Operator, real: RealTheatre, node: KubeNode, m
     with Clients(node):
         real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
     serve(real)
+    route(real)
     line = Access(real.operating)
     Watched(line, real.namespace).refresh(real.key())  # as it does after a conflict
     line.close()
@@ -118,11 +130,18 @@ def names(real: RealTheatre) -> set[str]:
 
 
 def test_every_verb_that_is_used_is_granted_and_every_one_that_is_granted_is_used(
-    installed: list[Node], control_plane: ControlPlane, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]
+    installed: list[Node],
+    control_plane: ControlPlane,
+    real: RealTheatre,
+    node: KubeNode,
+    models: tuple[Model, Model],
+    routes: None,
 ) -> None:
     real.operating = control_plane.login(HOME, ACCOUNT)
     before = len(audited(control_plane))
-    operator = real.operator(lease=ACCOUNT, lease_namespace=HOME, linger_s=0.1, idle_s=0.3)
+    operator = real.operator(
+        lease=ACCOUNT, lease_namespace=HOME, linger_s=0.1, idle_s=0.3, prometheus_url="http://127.0.0.1:9"
+    )
     asks_for_everything(operator, real, node, models)
     found = audited(control_plane)[before:]
     assert [event for event in found if refused(event)] == []
