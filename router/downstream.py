@@ -9,6 +9,7 @@ its own socket.
 """
 
 import asyncio
+import contextlib
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -148,7 +149,10 @@ class Client(asyncio.Protocol):
             return
         if data[0] == _CR and data.startswith(b"\r\n"):
             # Some clients end a body with a line break that is not theirs to send (RFC 9112, 2.2).
-            self._ahead = data[2:]
+            blank = 2
+            while data.startswith(b"\r\n", blank):
+                blank += 2
+            self._ahead = data[blank:]
             self._resume()
             return
         try:
@@ -369,7 +373,9 @@ class Client(asyncio.Protocol):
             return
         self.transport.resume_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            # A client that has reset the connection a moment ago cannot be told of the end.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
         self.due = monotonic() + _LINGER_S
 
     # Deadlines.

@@ -343,8 +343,6 @@ class Exchange(Upload):
             plane.totals.remove(self)
         if self._gone:
             answer_status = CLIENT_GONE
-        else:
-            self.client.answered(self._close, now)
         if attempt.usable:
             if self.backend.arm == "challenger":
                 plane.breaker.succeeded(now)
@@ -369,6 +367,9 @@ class Exchange(Upload):
         if first.unjudged:
             counters.unjudged += 1
         plane.writer.offer(record)
+        # Last: whatever the client's connection does, the request is recorded.
+        if not self._gone:
+            self.client.answered(self._close, now)
 
     def _mirror(self, answer_status: int, now: float) -> bool:
         plane, challenger = self.plane, self.routes.challenger

@@ -72,6 +72,9 @@ def test_another_content_under_the_same_generation_is_a_conflict(router: Router)
         ({"weihgt": 3}, "weihgt"),
         ({"weight_bp": 5}, ""),  # no challenger
         ({"generation": None}, "generation"),
+        ({"generation": 10**30}, "generation"),
+        ({"attempt": 1 << 64}, "attempt"),
+        ({"limits": {"replay_bytes": 10**30}}, "limits.replay_bytes"),
     ],
 )
 def test_a_table_with_a_fault_is_refused_and_the_field_named(

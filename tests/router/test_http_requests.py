@@ -7,7 +7,7 @@ import pytest
 
 from tests.router.models import Model
 from tests.router.planes import running, serving, table
-from tests.router.raw import Raw, ask, post
+from tests.router.raw import Raw, ask, await_until, post
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: router\r\nContent-Type: application/json\r\nX-Unit: u\r\n"
 BODY = b'{"inputs": [[1], [2], [3]]}'
@@ -68,6 +68,29 @@ def test_a_client_that_only_sends_and_never_reads_is_not_read_from_for_ever(tmp_
         # Some answers fill the buffers of both sides; hundreds of megabytes they are not.
         assert champion.count < 100
         assert ask(plane.port, post("v")).status == 200
+
+
+@pytest.mark.parametrize("blank", [1, 1_000, 20_000])
+def test_empty_lines_before_a_request_are_skipped_however_many(tmp_path: Path, blank: int) -> None:
+    with serving(tmp_path) as (plane, _, _), Raw(plane.port) as raw:
+        for _ in range(2):
+            raw.send(b"\r\n" * blank + post("u", BODY))
+            assert raw.answer().status == 200
+
+
+def test_a_client_that_leaves_before_it_is_told_of_the_end_has_its_exposure(tmp_path: Path) -> None:
+    with serving(tmp_path, "hang", weight_bp=10_000, limits={"challenger_timeout_ms": 60_000}) as (
+        plane,
+        _,
+        challenger,
+    ):
+        for n in range(20):
+            with Raw(plane.port) as raw:
+                # More ahead than is read: the router learns that the client is gone when it writes.
+                raw.send(post(f"u{n}", BODY, "Connection: close") + b"GET /" + b"x" * 100_000)
+                await_until(lambda n=n: challenger.count == n + 1, 10, "the request at the server")  # type: ignore[misc]
+        challenger.release()
+        assert len(plane.exposures(20, 10)) == 20
 
 
 def test_expect_100_continue_is_answered_before_the_body_comes(tmp_path: Path) -> None:
