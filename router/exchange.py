@@ -335,7 +335,7 @@ class Exchange(Upload):
     # The end.
 
     def _finish(self, attempt: Attempt, answer_status: int, now: float) -> None:
-        """Let the client go on; record what happened; show the request to the challenger if it is to be mirrored."""
+        """Record what happened; show the request to the challenger if it is to be mirrored; let the client go on."""
         plane, allotment = self.plane, self._allotment
         plane.outbox.crowd -= 1
         if self.started:

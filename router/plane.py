@@ -146,5 +146,4 @@ class Plane:
             "servers_not_ready": self.readiness.not_ready,
             "held_bytes": self.held_bytes,
             "breaker_opened_total": self.breaker.opened,
-            "breaker_open_ms": self.breaker.unavailable_ms(monotonic()),
         }

@@ -43,6 +43,11 @@ METRICS: dict[str, Meaning] = {
     "tables_total": Meaning("counter", "Route tables taken into use by workers."),
     "unjudged_total": Meaning("counter", "Answers that passed through without being judged."),
     "servers_not_ready": Meaning("gauge", "Model servers that a worker found not ready, summed over workers."),
+    "client_connections": Meaning("gauge", "Connections of clients that are open."),
+    "upstream_connections": Meaning("gauge", "Connections to model servers, those being opened included."),
+    "mirrors_in_flight": Meaning("gauge", "Mirrored requests that the challenger has not answered yet."),
+    "held_bytes": Meaning("gauge", "Bytes of request bodies that are held while they come."),
+    "breaker_opened_total": Meaning("counter", "Times that a breaker opened; from 0 with every attempt."),
     "redacted_fields_total": Meaning("counter", "Fields of captured request bodies that were replaced."),
     "withheld_bodies_total": Meaning("counter", "Captured request bodies that were left out for what they may hold."),
     # Told by the workers and by the outcomes API, whose journals are alike.

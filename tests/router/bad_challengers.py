@@ -1,7 +1,9 @@
 """Challengers that die or misbehave under load at 50 % weight: ``python -m tests.router.bad_challengers``.
 
-For each way to misbehave so many requests through a real worker: none may fail, and each has its exposure. Prints what
-became of them as JSON, one line a way; the exit code is 1 where a request failed.
+For each way to misbehave so many requests through a real worker: each is answered by a model's own whole answer, and
+has its exposure. Further attempts begin while it misbehaves, each with a closed breaker: else it would hardly be asked.
+Prints what became of them as JSON, one line a way; the exit code is 1 where a request failed, or where the champion
+never had to step in for what the challenger did.
 """
 
 import argparse
@@ -9,16 +11,19 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.router.load import Load
+from tests.router.load import Got, Load
 from tests.router.models import Model, ModelProcess
 from tests.router.planes import Plane, running, table
 from tests.router.raw import await_until, post
 
 WAYS = ("killed", "hang", "garbage", "nan", "slow", "cut", "twice", "reset", "500")
 TIMEOUT_MS = 200
+# Answers between one attempt and the next.
+EVERY = 500
 
 
 def misbehave(directory: Path, way: str, number: int) -> dict[str, Any]:
@@ -42,19 +47,38 @@ def _under_load(directory: Path, way: str, number: int, champion: str, challenge
         load.start()
         await_until(lambda: len(load.got) > number / 4, 120, "a quarter of the load")
         worsen()
+        generation = 2
+        while load.runs:
+            plane.put(first | {"generation": generation, "attempt": generation})
+            generation += 1
+            await_until(partial(_further, load, len(load.got) + EVERY), 60, "more answers")
         load.join(300)
         return _figures(plane, load, way, number)
+
+
+def _further(load: Load, number: int) -> bool:
+    return not load.runs or len(load.got) > number
 
 
 def _figures(plane: Plane, load: Load, way: str, number: int) -> dict[str, Any]:
     dropped = int(plane.poll()["journal_dropped_total"])
     found = plane.exposures(number - dropped, 30)
-    failed = len(load.failed) + sum(got.status != 200 for got in load.got) + number - len(load.got)
+    failed = number - sum(_answered(got) for got in load.got)
+    reasons = Counter(str(e.fallback_reason) for e in found if e.fallback_reason)
     return {
         "challenger": way, "requests": number, "failed": failed,
         "exposures": len(found), "dropped": dropped,
-        "fallbacks": dict(sorted(Counter(str(e.fallback_reason) for e in found if e.fallback_reason).items())),
+        "fallbacks": dict(sorted(reasons.items())),
+        "met": sum(n for reason, n in reasons.items() if reason != "BreakerOpen"),
     }  # fmt: skip
+
+
+def _answered(got: Got) -> bool:
+    """Whether this is the whole answer of one of the two models."""
+    try:
+        return got.status == 200 and got.arm() in ("champion", "challenger")
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 if __name__ == "__main__":
@@ -66,5 +90,5 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             result = misbehave(Path(folder), each, given.requests)
         print(json.dumps(result), flush=True)
-        worst += result["failed"] + (result["exposures"] + result["dropped"] != given.requests)
+        worst += result["failed"] + (result["exposures"] + result["dropped"] != given.requests) + (result["met"] == 0)
     sys.exit(bool(worst))

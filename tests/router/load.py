@@ -39,6 +39,11 @@ class Load:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def runs(self) -> bool:
+        """Whether requests are still being sent."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End after the requests under way."""
         self._stopping = True

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from router.assignment import POINTS, assign
+from router.telemetry import METRICS, sample
 from tests.router.load import loaded
 from tests.router.models import Model
 from tests.router.planes import running, serving, table
@@ -113,3 +114,9 @@ def test_a_worker_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
         plane._channel.shutdown(2)
         assert plane.process.wait(10) == 0
         assert plane.lines()[-1]["closed"] is True
+
+
+def test_every_number_that_a_worker_tells_is_a_metric(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, _, _):
+        for named in plane.poll():
+            assert sample(named, 0).name in METRICS
