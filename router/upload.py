@@ -17,6 +17,8 @@ class Upload(Call):
     started = False
     uploaded = True
     _parts: list[bytes]
+    # The server takes no more of the request for now.
+    _crowded = False
 
     def begin_upload(self) -> None:
         """The client has only begun to send."""
@@ -35,13 +37,16 @@ class Upload(Call):
 
     def sendable(self) -> None:
         """The connection takes more of the request."""
+        self._crowded = False
         if self.connection is not None:
             self._send()
             self.client.resume_upload()
 
     def crowded(self) -> None:
         """The connection takes no more of the request for now."""
+        self._crowded = True
         self.client.stop_upload()
+        self._wait()
 
     def _send(self) -> None:
         connection = self.connection
@@ -53,6 +58,15 @@ class Upload(Call):
             connection.send(data)
         if self.uploaded:
             connection.sent()
-        # The server cannot answer what it has not read: its time runs anew.
-        if not self.started:
+        self._wait()
+
+    def _wait(self) -> None:
+        """The server's time runs anew, for it cannot answer what it has not read; while the client is the one that is
+        waited for, it does not run at all.
+        """
+        if self.started:
+            return
+        if self.uploaded or self._crowded:
             self.waiting.add(self, monotonic())
+        else:
+            self.waiting.remove(self)

@@ -1,5 +1,9 @@
 """Requests on the wire: how they are read, and how they go on to the model server. Real sockets on both sides."""
 
+import contextlib
+import json
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -240,6 +244,48 @@ def test_a_request_body_beyond_what_is_held_streams_to_the_server(tmp_path: Path
         assert challenger.requests[0].values(b"content-length") == [b"%d" % size]
         assert challenger.requests[1].values(b"transfer-encoding") == [b"chunked"]
         assert plane.poll()["held_bytes"] == 0
+
+
+def test_a_client_that_pauses_in_a_large_request_is_not_its_servers_fault(tmp_path: Path) -> None:
+    limits = {"challenger_timeout_ms": 200, "replay_bytes": 1_000}
+    with serving(tmp_path, weight_bp=10_000, limits=limits) as (plane, _, challenger), Raw(plane.port) as raw:
+        whole = HEAD + b"Content-Length: 5000\r\n\r\n" + b" " * 4_998 + b"{}"
+        raw.send(whole[:3_000])
+        plane.until(lambda: plane.poll()["upstream_connections"] == 1)
+        # What takes the challenger's deadline, twice, is the pause.
+        challenger.mode = "hang"
+        for unit in ("v", "w"):
+            assert ask(plane.port, post(unit)).status == 200
+        challenger.mode = "good"
+        raw.send(whole[3_000:])
+        answer = raw.answer()
+        assert (answer.status, json.loads(answer.body)["arm"]) == (200, "challenger")
+        last = plane.exposures(3)[-1]
+        assert (last.unit, last.usable, last.fallback_reason) == ("u", True, None)
+
+
+def _push(raw: Raw, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # the other side does not want all of it
+        raw.send(data)
+
+
+def test_a_server_that_does_not_read_a_large_request_is_not_waited_for(tmp_path: Path) -> None:
+    with Model("champion") as champion, socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        limits = {"challenger_timeout_ms": 200, "replay_bytes": 1_000}
+        first = table(1, champion.address, address, weight_bp=10_000, limits=limits)
+        with running(tmp_path, first) as plane, Raw(plane.port) as raw:
+            body = b"x" * (60 << 20)
+            sending = threading.Thread(
+                target=_push,
+                args=(
+                    raw,
+                    HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+                ),
+            )
+            sending.start()
+            assert raw.answer().status == 504
+            sending.join(10)
 
 
 def test_a_large_request_still_falls_back_where_nothing_of_it_was_sent(tmp_path: Path) -> None:
