@@ -92,4 +92,5 @@ def requests(log: bytes) -> Counter[str]:
 
 
 def _short(path: str) -> str:
-    return _ID.sub("/artifacts", path).partition("/mlflow/")[2] or path
+    plain = _ID.sub("/artifacts", path)
+    return plain.partition("/mlflow/")[2] or plain.rpartition("/2.0/")[2]

@@ -92,7 +92,9 @@ def test_requests_are_counted_by_whom_they_are_about() -> None:
         ("idle", "create", "services"): 1, ("", "get", "leases"): 1,
     }  # fmt: skip
     log = b'INFO: 127.0.0.1:1 - "GET /api/2.0/mlflow/registered-models/alias?name=x HTTP/1.1" 200\nother\n' * 2
-    assert registry.requests(log) == {"GET registered-models/alias": 2}
+    log += b'INFO: 127.0.0.1:1 - "PUT /api/2.0/mlflow-artifacts/artifacts/5/0a/artifacts/plan.yaml HTTP/1.1" 200\n'
+    found = {"GET registered-models/alias": 2, "PUT mlflow-artifacts/artifacts": 1}
+    assert registry.requests(log) == found
 
 
 def test_metrics_are_read_with_their_labels() -> None:
