@@ -32,6 +32,7 @@ def test_the_roles_of_one_namespace_grant_what_is_used_there_and_nothing_else(
     node: KubeNode,
     models: tuple[Model, Model],
     tmp_path: Path,
+    routes: None,
 ) -> None:
     helm = Helm(helm_program, tmp_path / "helm", control_plane.kubeconfig)
     values = ["--set=crd.enabled=false", f"--set=watchNamespace={real.namespace}"]
@@ -42,7 +43,8 @@ def test_the_roles_of_one_namespace_grant_what_is_used_there_and_nothing_else(
     )
     told = {each.name: each.value for each in controller.spec.template.spec.containers[0].env}
     real.operating = control_plane.login(HOME, ACCOUNT)
-    operator = real.operator(linger_s=0.1, idle_s=0.3, **{name: told[f"{PREFIX}{name.upper()}"] for name in NAMES})
+    own = {name: told[f"{PREFIX}{name.upper()}"] for name in NAMES}
+    operator = real.operator(linger_s=0.1, idle_s=0.3, prometheus_url="http://127.0.0.1:9", **own)
     asks_for_everything(operator, real, node, models)
     found = audited(control_plane, USER)
     assert [event for event in found if refused(event)] == []
