@@ -10,6 +10,7 @@ its own socket.
 
 import asyncio
 import contextlib
+import re
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -29,6 +30,7 @@ _LINGER_S = 1.0
 _HEAD, _BODY, _BUSY, _LINGER = range(4)
 _NEVER = float("inf")
 _CR = 13
+_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 
 
 class Client(asyncio.Protocol):
@@ -149,10 +151,7 @@ class Client(asyncio.Protocol):
             return
         if data[0] == _CR and data.startswith(b"\r\n"):
             # Some clients end a body with a line break that is not theirs to send (RFC 9112, 2.2).
-            blank = 2
-            while data.startswith(b"\r\n", blank):
-                blank += 2
-            self._ahead = data[blank:]
+            self._ahead = _BLANK_LINES.sub(b"", data)
             self._resume()
             return
         try:
@@ -363,8 +362,7 @@ class Client(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._at = _LINGER
-        self._request = None
-        self._ahead = b""
+        self._request, self._ahead = None, b""
         self._pieces = []
         self._give_back()
         self._plane.outbox.flush()
