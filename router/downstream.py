@@ -196,8 +196,7 @@ class Client(asyncio.Protocol):
         self._at = _BODY
         self._pieces = []
         self._body = ChunkedBody() if request.length < 0 else CountedBody(request.length)
-        self._taken = 0
-        self._partial = False
+        self._taken, self._partial = 0, False
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
@@ -248,11 +247,9 @@ class Client(asyncio.Protocol):
 
     def _break_body(self, refused: Refused) -> None:
         exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            self.refuse(refused.status, refused.why)
-            return
-        exchange.client_lost()
-        if exchange.started:
+        if exchange is not None:
+            exchange.client_lost()
+        if exchange is not None and exchange.started:
             self.transport.abort()
         else:
             self.refuse(refused.status, refused.why)
@@ -337,6 +334,8 @@ class Client(asyncio.Protocol):
             self.transport.resume_reading()
         if data:
             self._take_head(data)
+        elif self._ended:
+            self._close()
 
     def break_off(self) -> None:
         """End the connection in the middle of an answer, so that the client sees that it is not complete."""

@@ -82,6 +82,14 @@ def test_empty_lines_before_a_request_are_skipped_however_many(tmp_path: Path, b
             assert raw.answer().status == 200
 
 
+def test_a_client_that_ends_with_empty_lines_is_closed(tmp_path: Path) -> None:
+    with serving(tmp_path, idle_s=60) as (plane, _, _), Raw(plane.port, timeout=5) as raw:
+        raw.send(post("u", BODY) + b"\r\n" * 4)
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert raw.answer().status == 200
+        assert raw.ended()
+
+
 def test_a_client_that_leaves_before_it_is_told_of_the_end_has_its_exposure(tmp_path: Path) -> None:
     with serving(tmp_path, "hang", weight_bp=10_000, limits={"challenger_timeout_ms": 60_000}) as (
         plane,
