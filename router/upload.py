@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from router import answers
 from router.call import Call
+from router.upstream import Connection
 
 if TYPE_CHECKING:
     from router.downstream import Client
@@ -17,8 +18,6 @@ class Upload(Call):
     started = False
     uploaded = True
     _parts: list[bytes]
-    # The server takes no more of the request for now.
-    _crowded = False
 
     def begin_upload(self) -> None:
         """The client has only begun to send."""
@@ -37,16 +36,15 @@ class Upload(Call):
 
     def sendable(self) -> None:
         """The connection takes more of the request."""
-        self._crowded = False
-        if self.connection is not None:
+        if self.connection is not None and not self.connection.crowded:
             self._send()
             self.client.resume_upload()
 
     def crowded(self) -> None:
         """The connection takes no more of the request for now."""
-        self._crowded = True
         self.client.stop_upload()
-        self._wait()
+        if self.connection is not None:
+            self._wait(self.connection)
 
     def _send(self) -> None:
         connection = self.connection
@@ -58,15 +56,15 @@ class Upload(Call):
             connection.send(data)
         if self.uploaded:
             connection.sent()
-        self._wait()
+        self._wait(connection)
 
-    def _wait(self) -> None:
+    def _wait(self, connection: Connection) -> None:
         """The server's time runs anew, for it cannot answer what it has not read; while the client is the one that is
         waited for, it does not run at all.
         """
         if self.started:
             return
-        if self.uploaded or self._crowded:
+        if self.uploaded or connection.crowded:
             self.waiting.add(self, monotonic())
         else:
             self.waiting.remove(self)

@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_response",
         "_used",
         "caller",
+        "crowded",
         "made",
         "pool",
         "sending",
@@ -102,6 +103,8 @@ class Connection(asyncio.Protocol):
         self.since = 0.0
         # A streamed request is not complete.
         self.sending = False
+        # The server takes no more for now.
+        self.crowded = False
         self._buffer = b""
         self._response: Response | None = None
         self._chunked: ChunkedBody | None = None
@@ -180,10 +183,12 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self.crowded = True
         if self.caller is not None:
             self.caller.crowded()
 
     def resume_writing(self) -> None:
+        self.crowded = False
         if self.caller is not None:
             self.caller.sendable()
 
