@@ -45,9 +45,7 @@ class Client(asyncio.Protocol):
         "_crowded",
         "_ended",
         "_exchange",
-        "_forwarding",
         "_partial",
-        "_peer",
         "_pieces",
         "_plane",
         "_reader",
@@ -55,10 +53,12 @@ class Client(asyncio.Protocol):
         "_taken",
         "_thrown",
         "due",
+        "forwarding",
         "transport",
     )
 
     transport: asyncio.Transport
+    forwarding: outgoing.Forwarding
 
     def __init__(self, plane: "Plane") -> None:
         self._plane = plane
@@ -77,8 +77,6 @@ class Client(asyncio.Protocol):
         self._ended = False
         self._crowded = False
         self._thrown = 0
-        self._peer = b""
-        self._forwarding: tuple[bytes | None, bytes] = (None, b"")
 
     # What the event loop calls.
 
@@ -89,7 +87,7 @@ class Client(asyncio.Protocol):
         plane = self._plane
         plane.counters.connections += 1
         peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]).partition("%")[0].encode() if peer else b"unknown"
+        self.forwarding = outgoing.Forwarding(str(peer[0]).partition("%")[0].encode() if peer else b"unknown")
         full = len(plane.clients) >= plane.config.max_connections and not plane.make_room()
         plane.clients.add(self)
         if full:
@@ -196,7 +194,8 @@ class Client(asyncio.Protocol):
         self._at = _BODY
         self._pieces = []
         self._body = ChunkedBody() if request.length < 0 else CountedBody(request.length)
-        self._taken, self._partial = 0, False
+        self._taken = 0
+        self._partial = False
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
@@ -247,9 +246,11 @@ class Client(asyncio.Protocol):
 
     def _break_body(self, refused: Refused) -> None:
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.client_lost()
-        if exchange is not None and exchange.started:
+        if exchange is None:
+            self.refuse(refused.status, refused.why)
+            return
+        exchange.client_lost()
+        if exchange.started:
             self.transport.abort()
         else:
             self.refuse(refused.status, refused.why)
@@ -292,18 +293,6 @@ class Client(asyncio.Protocol):
         """Go on reading the body."""
         if self._at == _BODY and not self._ended:
             self.transport.resume_reading()
-
-    def forwarding(self, request: Request) -> bytes:
-        """The fields that say who asks; mostly the same for all requests of a connection."""
-        fields = request.fields
-        if b"x-forwarded-for" in fields or b"x-forwarded-proto" in fields or b"x-forwarded-host" in fields:
-            return outgoing.forwarding(request, self._peer)
-        host = fields.get(b"host")
-        known, forwarding = self._forwarding
-        if known is None or known != host:
-            forwarding = outgoing.forwarding(request, self._peer)
-            self._forwarding = host, forwarding
-        return forwarding
 
     def answered(self, close: bool, now: float) -> None:
         """The answer at hand is complete, ``close`` if it said that the connection ends."""
@@ -361,7 +350,8 @@ class Client(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._at = _LINGER
-        self._request, self._ahead = None, b""
+        self._request = None
+        self._ahead = b""
         self._pieces = []
         self._give_back()
         self._plane.outbox.flush()

@@ -60,7 +60,7 @@ class Exchange(Upload):
         self.request_id = given
         self.to_head = to_head = request.method == b"HEAD"
         self._unusual = to_head or request.http10
-        self.tail = outgoing.tail(request, given, client.forwarding(request), routes.override)
+        self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override)
         if not request.whole:
             self.begin_upload()
 

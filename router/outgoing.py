@@ -25,6 +25,26 @@ def forwarding(request: Request, peer: bytes) -> bytes:
     return own
 
 
+class Forwarding:
+    """The same for the requests of one connection, which mostly ask for one host."""
+
+    __slots__ = ("_fields", "_host", "_peer")
+
+    def __init__(self, peer: bytes) -> None:
+        self._peer = peer
+        self._host: bytes | None = None
+        self._fields = b""
+
+    def of(self, request: Request) -> bytes:
+        fields = request.fields
+        if b"x-forwarded-for" in fields or b"x-forwarded-proto" in fields or b"x-forwarded-host" in fields:
+            return forwarding(request, self._peer)
+        host = fields.get(b"host")
+        if self._host is None or self._host != host:
+            self._host, self._fields = host, forwarding(request, self._peer)
+        return self._fields
+
+
 def tail(request: Request, request_id: bytes, forwarded: bytes, override: bytes | None) -> bytes:
     """Everything of the head behind the Host field, its end included. The same for every arm."""
     lines = request.lines

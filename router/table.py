@@ -9,6 +9,7 @@ from router.assignment import Arm
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 # What every reader of JSON takes for the same number (RFC 8259, section 6).
 LARGEST = (1 << 53) - 1
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class Wire(BaseModel):
@@ -59,9 +60,9 @@ class Target(Wire):
 class Limits(Wire):
     """What the router may hold, and how long it may wait. Bytes and milliseconds."""
 
-    replay_bytes: int = Field(1 << 20, ge=0, le=LARGEST, description="largest request kept for fallback and mirror")
-    judge_bytes: int = Field(1 << 20, ge=0, le=LARGEST, description="largest challenger answer held until it is judged")
-    capture_bytes: int = Field(64 << 10, ge=0, le=LARGEST, description="prefix of each body that goes into the journal")
+    replay_bytes: Whole = Field(1 << 20, description="largest request kept for fallback and mirror")
+    judge_bytes: Whole = Field(1 << 20, description="largest challenger answer held until it is judged")
+    capture_bytes: Whole = Field(64 << 10, description="prefix of each body that goes into the journal")
     challenger_timeout_ms: int = Field(1_000, ge=1, le=LARGEST)
     champion_timeout_ms: int = Field(30_000, ge=1, le=LARGEST)
 
@@ -88,10 +89,10 @@ class RouteTable(Wire):
     ``champion`` and ``challenger`` name the versions pinned for the attempt until the rollout ends.
     """
 
-    generation: int = Field(ge=0, le=LARGEST)
+    generation: Whole
     rollout: str = Field(max_length=253, description="name of the rollout")
-    attempt: int = Field(0, ge=0, le=LARGEST)
-    epoch: int = Field(0, ge=0, le=LARGEST, description="the allocation's number within the rollout")
+    attempt: Whole = 0
+    epoch: Whole = Field(0, description="the allocation's number within the rollout")
     salt: str = Field(max_length=253)
     champion: Target
     challenger: Target | None = None

@@ -17,11 +17,12 @@ from controller.edges.cluster.access import Access, Expired, Node
 from controller.edges.cluster.requests import PREFIX
 from controller.edges.cluster.resources import ROLLOUTS
 from controller.errors import EdgeError, NotFound
+from controller.status import Progress
 
 log = logging.getLogger("understudy.watch")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-ENDS = ("Promoted", "RolledBack", "Held")
+ENDS = frozenset(progress.value for progress in Progress if progress.terminal)
 UNUSED = ("managedFields", "selfLink")
 
 
