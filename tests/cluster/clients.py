@@ -1,9 +1,9 @@
 """Users of the model without a pause, and witnesses of what the routers were told meanwhile."""
 
 import math
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import httpx
@@ -15,6 +15,7 @@ from controller.status import RolloutStatus
 from router.assignment import assign
 from router.table import RouterState, RouteTable
 from tests.cluster.shop import SHOP
+from tests.meanwhile import Meanwhile
 
 THREADS, PAUSE_S, WITHIN_S = 4, 0.03, 30.0
 UNITS = 4000
@@ -31,25 +32,14 @@ class Answer(NamedTuple):
     version: str
 
 
-class Clients:
+class Clients(Meanwhile):
     """Users who ask the Service at ``url`` from ``with`` on to its end."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.answers: list[Answer] = []
         self.failed: list[str] = []
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(k,), daemon=True) for k in range(THREADS)]
-
-    def __enter__(self) -> "Clients":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join(2 * WITHIN_S)
+        super().__init__(*(partial(self._ask, k) for k in range(THREADS)), within_s=2 * WITHIN_S)
 
     def _ask(self, first: int) -> None:
         number = first
@@ -81,22 +71,29 @@ class Seen(NamedTuple):
     confirmed: float | None
 
 
-class Witness:
+class _Watching(Meanwhile):
+    """Looks over and over, at each thing on a thread of its own; an edge that fails is asked again."""
+
+    def __init__(self, *looks: Callable[[], None], every_s: float) -> None:
+        super().__init__(*(partial(self._watch, look, every_s) for look in looks), within_s=WITHIN_S)
+
+    def _watch(self, look: Callable[[], None], every_s: float) -> None:
+        while not self._end.wait(every_s):
+            try:
+                look()
+            except (EdgeError, httpx.TransportError):
+                continue
+
+
+class Witness(_Watching):
     """Reads the rollout's status over and over."""
 
     def __init__(self, access: Access, name: str) -> None:
+        super().__init__(self._look, every_s=LOOK_EVERY_S)
         self._access, self._name = access, name
         self.seen: dict[int, Seen] = {}
         self.status: RolloutStatus | None = None
         self._looked = time.monotonic()
-        self._watching = _Watching(self._look)
-
-    def __enter__(self) -> "Witness":
-        self._watching.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._watching.stop()
 
     def _look(self) -> None:
         began = time.monotonic()
@@ -139,23 +136,17 @@ def decided(clients: Clients, witness: Witness) -> list[Answer]:
     return [answer for answer, may in allowed if len(may) == 1]
 
 
-class Served:
+class Served(_Watching):
     """Asks each router which table all its workers serve, and remembers when (monotonic) each was first seen."""
 
     def __init__(self, urls: dict[str, str], token: str) -> None:
+        super().__init__(*(partial(self._look, name) for name in urls), every_s=0.01)
         self._urls = urls
         self.first: dict[str, dict[int, float]] = {name: {} for name in urls}
         self._client = httpx.Client(headers={"authorization": f"Bearer {token}"}, timeout=5.0, trust_env=False)
-        self._watching = [_Watching(lambda n=name: self._look(n), 0.01) for name in urls]
-
-    def __enter__(self) -> "Served":
-        for watching in self._watching:
-            watching.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        for watching in self._watching:
-            watching.stop()
+        super().__exit__()
         self._client.close()
 
     def _look(self, name: str) -> None:
@@ -168,26 +159,3 @@ class Served:
         return {
             name: min(at for served, at in first.items() if served >= generation) for name, first in self.first.items()
         }
-
-
-class _Watching:
-    """``look`` in a thread, over and over; an edge that fails is asked again."""
-
-    def __init__(self, look: Callable[[], None], every_s: float = LOOK_EVERY_S) -> None:
-        self._look, self._every_s = look, every_s
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._end.set()
-        self._thread.join(WITHIN_S)
-
-    def _run(self) -> None:
-        while not self._end.wait(self._every_s):
-            try:
-                self._look()
-            except (EdgeError, httpx.TransportError):
-                continue

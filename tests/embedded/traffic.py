@@ -6,8 +6,11 @@ import random
 import ssl
 import threading
 import time
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from tests.meanwhile import Meanwhile
 
 
 class Trouble(NamedTuple):
@@ -19,7 +22,7 @@ class Trouble(NamedTuple):
     body: str
 
 
-class Traffic:
+class Traffic(Meanwhile):
     """``threads`` clients, together ``rate`` requests a second, from ``units`` users; outcomes follow at once.
 
     Each answered request gets a ``label``, 1 with the probability that the champion predicts, and every second one
@@ -32,7 +35,7 @@ class Traffic:
     ):  # fmt: skip
         self._traffic, self._control, self._tls = urlsplit(traffic), urlsplit(control), tls
         self._rate, self._units = rate / threads, units
-        self._end = threading.Event()
+        super().__init__(*(partial(self._drive, index) for index in range(threads)))
         self._lock = threading.Lock()
         self._seed = seed
         self.sent = 0
@@ -40,17 +43,6 @@ class Traffic:
         self.troubles: list[Trouble] = []
         self.acknowledged: set[str] = set()
         self.by_version: dict[str, int] = {}
-        self._threads = [threading.Thread(target=self._drive, args=(index,), daemon=True) for index in range(threads)]
-
-    def __enter__(self) -> "Traffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join(30)
 
     def _drive(self, index: int) -> None:
         chance = random.Random(f"{self._seed}/{index}")

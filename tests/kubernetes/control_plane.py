@@ -79,7 +79,8 @@ class ControlPlane:
             # Loopback cannot be where a Service leads.
             f"--endpoint-reconciler-type={'none' if self._address == LOOPBACK else 'lease'}",
             "--kubelet-preferred-address-types=InternalIP",
-            "--service-cluster-ip-range=10.0.0.0/16",
+            # Without a node nobody forwards what is sent to a Service; on loopback a test may listen there itself.
+            f"--service-cluster-ip-range={'127.200.0.0/16' if self._address == LOOPBACK else '10.0.0.0/16'}",
             "--authorization-mode=RBAC",
             f"--audit-policy-file={self._folder / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",

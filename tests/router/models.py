@@ -32,9 +32,12 @@ class Request:
 
 
 class Model:
-    """A model server of one arm. ``mode`` says what it does with the next request."""
+    """A model server of one arm. ``mode`` says what it does with the next request. ``second``: another host where it
+    listens, on ``second_port``."""
 
-    def __init__(self, arm: str, mode: str = "good", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, arm: str, mode: str = "good", host: str = "127.0.0.1", port: int = 0, second: str | None = None
+    ) -> None:
         self.arm = arm
         self.mode = mode
         # What it does when it is asked for its health, which is not counted among the requests.
@@ -47,7 +50,8 @@ class Model:
         self.connections = 0
         self.open = 0
         self.most_open = 0
-        self._host = host
+        self._host, self._port, self._second = host, port, second
+        self.second_port = 0
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._release = asyncio.Event()
@@ -84,14 +88,21 @@ class Model:
         self._loop.call_soon_threadsafe(swap)
 
     async def _run(self) -> None:
-        server = await asyncio.start_server(self._serve, self._host, 0, limit=1 << 20, backlog=1_024)
-        self.port = server.sockets[0].getsockname()[1]
+        servers = [await self._listening(self._host, self._port)]
+        self.port = servers[0].sockets[0].getsockname()[1]
+        if self._second is not None:
+            servers.append(await self._listening(self._second, 0))
+            self.second_port = servers[1].sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
+        for server in servers:
+            server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await asyncio.sleep(0.01)
+
+    async def _listening(self, host: str, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, host, port, limit=1 << 20, backlog=1_024)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -1,6 +1,7 @@
 """What no node does here: pods that are wanted get an address on loopback, and a model server behind it."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,7 +12,15 @@ from controller.edges.cluster.resources import PODS
 from controller.errors import EdgeError
 from tests.bench_router.processes import free_port
 
+FREE = "192.0.2.200"  # nobody's (RFC 5737); it is never asked
 WAITING = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "none"'}
+
+
+def own_address() -> str:
+    """An address of this machine: the API server takes none on loopback for an endpoint."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
+        probing.connect((FREE, 9))  # sends nothing
+        return str(probing.getsockname()[0])
 
 
 class ModelServer:

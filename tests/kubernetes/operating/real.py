@@ -1,7 +1,6 @@
 """A theatre whose loops are the operator's own, with routers as real processes and clients who ask them."""
 
 import itertools
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from controller.spec import ModelRollout
 from controller.status import RolloutStatus
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.theatre import SPEC, AwayRegistry, Theatre, until
+from tests.meanwhile import Meanwhile
 from tests.router.models import Model
 
 BODY = b'{"inputs": [[1.0]]}'
@@ -59,23 +59,14 @@ class RealTheatre(Theatre):
         return found
 
 
-class Clients:
+class Clients(Meanwhile):
     """Users who ask every router in turn, without a pause; ``answered`` by router, ``failed`` as they saw it."""
 
     def __init__(self, node: KubeNode) -> None:
         self._node = node
         self.answered: dict[str, int] = {}
         self.failed: list[str] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def __enter__(self) -> "Clients":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join(30)
+        super().__init__(self._ask)
 
     def _ask(self) -> None:
         numbers = itertools.count()

@@ -1,6 +1,5 @@
-"""Two Services with a model server behind each, and a route of a real Gateway that splits between them."""
+"""Two Services with a model server at the address of each, and a route of a real Gateway that splits between them."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,24 +10,17 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.http_route import GROUP
 from controller.edges.cluster.resources import ROUTES, SERVICES, SLICES, Resource
 from tests.kubernetes.gateways import CLASS
+from tests.kubernetes.operating.machines import own_address
 from tests.kubernetes.operating.theatre import SPEC
 from tests.router.models import Model
 
 GATEWAYS = Resource(f"{GROUP}/v1", "gateways", "Gateway")
 ROUTE, PORT = "flights", 8080
 NAMES = {"champion": "flights-a", "challenger": "flights-b"}
-UNASKED = "192.0.2.200"  # nobody's (RFC 5737)
 BODY = b'{"inputs": [[1.0]]}'
 # A Service behind a rule of the route, as Traefik names it in its counters.
 SERVICE = "httproute-$namespace-flights-.*-svc-$namespace-$service-[0-9]+@kubernetesgateway"
 REQUESTS = f'traefik_service_requests_total{{service=~"{SERVICE}"}}'
-
-
-def host() -> str:
-    """An address of this machine: the API server takes none on loopback for an endpoint."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
-        probing.connect((UNASKED, 9))  # sends nothing
-        return str(probing.getsockname()[0])
 
 
 def backends(champion: int = 100, challenger: int = 0) -> list[Node]:
@@ -43,18 +35,13 @@ class Split:
         self.access, self.namespace, self.models, self._url = access, namespace, models, url
         self._client = httpx.Client(timeout=10.0, trust_env=False)
         for model, name in zip(models, NAMES.values(), strict=True):
-            ports = [{"name": "http", "port": PORT}]
-            access.create(SERVICES, {"metadata": self._meta(name), "spec": {"ports": ports}})
-            address, port = model.address.rsplit(":", 1)
-            labels = {"kubernetes.io/service-name": name}
-            endpoints = [{"addresses": [address], "conditions": {"ready": True}}]
             access.create(
                 SLICES,
                 {
-                    "metadata": {**self._meta(f"{name}-1"), "labels": labels},
+                    "metadata": {**self._meta(f"{name}-1"), "labels": {"kubernetes.io/service-name": name}},
                     "addressType": "IPv4",
-                    "ports": [{"name": "http", "port": int(port)}],
-                    "endpoints": endpoints,
+                    "ports": [{"name": "http", "port": model.second_port}],
+                    "endpoints": [{"addresses": [own_address()], "conditions": {"ready": True}}],
                 },
             )
         listener = {"name": "web", "port": int(url.rpartition(":")[2]), "protocol": "HTTP"}
@@ -104,10 +91,22 @@ def declared(**changes: Any) -> Node:
     return {**spec, **changes}
 
 
+def served_at(access: Access, namespace: str, name: str) -> str:
+    """A new Service's address, where somebody has to listen. Users' requests come there, on loopback: Traefik does not
+    look at the endpoints, which only the controller asks."""
+    meta = {"namespace": namespace, "name": name, "annotations": {"traefik.io/service.nativelb": "true"}}
+    made = access.create(SERVICES, {"metadata": meta, "spec": {"ports": [{"name": "http", "port": PORT}]}})
+    return str(made["spec"]["clusterIP"])
+
+
 @contextmanager
 def splitting(access: Access, namespace: str, url: str) -> Iterator[Split]:
-    """With a model server behind each Service, until the end of the block."""
-    with Model("champion", host=host()) as champion, Model("challenger", host=host()) as challenger:
+    """With a model server at each Service's address, until the end of the block."""
+    a, b = (served_at(access, namespace, name) for name in NAMES.values())
+    with (
+        Model("champion", host=a, port=PORT, second=own_address()) as champion,
+        Model("challenger", host=b, port=PORT, second=own_address()) as challenger,
+    ):
         made = Split(access, namespace, url, (champion, challenger))
         yield made
         made.close()

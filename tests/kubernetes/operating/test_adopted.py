@@ -1,6 +1,5 @@
 """Model servers that others run: a Service is the ready endpoints behind it."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +9,9 @@ from controller.edges.cluster.adopted import AdoptedServers
 from controller.edges.cluster.questions import Questions
 from controller.edges.cluster.resources import PODS, SERVICES, SLICES, Resource
 from controller.spec import Server
-from tests.kubernetes.operating.machines import ModelServer
+from tests.kubernetes.operating.machines import FREE, ModelServer, own_address
 
 ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
-FREE = "192.0.2.200"  # nobody's (RFC 5737); it is never asked, for it is never ready
 
 
 @pytest.fixture
@@ -25,10 +23,7 @@ def adopted(access: Access, namespace: str) -> Iterator[AdoptedServers]:
 
 @pytest.fixture
 def host() -> str:
-    """An address of this machine: the API server takes none on loopback for an endpoint."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probing:
-        probing.connect((FREE, 9))  # sends nothing
-        return str(probing.getsockname()[0])
+    return own_address()
 
 
 @pytest.fixture

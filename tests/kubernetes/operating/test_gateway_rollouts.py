@@ -1,6 +1,5 @@
 """Whole rollouts whose traffic an HTTPRoute splits: an operator, a real Traefik, a real Prometheus that scrapes it."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.kubernetes.operating.real import RealTheatre
 from tests.kubernetes.operating.scraping import scraping
 from tests.kubernetes.operating.split import Split, backends, declared, splitting
 from tests.kubernetes.operating.theatre import SPEC, gone, until
+from tests.meanwhile import Meanwhile
 
 RULE = {"backendRefs": backends()}
 STEPS = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1s"}]
@@ -45,20 +45,12 @@ def real(
     made.close()
 
 
-class Users:
+class Users(Meanwhile):
     """Requests without a pause, until the end of the block."""
 
     def __init__(self, split: Split) -> None:
-        self._split, self._end = split, threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-
-    def __enter__(self) -> "Users":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join(30)
+        super().__init__(self._ask)
+        self._split = split
 
     def _ask(self) -> None:
         while not self._end.wait(0.001):
