@@ -4,10 +4,12 @@ import base64
 import json
 from typing import Any
 
+from mlflow import MlflowClient
+
 from controller.status import Progress, RolloutStatus
 from tests.cluster.images import Image
 from tests.embedded.machine import wait_for
-from tests.embedded.registered import wait_for_answer
+from tests.embedded.registered import register, wait_for_answer
 from tests.kubernetes.control_plane import ControlPlane
 
 HOME, SHOP, TRACKING = "understudy", "shop", "mlflow"
@@ -72,6 +74,12 @@ def deploy_mlflow(plane: ControlPlane, image: Image) -> None:
         body = {"apiVersion": api, "kind": kind, "metadata": meta, "spec": spec}
         plane.kubectl("create", "-f", "-", given=body)
     wait_for_answer(f"{MLFLOW}/health", 120)
+
+
+def on_trial(mlflow: MlflowClient, name: str, champion: Tree, challenger: Tree) -> None:
+    """Register two versions, as ``tiny_model`` is told to be, and give them the aliases of a trial."""
+    for alias, configuration in (("champion", champion), ("challenger", challenger)):
+        mlflow.set_registered_model_alias(name, alias, register(MLFLOW, name, **configuration))
 
 
 def rollout(name: str, serve: Image, *, steps: list[Tree]) -> Tree:

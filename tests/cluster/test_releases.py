@@ -10,9 +10,8 @@ from controller.edges.cluster.access import Access
 from controller.status import Progress
 from tests.cluster.clients import Clients, Served, Witness, decided
 from tests.cluster.images import Image
-from tests.cluster.shop import HOME, MLFLOW, SHOP, Rollout, replicas, routers, token, until_gone
+from tests.cluster.shop import HOME, SHOP, Rollout, on_trial, replicas, routers, token, until_gone
 from tests.embedded.machine import wait_for
-from tests.embedded.registered import register
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.helm import Helm
 
@@ -38,10 +37,7 @@ def test_under_load_a_challenger_is_promoted_and_no_request_fails_or_meets_the_w
     access: Access,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for shift in (0.0, 0.01):
-        register(MLFLOW, "good", shift=shift)
-    mlflow.set_registered_model_alias("good", "champion", "1")
-    mlflow.set_registered_model_alias("good", "challenger", "2")
+    on_trial(mlflow, "good", {"shift": 0.0}, {"shift": 0.01})
     good = Rollout(cluster, "good", made["understudy-serve"], [MIRROR, ONE, HALF])
     good.served()
     with Witness(access, "good") as witness, Clients(good.url) as clients:
@@ -78,10 +74,7 @@ def test_a_harmful_challenger_is_off_every_router_within_a_second_of_the_decisio
     access: Access,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    register(MLFLOW, "bad")
-    register(MLFLOW, "bad", crash_share=0.7)
-    mlflow.set_registered_model_alias("bad", "champion", "1")
-    mlflow.set_registered_model_alias("bad", "challenger", "2")
+    on_trial(mlflow, "bad", {}, {"crash_share": 0.7})
     bad = Rollout(cluster, "bad", made["understudy-serve"], [HALF])
     bad.served()
     with (

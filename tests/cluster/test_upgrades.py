@@ -6,9 +6,8 @@ from mlflow import MlflowClient
 from controller.edges.cluster.access import Access
 from tests.cluster.clients import Clients, Witness, decided
 from tests.cluster.images import Image
-from tests.cluster.shop import HOME, MLFLOW, SHOP, Rollout, routers
+from tests.cluster.shop import HOME, SHOP, Rollout, on_trial, routers
 from tests.embedded.machine import wait_for
-from tests.embedded.registered import register
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.helm import CHART, Helm
 
@@ -18,10 +17,7 @@ pytestmark = pytest.mark.timeout(900)
 def test_routers_and_controllers_are_replaced_and_no_request_is_lost(
     cluster: ControlPlane, release: Helm, made: dict[str, Image], mlflow: MlflowClient, access: Access
 ) -> None:
-    for shift in (0.0, 0.01):
-        register(MLFLOW, "new", shift=shift)
-    mlflow.set_registered_model_alias("new", "champion", "1")
-    mlflow.set_registered_model_alias("new", "challenger", "2")
+    on_trial(mlflow, "new", {"shift": 0.0}, {"shift": 0.01})
     new = Rollout(cluster, "new", made["understudy-serve"], [{"weight": 50, "hold": "1h"}])
     new.served()
     with Witness(access, "new") as witness, Clients(new.url) as clients:
