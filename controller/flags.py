@@ -13,6 +13,10 @@ from pydantic.fields import FieldInfo
 from controller.settings import ProcessSettings, environment_name
 
 S = TypeVar("S", bound=ProcessSettings)
+_HINTS = {
+    "tracking_uri": ": the address of an MLflow tracking server, http://… or https://…",
+    "allow_models": ": NAMESPACE=PATTERN, the name of a namespace or * and a pattern of models, such as shop=shop-*",
+}
 _TYPES: Mapping[type, Any] = {int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path)}
 
 
@@ -20,6 +24,17 @@ def _kind(field: FieldInfo) -> Any:
     """The plain type of a field that may be optional."""
     named = [kind for kind in typing.get_args(field.annotation) if kind is not type(None)]
     return named[0] if named else field.annotation
+
+
+class _Lines(click.types.StringParamType):
+    """Texts of which a variable holds one a line."""
+
+    envvar_list_splitter = "\n"
+
+
+def _listed(field: FieldInfo) -> bool:
+    """Whether the flag may be given several times."""
+    return typing.get_origin(_kind(field)) is tuple
 
 
 def _variables(name: str) -> list[str]:
@@ -38,7 +53,8 @@ def with_flags(
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
-                type=_TYPES.get(_kind(field), click.STRING),
+                type=_Lines() if _listed(field) else _TYPES.get(_kind(field), click.STRING),
+                multiple=_listed(field),
                 envvar=_variables(name),
                 show_envvar=True,
                 help=f"{field.description}{default}",
@@ -51,7 +67,8 @@ def with_flags(
 def settings_from(model: type[S], given: Mapping[str, Any]) -> S:
     """Settings of those flags that were given, and the token where they have one. click.UsageError names the flag and
     what is allowed."""
-    values = {name: value for name, value in given.items() if value is not None}
+    # Of a flag that may be given several times, none at all is an empty list.
+    values = {name: value for name, value in given.items() if value is not None and value != ()}
     token = os.environ.get(environment_name("token"))
     if token and "token" in model.model_fields:
         values["token"] = SecretStr(token)
@@ -61,8 +78,7 @@ def settings_from(model: type[S], given: Mapping[str, Any]) -> S:
         found = error.errors()[0]
         name = str(found["loc"][0])
         where = environment_name("token") if name == "token" else f"--{name.replace('_', '-')}"
-        hint = ": the address of an MLflow tracking server, http://… or https://…" if name == "tracking_uri" else ""
-        text = hint or f": {found['msg']}"
+        text = _HINTS.get(name) or f": {found['msg']}"
         shown = "" if name == "token" else f" {found['input']}"
         raise click.UsageError(f"{where}{shown}{text}") from None
     return settings.model_copy(update={"state_dir": settings.state_dir.resolve()})

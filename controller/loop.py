@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from controller.core import plans
-from controller.core.allocation import servers_wanted
+from controller.core.allocation import servers_wanted, weight
 from controller.core.cells import EpochCounts
+from controller.core.endings import due_moves
 from controller.core.evidence import Evidence
 from controller.core.evolve import Transition, evolve
 from controller.core.fold import EMPTY, Statistics
@@ -30,7 +31,7 @@ from controller.ports import (
     Workloads,
 )
 from controller.spec import RolloutSpec
-from controller.status import AliasMove, Progress, RolloutStatus
+from controller.status import AliasMove, RolloutStatus
 
 log = logging.getLogger("understudy.loop")
 SILENT_TICKS = 4
@@ -90,7 +91,7 @@ class Loop(NamedTuple):
         left = list(status.notices)
         for notice in status.notices:
             if not attempt_quietly("send a notice", lambda n=notice: self.notifier.send(n)):  # type: ignore[misc]
-                break
+                continue  # whoever does not take this one is not in the way of the others
             left.remove(notice)
         if len(left) != len(status.notices) or run != status.run_id:
             self.store.commit(key, status.model_copy(update={"notices": tuple(left), "run_id": run}), version, None)
@@ -186,8 +187,7 @@ def act(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> None:
         attempt_quietly("apply the route table", lambda: loop.traffic.apply(table))
     for arm, version in servers_wanted(status).items():
         attempt_quietly(f"run the {arm}", lambda a=arm, v=version: loop.workloads.ensure(a, v))  # type: ignore[misc]
-    # In the holdback they have been read back: whoever moves one after that means it.
-    for move in status.alias_moves if status.progress is not Progress.HOLDBACK else ():
+    for move in due_moves(status):
         attempt_quietly("move an alias", lambda m=move: _move(loop, spec, status, m))  # type: ignore[misc]
 
 
@@ -201,13 +201,6 @@ def _move(loop: Loop, spec: RolloutSpec, status: RolloutStatus, move: AliasMove)
         loop.registry.delete_alias(spec.model.name, move.alias, move.was or "")
     else:
         loop.registry.set_alias(spec.model.name, move.alias, move.version)
-
-
-def weight(status: RolloutStatus) -> float:
-    """Percent of the units that the version on trial serves, or served when it was promoted."""
-    if status.progress is Progress.PROMOTED:
-        return 100.0
-    return status.table.weight_bp / 100 if status.table else 0.0
 
 
 def silence(spec: RolloutSpec, status: RolloutStatus, now: int) -> str:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from controller import declared, gauge
 from controller.declared import Declared, Name, Pointer, Text, Token, exactly_one
 from controller.quantities import SECOND, Duration, PercentField, within
+from router.table import split_address
 
 VERSION_PATTERN = r"^[A-Za-z0-9_-]+$"
 LARGEST_VERSION = (1 << 31) - 1
@@ -118,7 +119,9 @@ class Server(Declared):
         None, max_length=253, pattern=SERVICE_PATTERN, description="Kubernetes Service in the rollout's namespace"
     )
     port: int = Field(8080, ge=1, le=65535)
-    url: str | None = Field(None, max_length=2048, pattern=URL_PATTERN, description="address, on one machine")
+    url: str | None = Field(
+        None, max_length=2048, pattern=URL_PATTERN, description="address, on one machine; refused on a cluster"
+    )
     external: bool = Field(False, description="champion only: a rule or service without a registry entry")
     probe: Probe | None = Field(None, description="asked once a second; a challenger not ready gets no traffic")
 
@@ -131,15 +134,12 @@ class Server(Declared):
 
 
 def address(url: str) -> tuple[str, int]:
-    """Host and port of a server. ValueError where the port is none."""
-    found = urlsplit(url)
+    """Host and port of a server, as the routers read them. ValueError where they could not use it."""
     try:
-        port = 80 if found.port is None else found.port
+        host, port = split_address(urlsplit(url).netloc)
     except ValueError:
-        port = 0
-    if not port or not found.hostname:
-        raise ValueError(f"{url} has no host and port that can be; allowed is {PATTERNS[URL_PATTERN]}")
-    return found.hostname, port
+        raise ValueError(f"{url} has no host and port that can be; allowed is {PATTERNS[URL_PATTERN]}") from None
+    return host.lower(), port
 
 
 class Servers(Declared):
@@ -178,7 +178,7 @@ class Capture(Declared):
     )
     failed: bool = Field(True, description="of requests without a usable answer both are written down anyway")
     redact: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        (), max_length=128, description="names of fields of request bodies whose values are replaced at any depth"
+        (), max_length=128, description="names of fields of bodies whose values are replaced at any depth"
     )
     redact_defaults: bool = Field(
         True, description="the usual ones as well: password, token, authorization, cookie, email, ssn, card number, …"
@@ -192,7 +192,7 @@ class RouterTraffic(Declared):
         1 * SECOND, description="the challenger's deadline; then the champion answers"
     )
     champion_timeout: Annotated[Duration, within(1_000, 3600 * SECOND)] = Field(
-        30 * SECOND, description="the champion's deadline"
+        30 * SECOND, description="the champion's deadline; at least timeout"
     )
     override_header: Token | None = Field(None, description="header that names the arm by hand; off")
     replay_to_champion: bool = Field(True, description="a request the challenger failed goes to the champion")
@@ -332,7 +332,7 @@ class AfterPromotion(Declared):
 class OnRollback(Declared):
     """What follows a rollback."""
 
-    diagnose: bool = True
+    diagnose: bool = False
     remedy: Literal["Off", "Suggest", "Build"] = "Suggest"
 
 

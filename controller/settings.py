@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
@@ -18,6 +18,7 @@ _SECRET = f"{PREFIX}SECRET_"
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+ModelRule = Annotated[str, Field(pattern=r"^([*]|[a-z0-9]([-a-z0-9]*[a-z0-9])?)=[^/:\x00-\x1f\x7f]+$")]
 
 
 class ProcessSettings(BaseModel):
@@ -144,9 +145,23 @@ class OperatorSettings(ProcessSettings):
     linger_s: Seconds = Field(
         600.0, description="How long the pods of a version that nobody wants stay, of those that are ours."
     )
+    allow_models: tuple[ModelRule, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Which namespace may release which models: NAMESPACE=PATTERN, a pattern as in a shell, * for all "
+        "namespaces; given again for more, in the variable by a line each. Without it all may release all.",
+    )
     health_host: str = Field("0.0.0.0", min_length=1, description="Address of /healthz, /readyz and /metrics.")
     health_port: Port = Field(8081, description="Port of /healthz, /readyz and /metrics; 0 takes a free one.")
     drain_s: Seconds = Field(20.0, description="Longest wait at the end for ticks under way and for MLflow.")
+
+    @field_validator("allow_models", mode="before")
+    @classmethod
+    def _by_lines(cls, given: Any) -> Any:
+        """A variable holds them all, a line each: a name of a model may have anything else in it."""
+        lines = given.splitlines() if isinstance(given, str) else given
+        texts = isinstance(lines, list | tuple) and all(isinstance(line, str) for line in lines)
+        return [line.strip() for line in lines if line.strip()] if texts else given
 
     @field_validator("call_s")
     @classmethod

@@ -206,6 +206,11 @@ def _times(spec: RolloutSpec) -> Iterator[Fault]:
             f"{format_duration(router.table_ttl)} must be longer than decision.tick, or the champion alone would serve"
         )
         yield Fault("traffic.router.tableTtl", text)
+    if router is not None and router.champion_timeout < router.timeout:
+        had = format_duration(router.champion_timeout)
+        shown = had if "champion_timeout" in router.model_fields_set else f"its default of {had}"
+        text = f"{shown} is shorter than timeout, which is {format_duration(router.timeout)}; allowed is at least that"
+        yield Fault("traffic.router.championTimeout", f"{text}, or of two equal servers the champion would fail more")
 
 
 def _judges(spec: RolloutSpec) -> Iterator[Fault]:

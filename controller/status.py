@@ -6,7 +6,7 @@ the journal, the engine and MLflow, not here.
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -75,6 +75,7 @@ class Reason(StrEnum):
     SAME_VERSION_ENDS = "SameVersionEnds"
     INVALID_SPEC = "InvalidSpec"  # on a cluster: the object is stored, and cannot be understood
     MODEL_TAKEN = "ModelTaken"  # on a cluster: another rollout releases this model
+    MODEL_NOT_ALLOWED = "ModelNotAllowed"  # on a cluster: this namespace may not release this model
     # Advance, Promote
     GATE_MET = "GateMet"
     PROVEN = "Proven"
@@ -260,6 +261,7 @@ class RolloutStatus(Kept):
     decided_at: int = 0
     end: Literal["Promoted", "RolledBack", "Held"] | None = None
     table: RouteTable | None = None
+    weight: float = Field(0.0, description="percent of the units that the version on trial serves; 100 once promoted")
     alias_moves: tuple[AliasMove, ...] = ()
     alias_strange: int = 0
     run_id: str | None = None
@@ -271,6 +273,12 @@ class RolloutStatus(Kept):
         (),
         description="challenger versions of ended attempts, newest last; empty: the registry did not say which",
     )
+
+    @classmethod
+    def stored(cls, found: object) -> Self:
+        """The status that ``found`` is, as it was stored. A field that nobody knows here is passed over: a newer
+        release wrote it, and whoever goes back to this one goes on watching."""
+        return cls.model_validate(found, extra="ignore")
 
     @property
     def measuring(self) -> str:

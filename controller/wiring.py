@@ -2,7 +2,6 @@
 of the rollouts of a cluster. Nothing below knows the difference.
 """
 
-import base64
 import os
 import re
 import uuid
@@ -11,15 +10,16 @@ from functools import partial
 
 from controller import specfile
 from controller.edges.cluster import deployments
+from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
+from controller.edges.cluster.adopted import NO_ADDRESS
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.gateway import GatewayTraffic
 from controller.edges.cluster.journals import ClusterJournals
 from controller.edges.cluster.owned import Owner
-from controller.edges.cluster.resources import SECRETS
 from controller.edges.cluster.router_set import NAME_LENGTH, RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
-from controller.edges.cluster.store import ClusterStore
+from controller.edges.cluster.slack import SecretSlack
 from controller.edges.cluster.tokens import Tokens
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.edges.engine.late import LateSource
@@ -39,7 +39,7 @@ from controller.kinds import Kind
 from controller.loop import Loop
 from controller.ports import Notifier
 from controller.settings import OperatorSettings, Settings, environment_name, slack_address
-from controller.spec import Notify, RolloutSpec, Servers
+from controller.spec import RolloutSpec, Servers
 
 
 def build(settings: Settings) -> Loop:
@@ -86,17 +86,25 @@ def close(loop: Loop, timeout_s: float) -> None:
 
 
 def build_cluster(
-    settings: OperatorSettings, access: Access, store: ClusterStore, registry: MlflowRegistry, identity: str
+    settings: OperatorSettings, access: Access, store: AcceptedStore, registry: MlflowRegistry, identity: str
 ) -> Callable[[str], Loop]:
     """What makes the loop of one rollout of a cluster; its memory is in a folder of ``settings.state_dir``.
 
-    SpecError for a missing image now, for what the rollout names and is not there when its loop is made.
+    SpecError for a missing image. What is wrong with a rollout ``store`` says from now on when it loads it.
     ``identity``: this process.
     """
     image = _given("router_image", settings.router_image)
     reader = _reader(settings)
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
     shared, shelf = SharedStates(settings.state_dir / "spill"), Shelf()
+
+    def faults(name: str, spec: RolloutSpec) -> list[str]:
+        said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers()), *_turning(name, spec)]
+        if settings.prometheus_url is None and spec.traffic.gateway_api is not None:
+            said += specfile.of_prometheus(spec)
+        return said
+
+    store.faults = faults
 
     def over(key: str) -> bool:
         try:
@@ -122,18 +130,15 @@ def build_cluster(
         stored = store.load(key)
         namespace, _, name = key.partition("/")
         spec = stored.rollout.spec
-        said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers())]
-        if settings.prometheus_url is None and spec.traffic.gateway_api is not None:
-            said += specfile.of_prometheus(spec)
-        if said:
-            raise SpecError(*said)
         owner = Owner(namespace, name, stored.status.uid)
         traffic, source = split(owner, spec)
         events = EventNotifier(access, namespace, name, stored.status.uid, identity)
-        notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events}
-        slack = _slack_secret(access, namespace, spec.notify)
-        if slack is not None:
-            notifiers["Slack"] = SlackNotifier(slack)
+
+        def unsent(text: str) -> None:
+            events.tell(f"{owner.uid}/{text}", True, "SlackUnavailable", text)
+
+        slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
+        notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
         if stored.status.attempt is not None and not stored.status.progress.terminal:
             registry.catch_up(stored.rollout, stored.status, store.records(key))
         return Loop(
@@ -150,8 +155,8 @@ def build_cluster(
 
 def close_cluster(loop: Loop) -> None:
     """Let go of the files and connections of one rollout."""
-    for edge in (loop.source, loop.traffic, loop.workloads):
-        assert isinstance(edge, LateSource | ClusterTraffic | GatewayTraffic | ClusterWorkloads)
+    for edge in (loop.source, loop.traffic, loop.workloads, loop.notifier):
+        assert isinstance(edge, LateSource | ClusterTraffic | GatewayTraffic | ClusterWorkloads | Fanout)
         edge.close()
 
 
@@ -212,22 +217,22 @@ def _unserved(servers: Servers) -> list[str]:
     said = []
     for arm, server in (("champion", servers.champion), ("challenger", servers.challenger)):
         if server is None:
-            said.append(f"spec.servers.{arm}: a server is needed: service or url, or a template for both")
+            said.append(f"spec.servers.{arm}: a server is needed: a service, or a template for both")
+        elif server.url is not None:
+            said.append(f"spec.servers.{arm}.url: {NO_ADDRESS}")
         elif server.external:
             said.append(f"spec.servers.{arm}.external: is not supported on a cluster yet")
     return said
 
 
-def _slack_secret(access: Access, namespace: str, notify: Notify) -> str | None:
-    """The webhook's address, from the Secret in the rollout's namespace. SpecError where it is not in it."""
-    if notify.slack is None:
-        return None
-    reference = notify.slack.secret_ref
-    where = f"spec.notify.slack.secretRef: the Secret {reference.name} in {namespace}"
-    try:
-        data = access.get(SECRETS, namespace, reference.name).get("data") or {}
-    except NotFound:
-        raise SpecError(f"{where} does not exist") from None
-    if reference.key not in data:
-        raise SpecError(f"{where} has no key {reference.key}")
-    return base64.b64decode(data[reference.key]).decode(errors="replace").strip()
+def _turning(name: str, spec: RolloutSpec) -> list[str]:
+    """A line for each arm whose server is the routers themselves: they would send requests to one another for ever."""
+    if spec.traffic.gateway_api is not None:  # then there are none
+        return []
+    servers = spec.servers or Servers()
+    return [
+        f"spec.servers.{arm}.service: {server.service} is the Service of this rollout's own routers; name the Service"
+        " of the model servers"
+        for arm, server in (("champion", servers.champion), ("challenger", servers.challenger))
+        if server is not None and server.service in (name, f"{name}-router")
+    ]

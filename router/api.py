@@ -13,12 +13,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
 
 from router import telemetry
 from router.auth import Access
 from router.events import Outcome
-from router.faults import Fault, answer_fault, answer_invalid
+from router.faults import Fault, answer_broken, answer_fault, answer_invalid, answer_nowhere
 from router.gate import Gate
 from router.journal import Writer
 from router.journal_reader import acknowledge, forget, journals, read_from
@@ -29,6 +30,7 @@ from router.table import RouterState, RouteTable, Wire
 from router.table_store import TableConflict, problems
 
 _TABLE_BYTES = 1 << 20
+_POSITIONS_BYTES = 1 << 20
 _LONGEST_WAIT_S = 30.0
 _BODY_S = 10.0
 # Of a body that is refused for its size so much is still read: a client that is sending hears the refusal only then.
@@ -64,6 +66,9 @@ class Acknowledged(Wire):
 
     file: int = Field(ge=0)
     offset: int = Field(ge=0)
+
+
+_POSITIONS = TypeAdapter(dict[str, Acknowledged])
 
 
 class ControlPlane:
@@ -281,11 +286,23 @@ def get_journal(
     )
 
 
-@routes.put("/v1/readers/{reader}", status_code=204)
-def put_reader(plane: Plane, reader: str, positions: dict[str, Acknowledged]) -> None:
+@routes.put(
+    "/v1/readers/{reader}",
+    status_code=204,
+    openapi_extra=_documented(
+        {"type": "object", "additionalProperties": Acknowledged.model_json_schema()}, "application/json"
+    ),
+)
+async def put_reader(request: Request, plane: Plane, reader: str) -> None:
     """Say that a reader needs nothing before these positions (by journal) any more."""
+    _media_type(request, _JSON)
+    body = await _body(request, _POSITIONS_BYTES)
     try:
-        acknowledge(plane.settings.journal_dir, reader, {name: (at.file, at.offset) for name, at in positions.items()})
+        positions = {name: (at.file, at.offset) for name, at in _POSITIONS.validate_json(body).items()}
+        await asyncio.to_thread(acknowledge, plane.settings.journal_dir, reader, positions)
+    except ValidationError as error:
+        found = [{**problem, "index": None} for problem in problems(error)]
+        raise Fault(400, f"no positions: {found[0]['message']}", found) from None
     except ValueError as error:
         raise Fault(400, str(error)) from None
     except OSError as error:
@@ -334,9 +351,12 @@ def build_app(plane: ControlPlane) -> FastAPI:
     )
     app.state.plane = plane
     metrics = {"/metrics"} if plane.settings.open_metrics else set()
+    app.state.routes = [*app.router.routes, *routes.routes]
     app.include_router(routes)
     app.add_exception_handler(Fault, answer_fault)
     app.add_exception_handler(RequestValidationError, answer_invalid)
+    app.add_exception_handler(HTTPException, answer_nowhere)
+    app.add_exception_handler(Exception, answer_broken)
     app.add_middleware(Gate, access=plane.access, probes={"/healthz", "/readyz"} | metrics)
     return app
 

@@ -30,7 +30,15 @@ class Call:
     pool: Pool
     waiting: Deadlines[Any]
     sent_at: float
+    # When its time began to run; never, while the client is the one that is waited for.
+    asked_at: float
     to_head: bool
+    # The request's id in the journal, where no two have the same.
+    key: bytes
+    # Bytes of the request's body that count against those that may be held at the same time.
+    budget = 0
+    # There was no connection free, which a challenger fails of.
+    queued = False
     # A request that is too large to be held has more to come; it is intact until that has begun to be sent.
     streamed = False
     intact = True
@@ -47,7 +55,7 @@ class Call:
         self.backend = backend
         self.waiting = waiting = self.plane.deadlines(seconds)
         waiting.add(self, now)
-        self.sent_at = now
+        self.sent_at = self.asked_at = now
         pools = backend.pools
         self.pool = pool = pools[0] if len(pools) == 1 else backend.pick(now)
         pool.ask(self)
@@ -84,12 +92,30 @@ class Call:
             self.more_held = None
         return self.held
 
-    def attempt(self, body: bytes, *, usable: bool, unjudged: bool = False, cut: bool = False) -> Attempt:
-        """The attempt as it ended now."""
+    def give_back(self) -> None:
+        """The request's body is not held any more."""
+        self.plane.held_bytes -= self.budget
+        self.budget = 0
+
+    def late(self, now: float) -> bool:
+        """Whether the challenger would have been given up by now: one rule for the record of both arms."""
+        return now - self.asked_at > self.routes.challenger_s or self.queued
+
+    def attempt(
+        self, body: bytes, *, usable: bool, unjudged: bool = False, cut: bool = False, late: bool | None = None
+    ) -> Attempt:
+        """The attempt as it ended now; ``late`` where that is known from earlier."""
         status = 0 if self.response is None else self.response.status
-        return Attempt(status, monotonic() - self.sent_at, body, usable, unjudged, cut)
+        now = monotonic()
+        if late is None:
+            late = self.late(now)
+        return Attempt(status, now - self.sent_at, body, usable, unjudged, cut, late)
 
     # What a connection asks of its caller.
+
+    def wait_in_line(self) -> None:
+        """There is no connection free."""
+        self.queued = True
 
     def outgoing(self, connection: Connection) -> bytes:
         """The request's bytes; its time runs from here."""

@@ -11,7 +11,9 @@ import xxhash
 
 from router.assignment import POINTS
 from router.events import FallbackReason
-from router.heads import Request
+from router.heads import Request, Response
+from router.judge import judge
+from router.redaction import WITHHELD
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
@@ -23,12 +25,22 @@ class Attempt:
 
     ``status`` is 0 without an answer, ``latency_s`` from the first byte sent to the last received, ``answer`` its
     beginning at least, ``cut`` where it is no more. ``unjudged``: nobody looked whether it was fit to be shown.
+    ``late``: it took longer than the challenger may, whichever arm's it is. ``to_judge``: the head of a complete answer
+    that was passed on before anybody looked at it; the journal's thread does.
     """
 
-    __slots__ = ("answer", "cut", "latency_s", "status", "unjudged", "usable")
+    __slots__ = ("answer", "cut", "late", "latency_s", "status", "to_judge", "unjudged", "usable")
 
     def __init__(
-        self, status: int, latency_s: float, answer: bytes, usable: bool, unjudged: bool = False, cut: bool = False
+        self,
+        status: int,
+        latency_s: float,
+        answer: bytes,
+        usable: bool,
+        unjudged: bool = False,
+        cut: bool = False,
+        late: bool = False,
+        to_judge: Response | None = None,
     ) -> None:
         self.status = status
         self.latency_s = latency_s
@@ -36,6 +48,8 @@ class Attempt:
         self.usable = usable
         self.unjudged = unjudged
         self.cut = cut
+        self.late = late
+        self.to_judge = to_judge
 
 
 NO_ATTEMPT = Attempt(0, 0.0, b"", False)
@@ -49,6 +63,8 @@ class Record:
     mirror = False
     mirrored = False
     stale = False
+    # The client took back what it asked, so that neither arm could answer.
+    withdrawn = False
 
     def __init__(
         self,
@@ -75,12 +91,15 @@ class Record:
     def event(self) -> dict[str, Any]:
         """The exposure, in the journal's shape; called once, in the journal's thread.
 
-        An answer that could not be used counts as one that had not come by the challenger's deadline, for either arm.
+        What it says of the assigned arm is said by one rule for both: an answer that the challenger would not have
+        been allowed to give, or not as late, has failed, also where the champion's was shown. It counts as one that
+        had not come by the challenger's deadline.
         """
         routes, request, served_by = self.routes, self.request, self.served_by
         first, allotment = self.first, self.allotment
-        latency, answered, usable, cut = first.latency_s, first.answer, first.usable, first.cut
-        if not usable and latency < routes.challenger_s:
+        latency, answered, cut = first.latency_s, first.answer, first.cut
+        usable, unjudged = self._verdict()
+        if not usable and (first.late or latency < routes.challenger_s):
             latency = routes.challenger_s
         inputs: str | None = None
         answer: str | None = None
@@ -90,11 +109,8 @@ class Record:
             inputs, complete = self._inputs(limit)
             cut = cut or not complete
         if kept or _drawn(self.request_id, rules.answers_bp):
-            cut = cut or len(answered) > limit
-            try:
-                answer = answered[:limit].decode()
-            except UnicodeDecodeError:
-                answer, cut = answered[:limit].decode("utf-8", "replace"), True
+            answer, complete = self._answer(answered, first.cut, limit)
+            cut = cut or not complete
         else:
             cut = True
         return {
@@ -107,7 +123,7 @@ class Record:
             "generation": routes.generation,
             "unit": self.unit,
             "arm": allotment.arm,
-            "evidence": allotment.evidence,
+            "evidence": allotment.evidence and not self.withdrawn,
             "assigned_by": allotment.assigned_by,
             "served_by": served_by,
             "version": routes.versions[served_by],
@@ -116,7 +132,7 @@ class Record:
             "mirror": self.mirror,
             "mirrored": self.mirrored,
             "stale": self.stale,
-            "unjudged": first.unjudged,
+            "unjudged": unjudged,
             "usable": usable,
             "status": first.status,
             "answer_status": self.answer_status,
@@ -127,24 +143,50 @@ class Record:
             "cut": cut,
         }
 
+    def _verdict(self) -> tuple[bool, bool]:
+        """Whether the assigned arm answered usably and in time, and whether that is not known."""
+        first = self.first
+        usable, unjudged = first.usable, first.unjudged
+        if first.to_judge is not None:
+            verdict = judge(first.to_judge, first.answer, self.request)
+            usable, unjudged = verdict is not False, verdict is None
+            # One that came late is counted already.
+            self.routes.findings.unusable += not usable and not first.late
+            self.routes.findings.unjudged += unjudged
+        if usable and first.late:
+            return False, False
+        return usable, unjudged
+
     def _inputs(self, limit: int) -> tuple[str, bool]:
         """The request's body as it may be written, and whether all of it could be read as text."""
-        request, redactor = self.request, self.routes.redactor
-        body, whole = request.body, request.whole
-        if len(body) > limit:
-            body, whole = body[:limit], False
+        request = self.request
+        if b"content-encoding" in request.fields:
+            self.routes.redactions.note(WITHHELD)
+            return WITHHELD.text, False
+        content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
+        text, complete, _ = self._text(request.body, content_type, request.whole, limit)
+        return text, complete
+
+    def _answer(self, body: bytes, cut: bool, limit: int) -> tuple[str, bool]:
+        """The answer as it may be written, and whether scores can be read from it."""
+        text, complete, withheld = self._text(body, "", not cut, limit)
+        return text, complete and not withheld
+
+    def _text(self, body: bytes, content_type: str, whole: bool, limit: int) -> tuple[str, bool, bool]:
+        """A body as it may be written, whether all of it could be read as text, and whether it was withheld."""
+        redactor, noted = self.routes.redactor, self.routes.redactions
+        complete = whole and len(body) <= limit
+        if not complete and redactor.withholds_part(body.decode("utf-8", "replace"), content_type, whole):
+            noted.note(WITHHELD)
+            return WITHHELD.text, False, True
         readable = True
         try:
-            text = body.decode()
+            text = body[:limit].decode()
         except UnicodeDecodeError:
-            text, readable = body.decode("utf-8", "replace"), False
-        if redactor.suspects(text):
-            content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
-            text, fields, withheld = redactor.redact(text, content_type, whole)
-            redactions = self.routes.redactions
-            redactions.redacted += fields
-            redactions.withheld += withheld
-        return text, whole and readable
+            text, readable = body[:limit].decode("utf-8", "replace"), False
+        done = redactor.redact(text, content_type, complete)
+        noted.note(done)
+        return done.text, complete and readable, done.withheld
 
 
 def _drawn(request_id: bytes, share_bp: int) -> bool:

@@ -3,6 +3,16 @@
 from router.events import FallbackReason
 
 
+class Findings:
+    """What the journal's thread finds out about the champion's answers, which nobody looked at before."""
+
+    __slots__ = ("unjudged", "unusable")
+
+    def __init__(self) -> None:
+        self.unjudged = 0
+        self.unusable = 0
+
+
 class Counters:
     """Numbers that only grow, since the worker started; attributes, so that counting costs next to nothing."""
 
@@ -17,6 +27,7 @@ class Counters:
         "mirrored",
         "no_unit",
         "overload",
+        "repeated_ids",
         "requests",
         "retries",
         "stale",
@@ -36,6 +47,7 @@ class Counters:
         self.mirrored = 0
         self.mirror_dropped = 0
         self.overload = 0
+        self.repeated_ids = 0
         self.client_errors = 0
         self.connections = 0
         self.retries = 0
@@ -43,8 +55,8 @@ class Counters:
         self.tables = 0
         self.unjudged = 0
 
-    def named(self) -> dict[str, float]:
-        """Every number by its name, labels in braces as Prometheus writes them."""
+    def named(self, findings: Findings) -> dict[str, float]:
+        """Every number by its name, labels in braces as Prometheus writes them, those of the findings added."""
         found: dict[str, float] = {}
         for arm in ("champion", "challenger"):
             found[f'requests_total{{arm="{arm}"}}'] = self.requests[arm]
@@ -57,7 +69,9 @@ class Counters:
                 found[f'answers_total{{status="{first}xx"}}'] = number
         for name in (
             "no_unit", "minted", "mirrored", "mirror_dropped", "overload", "client_errors", "connections",
-            "retries", "stale", "tables", "unjudged",
+            "repeated_ids", "retries", "stale", "tables", "unjudged",
         ):  # fmt: skip
             found[f"{name}_total"] = getattr(self, name)
+        found['unusable_total{arm="champion"}'] += findings.unusable
+        found["unjudged_total"] += findings.unjudged
         return found

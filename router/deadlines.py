@@ -1,7 +1,7 @@
 """Deadlines for many at the cost of a dict entry each: all who wait in one queue wait equally long."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -25,6 +25,9 @@ class Deadlines(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._waiting))
 
     def add(self, item: T, now: float) -> None:
         """Start the item's time at ``now`` (loop time)."""

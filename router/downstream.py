@@ -9,7 +9,6 @@ its own socket.
 """
 
 import asyncio
-import contextlib
 import re
 from time import monotonic
 from typing import TYPE_CHECKING, cast
@@ -17,66 +16,35 @@ from typing import TYPE_CHECKING, cast
 from router import answers, outgoing
 from router.errors import Refused
 from router.exchange import Exchange
-from router.framing import ChunkedBody, CountedBody
+from router.framing import TURN_BYTES, ChunkedBody, CountedBody, crumbs
 from router.heads import Reader, Request
+from router.pace import NEVER
+from router.patience import BODY, BUSY, HEAD, LINGER, Patience
 
 if TYPE_CHECKING:
     from router.plane import Plane
 
 _AHEAD_BYTES = 64 << 10
-_LINGER_BYTES = 1 << 20
-_LINGER_S = 1.0
-
-_HEAD, _BODY, _BUSY, _LINGER = range(4)
-_NEVER = float("inf")
+# Bodies that come in one piece with their head are not counted among those that are held, up to this size.
+_SMALL = 4 << 10
 _CR = 13
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 
 
-class Client(asyncio.Protocol):
+class Client(Patience):
     """The server side of one connection. Where it waits for the client, that is too long from ``due`` on."""
 
-    __slots__ = (
-        "__weakref__",
-        "_ahead",
-        "_at",
-        "_body",
-        "_budget",
-        "_crowded",
-        "_ended",
-        "_exchange",
-        "_partial",
-        "_pieces",
-        "_plane",
-        "_reader",
-        "_request",
-        "_taken",
-        "_thrown",
-        "due",
-        "forwarding",
-        "transport",
-    )
+    __slots__ = ("_body", "_pieces", "_reader", "_request", "_taken", "forwarding")
 
-    transport: asyncio.Transport
     forwarding: outgoing.Forwarding
 
     def __init__(self, plane: "Plane") -> None:
-        self._plane = plane
-        self._at = _HEAD
+        super().__init__(plane)
         self._reader = Reader()
-        self.due = _NEVER
-        # What the client has sent but nobody has looked at; of the head of a request if it is ``_partial``.
-        self._ahead = b""
-        self._partial = False
         self._request: Request | None = None
         self._pieces: list[bytes] = []
         self._body: ChunkedBody | CountedBody = CountedBody(0)
         self._taken = 0
-        self._budget = 0
-        self._exchange: Exchange | None = None
-        self._ended = False
-        self._crowded = False
-        self._thrown = 0
 
     # What the event loop calls.
 
@@ -88,7 +56,7 @@ class Client(asyncio.Protocol):
         plane.counters.connections += 1
         peer = transport.get_extra_info("peername")
         self.forwarding = outgoing.Forwarding(str(peer[0]).partition("%")[0].encode() if peer else b"unknown")
-        full = len(plane.clients) >= plane.config.max_connections and not plane.make_room()
+        full = len(plane.clients) >= plane.config.max_connections and not plane.room.connection()
         plane.clients.add(self)
         if full:
             plane.counters.overload += 1
@@ -100,7 +68,7 @@ class Client(asyncio.Protocol):
         plane = self._plane
         plane.clients.discard(self)
         self._give_back()
-        self._at = _LINGER
+        self._at = LINGER
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_lost()
@@ -108,36 +76,34 @@ class Client(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         # A client that has sent its request may shut down its side and still wants the answer.
-        return self._at == _BUSY or (bool(self._ahead) and not self._partial)
+        return self._at == BUSY or (bool(self._ahead) and not self._partial)
 
     def pause_writing(self) -> None:
-        self._crowded = True
+        self.crowded = True
         if self._exchange is not None:
             self._exchange.client_crowded()
 
     def resume_writing(self) -> None:
-        self._crowded = False
+        self.crowded = False
         if self._exchange is not None:
             self._exchange.client_ready()
-        elif self._at == _HEAD:
+        elif self._at == HEAD:
             self._resume()
 
     def data_received(self, data: bytes) -> None:
         at = self._at
-        if at == _HEAD:
+        if at == HEAD:
             if self._ahead:
                 data, self._ahead = self._ahead + data, b""
             self._take_head(data)
-        elif at == _BODY:
+        elif at == BODY:
             self._take_body(data)
-        elif at == _BUSY:
+        elif at == BUSY:
             self._ahead += data
             if len(self._ahead) > _AHEAD_BYTES:
                 self.transport.pause_reading()
         else:
-            self._thrown += len(data)
-            if self._thrown > _LINGER_BYTES:
-                self.transport.abort()
+            self._throw_away(data)
 
     # Reading requests.
 
@@ -163,7 +129,7 @@ class Client(asyncio.Protocol):
         if length == 0:
             self._ahead = rest
             self._begin(request)
-        elif length == len(rest) and plane.routes is not None and length <= plane.routes.replay_bytes:
+        elif length == len(rest) <= _SMALL and plane.routes is not None and length <= plane.routes.replay_bytes:
             request.body = rest
             self._begin(request)
         else:
@@ -171,6 +137,12 @@ class Client(asyncio.Protocol):
 
     def _part_of_head(self, data: bytes) -> None:
         plane = self._plane
+        if data[0] == _CR:
+            # A line break behind a body, as above, is not the beginning of a request that could come too late.
+            data = _BLANK_LINES.sub(b"", data)
+            if data in (b"", b"\r") and not self._ended:
+                self._ahead = data
+                return
         if len(data) > plane.max_header_bytes:
             self.refuse(431, f"the head of a request may have {plane.max_header_bytes} bytes")
         elif self._ended:
@@ -179,7 +151,7 @@ class Client(asyncio.Protocol):
             self._ahead = data
             if not self._partial:
                 self._partial = True
-                self.due = monotonic() + plane.config.head_s
+                self.due = self._pace.begin() + plane.config.head_s
 
     def _begin_body(self, request: Request, rest: bytes) -> None:
         plane = self._plane
@@ -191,14 +163,19 @@ class Client(asyncio.Protocol):
             return
         if not rest and b"expect" in request.fields and not request.http10:
             self.write(answers.CONTINUE)
-        self._at = _BODY
+        self._at = BODY
         self._pieces = []
         self._body = ChunkedBody() if request.length < 0 else CountedBody(request.length)
         self._taken = 0
         self._partial = False
+        self._pace.begin()
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
+        if isinstance(self._body, ChunkedBody) and crumbs(data):
+            self.transport.pause_reading()
+            data, self._ahead = data[:TURN_BYTES], data[TURN_BYTES:]
+            self._plane.loop.call_soon(self._take_on)
         try:
             data = self._body.feed(data)
         except Refused as refused:
@@ -207,21 +184,29 @@ class Client(asyncio.Protocol):
         plane = self._plane
         done = self._body.done
         if done:
-            self._ahead = self._body.rest
+            self._ahead = self._body.rest + self._ahead
         self._taken += len(data)
         if self._taken > plane.config.max_body_bytes:
             self._break_body(Refused(413, f"the body of a request may have {plane.config.max_body_bytes} bytes"))
             return
-        if self._ended and not done:
+        if self._ended and not done and not self._ahead:
             self._close()
             return
-        self.due = _NEVER if done else monotonic() + plane.config.body_s
+        self.due = NEVER if done else self._pace.due(self._taken)
         if self._exchange is not None:
             if done:
-                self._at = _BUSY
+                self._at = BUSY
             self._exchange.request_part(data, done)
         else:
             self._hold(data, done)
+
+    def _take_on(self) -> None:
+        """Take the next part of a body that is read in turns."""
+        if self._at == BODY and self._ahead and not self._pace.stopped:
+            data, self._ahead = self._ahead, b""
+            if not self._ended:
+                self.transport.resume_reading()
+            self._take_body(data)
 
     def _hold(self, data: bytes, done: bool) -> None:
         """Keep a part of a body; begin where that was the last one, or where there is more than is to be held."""
@@ -231,10 +216,13 @@ class Client(asyncio.Protocol):
         self._pieces.append(data)
         self._budget += len(data)
         plane.held_bytes += len(data)
-        if plane.held_bytes > plane.config.max_held_bytes:
+        if plane.held_bytes > plane.config.max_held_bytes and not plane.room.body():
             plane.counters.overload += 1
             self.refuse(503, "too many requests are being received")
-        elif done or (plane.routes is not None and self._budget > plane.routes.replay_bytes):
+            return
+        if self._at != BODY:
+            return  # it was this one that had to go
+        if done or (plane.routes is not None and self._budget > plane.routes.replay_bytes):
             request.whole = done
             request.body = b"".join(self._pieces)
             self._pieces = []
@@ -259,13 +247,15 @@ class Client(asyncio.Protocol):
         plane = self._plane
         routes = plane.routes
         if request.whole:
-            self._at = _BUSY
-            self.due = _NEVER
+            self._at = BUSY
+            self.due = NEVER
         self._partial = False
         if routes is None:
             self._no_table()
             return
         exchange = self._exchange = Exchange(plane, self, request, routes)
+        # It holds the body from now on, also where the client leaves.
+        exchange.budget, self._budget = self._budget, 0
         exchange.begin(monotonic())
 
     def _no_table(self) -> None:
@@ -278,7 +268,7 @@ class Client(asyncio.Protocol):
     def closing(self) -> bool:
         """Whether the connection ends with the answer to the request at hand."""
         request = self._request
-        return request is None or request.close or self._plane.draining or self._at != _BUSY
+        return request is None or request.close or self._plane.draining or self._at != BUSY
 
     def write(self, data: bytes) -> None:
         """Bytes of the answer at hand."""
@@ -286,29 +276,34 @@ class Client(asyncio.Protocol):
 
     def stop_upload(self) -> None:
         """Read no more of the body for now."""
-        if self._at == _BODY:
+        if self._at == BODY:
             self.transport.pause_reading()
+            self._pace.stop()
+            self.due = NEVER
 
     def resume_upload(self) -> None:
         """Go on reading the body."""
-        if self._at == _BODY and not self._ended:
-            self.transport.resume_reading()
+        if self._at == BODY and not self._ended:
+            self._pace.resume()
+            self.due = self._pace.due(self._taken)
+            if self._ahead:
+                self._plane.loop.call_soon(self._take_on)
+            else:
+                self.transport.resume_reading()
 
     def answered(self, close: bool, now: float) -> None:
         """The answer at hand is complete, ``close`` if it said that the connection ends."""
         self._exchange = None
         self._request = None
-        if self._budget:
-            self._give_back()
         plane = self._plane
         if self.transport.is_closing():
             return
         if close or (self._ended and not self._ahead):
             self._close()
             return
-        self._at = _HEAD
+        self._at = HEAD
         self.due = now + plane.idle_s
-        if self._crowded:
+        if self.crowded:
             # No further request while the client does not read the answers it has.
             self.transport.pause_reading()
         elif self._ahead:
@@ -316,7 +311,7 @@ class Client(asyncio.Protocol):
 
     def _resume(self) -> None:
         """Read on in what the client sent ahead."""
-        if self._at != _HEAD or self._crowded or self.transport.is_closing():
+        if self._at != HEAD or self.crowded or self.transport.is_closing():
             return
         data, self._ahead = self._ahead, b""
         if not self._ended:
@@ -342,48 +337,16 @@ class Client(asyncio.Protocol):
         self._linger()
 
     def _close(self) -> None:
-        if self._at == _BODY or self._ahead:
+        if self._at == BODY or self._ahead:
             # Closing with bytes unread would reset the connection, and the answer could be lost on its way.
             self._linger()
         else:
             self.cut()
 
     def _linger(self) -> None:
-        self._at = _LINGER
+        self._at = LINGER
         self._request = None
         self._ahead = b""
         self._pieces = []
         self._give_back()
-        self._plane.outbox.flush()
-        if self._ended or self.transport.is_closing():
-            self.transport.close()
-            return
-        self.transport.resume_reading()
-        if self.transport.can_write_eof():
-            # A client that has reset the connection a moment ago cannot be told of the end.
-            with contextlib.suppress(OSError):
-                self.transport.write_eof()
-        self.due = monotonic() + _LINGER_S
-
-    # Deadlines.
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request has begun."""
-        return self._at == _HEAD and not self._ahead
-
-    def overdue(self) -> None:
-        """What was waited for did not come."""
-        self.due = _NEVER
-        if self._at == _BODY:
-            self._break_body(Refused(408, "the body of the request took too long"))
-        elif self._partial and self._at == _HEAD:
-            self.refuse(408, "the head of the request took too long")
-        else:
-            self.cut()
-
-    def cut(self) -> None:
-        """End the connection; nobody is owed anything on it."""
-        self._at = _LINGER
-        self._plane.outbox.flush()
-        self.transport.close()
+        self._shut()

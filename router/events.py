@@ -68,8 +68,9 @@ class Exposure(Wire):
 
     ``arm`` (assigned) decides all evidence. ``status`` and ``latency_us`` are of the first attempt, that is of the
     assigned arm; ``answer_status`` is what the client got. ``usable`` says whether the assigned arm's answer was fit
-    to be shown (always false where the champion had to step in). ``mirror`` marks the challenger's unseen answer to
-    a request that the champion served; it has the same ``request_id`` as the exposure it shadows.
+    to be shown and came within the challenger's deadline, by one rule for both arms (always false where the champion
+    had to step in). ``mirror`` marks the challenger's unseen answer to a request that the champion served; it has the
+    same ``request_id`` as the exposure it shadows.
     """
 
     type: Literal["exposure"] = "exposure"
@@ -81,7 +82,9 @@ class Exposure(Wire):
     generation: int
     unit: str | None = Field(max_length=512)
     arm: Arm
-    evidence: bool = Field(description="counts for its arm: hash-assigned, not between the arms, table not stale")
+    evidence: bool = Field(
+        description="counts for its arm: hash-assigned, not between the arms, table not stale, not taken back"
+    )
     assigned_by: Literal["hash", "override", "none"]
     served_by: Arm
     version: str = Field(description="version that made the answer the client got")
@@ -102,7 +105,7 @@ class Exposure(Wire):
         None, description="request body, redacted and cut at capture_bytes; null where the request was not drawn"
     )
     answer: str | None = Field(
-        None, description="body of the assigned arm's answer, cut at capture_bytes; null (and cut) where not drawn"
+        None, description="body of the assigned arm's answer, likewise; null (and cut) where not drawn"
     )
     cut: bool = Field(False, description="inputs or answer were cut, or are not text")
 
@@ -147,7 +150,9 @@ class Mark(Wire):
     type: Literal["mark"] = "mark"
     seq: int
     t: int
-    dropped: int = Field(0, ge=0, description="events lost before the journal, since the writer started")
+    dropped: int = Field(
+        0, ge=0, description="events lost before the journal, since the writer started; a killed one's too"
+    )
     no_unit: int = Field(0, ge=0, description="requests without a unit, since the writer started")
     started: int = Field(0, description="when the writer started; counters count from here")
     closed: bool = Field(False, description="the writer ended in good order; the journal is complete")

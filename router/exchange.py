@@ -1,8 +1,9 @@
 """The life of one request: assigned, forwarded, judged, and answered by the champion where the challenger fails.
 
-A challenger's answer is held until it is judged; a champion's, an event stream, and what is too large to be held are
-passed on as they come. As long as the client has seen nothing and the request is still held whole, the champion can
-step in. Whatever happens, an exchange ends once, with one answer (or a client that is gone) and one exposure.
+A challenger's answer is held until it is judged; a champion's (unless it will soon be whole), an event stream, and
+what is too large to be held are passed on as they come. As long as the client has seen nothing and the request is still
+held whole, the champion can step in. Whatever happens, an exchange ends once, with one answer (or a client that is
+gone) and one exposure.
 """
 
 from time import monotonic
@@ -12,41 +13,36 @@ from router import answers, outgoing
 from router.capture import NO_ATTEMPT, Attempt, Record
 from router.events import FallbackReason
 from router.heads import Request, Response
-from router.judge import glance, judge, passes_through
+from router.judge import judge, passes_through
 from router.mirror import Mirror
+from router.passing import CLIENT_GONE, Passing
 from router.pool import Pool
 from router.routing import Routes
-from router.upload import Upload
+from router.tally import UNDER_WAY
 from router.upstream import REASONS, Connection, Failure
 
 if TYPE_CHECKING:
     from router.downstream import Client
     from router.plane import Plane
 
-CLIENT_GONE = 499
 _STALE_RETRIES = 2
 _SPOKEN = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
 }
+_ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
-class Exchange(Upload):
+class Exchange(Passing):
     """One request of a client, and at most one attempt at a time to have it answered."""
 
     _passing = False
-    # The attempt that counts and what was wrong with it, once the champion has stepped in.
-    _first: Attempt | None = None
+    # What was wrong with the attempt that counts, once the champion has stepped in.
     _reason: FallbackReason | None = None
     _tries = 1
     _retries = 0
-    _gone = False
-    _close = False
-    _chunks = False
-    # The beginning of an answer that is passed on.
-    _kept = b""
 
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
@@ -56,8 +52,10 @@ class Exchange(Upload):
         fields = request.fields
         given = fields.get(b"x-request-id")
         if given is None or not outgoing.usable_request_id(given):
-            given = plane.request_id()
-        self.request_id = given
+            self.request_id = self.key = given = plane.request_id()
+        else:
+            self.request_id = given
+            self.key = plane.key_of(given)
         self.to_head = to_head = request.method == b"HEAD"
         self._unusual = to_head or request.http10
         self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override)
@@ -70,6 +68,7 @@ class Exchange(Upload):
         stale = self._stale = now > plane.stale_from
         self._unit, self._allotment = unit, allotment = routes.allot(self.request, stale)
         plane.outbox.crowd += 1
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
@@ -101,6 +100,11 @@ class Exchange(Upload):
         self.forget_answer()
         self.begin_call(self.routes.champion, self.routes.champion_s, now)
 
+    def wait_in_line(self) -> None:
+        """There is no connection free, unless a client lets go of one that it takes its time over."""
+        self.queued = True
+        self.plane.room.server(self.pool)
+
     # The answer on its way.
 
     def answer_head(self, response: Response) -> None:
@@ -122,11 +126,21 @@ class Exchange(Upload):
                 self._unusable(FallbackReason.STATUS)
 
     def answer_pause(self) -> None:
-        """Pass on what has come."""
+        """Pass on what has come. An answer that will be whole in time is waited for, as a challenger's would be:
+        between its parts nothing is written, so both arms' are received at the same pace.
+        """
         if self._passing:
             if not self.started:
+                if self._soon_whole():
+                    return
                 self._start_stream()
             self._flush()
+
+    def _soon_whole(self) -> bool:
+        response = self.response
+        assert response is not None
+        limit = self.routes.judge_bytes
+        return 0 <= response.length <= limit and not passes_through(response, limit) and not self.late(monotonic())
 
     def answer_whole(self, response: Response, body: bytes) -> None:
         """The answer in one piece: the usual case, without the steps between."""
@@ -150,16 +164,18 @@ class Exchange(Upload):
         """Answer with all of it, or have the champion make another answer."""
         self.waiting.remove(self)
         now = monotonic()
-        latency = now - self.sent_at
-        usable, unjudged = True, False
-        if not passing or not response.successful:
+        late = self.late(now)
+        if passing and response.successful:
+            attempt = self._shown(response, body, now, late)
+        else:
             verdict = judge(response, body, self.request)
             if verdict is False and self.backend.arm == "challenger":
                 self.held = body
                 reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
                 self._unusable(reason, complete=True)
                 return
-            usable, unjudged = verdict is not False, verdict is None
+            latency_s = now - self.sent_at
+            attempt = Attempt(response.status, latency_s, body, verdict is not False, verdict is None, late=late)
         client = self.client
         if not self._gone:
             self._close = close = client.closing
@@ -168,20 +184,7 @@ class Exchange(Upload):
             else:
                 data = answers.usual(response, body, self.request_id)
             self.plane.outbox.write(client.transport, data)
-        if passing and usable:
-            usable, unjudged = self._look_at(response, body)
-        self._finish(Attempt(response.status, latency, body, usable, unjudged, False), response.status, now)
-
-    def _look_at(self, response: Response, body: bytes) -> tuple[bool, bool]:
-        """What the record says of an answer that was passed on: (usable, unjudged)."""
-        if not response.successful or self._first is not None:
-            return response.successful, False
-        if self.backend.arm == "challenger":
-            return True, True
-        if len(body) > self.routes.capture_bytes:
-            return True, True
-        verdict = glance(response, body, self.request)
-        return verdict is not False, verdict is None
+        self._finish(attempt, response.status, now)
 
     def answer_failed(self, failure: Failure) -> None:
         """There will be no complete answer."""
@@ -230,6 +233,22 @@ class Exchange(Upload):
         self.drop_connection()
         self._cut()
 
+    def cut_off(self) -> None:
+        """No server's fault, unless the answer was late already: whatever it would have been, it is no evidence."""
+        now = monotonic()
+        self.drop_connection()
+        self.waiting.remove(self)
+        attempt = self.attempt(bytes(self._kept) if self.started else self.body(), usable=False, late=self._late)
+        self._withdrawn = self._first is None and not attempt.late
+        if self._gone:
+            self._finish(attempt, CLIENT_GONE, now)
+        elif self.started:
+            self.client.break_off()
+            self._finish(attempt, attempt.status, now)
+        else:
+            self._spoken(*_ENDING)
+            self._finish(attempt, _ENDING[0], now)
+
     def _repeatable(self) -> bool:
         return self.intact and (self.routes.replay or self.request.method in _SAFE)
 
@@ -257,12 +276,16 @@ class Exchange(Upload):
             return
         status, why = _SPOKEN.get(reason, _BAD_GATEWAY)
         if not self._gone:
-            self._close = self.client.closing
-            own = self._own()
-            if status == 503:
-                own += b"Retry-After: %d\r\n" % self.plane.config.retry_after_s
-            self.client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
+            self._spoken(status, why)
         self._finish(attempt, status, now)
+
+    def _spoken(self, status: int, why: str) -> None:
+        """Answer with an error of our own."""
+        self._close = self.client.closing
+        own = self._own()
+        if status == 503:
+            own += b"Retry-After: %d\r\n" % self.plane.config.retry_after_s
+        self.client.write(answers.spoken(status, why, own=own, to_head=self.to_head))
 
     # What the client gets.
 
@@ -270,67 +293,6 @@ class Exchange(Upload):
         """The router's own fields of an answer."""
         minted = self.plane.request_id() if self._allotment.mint else None
         return answers.own_fields(self.request_id, self._close, self.request.http10, self.routes.cookie, minted)
-
-    def _start_stream(self) -> None:
-        response = self.response
-        assert response is not None
-        plane, request = self.plane, self.request
-        self.waiting.remove(self)
-        plane.totals.add(self, monotonic())
-        self.started = True
-        self._chunks = response.length < 0 and not request.http10
-        self._close = self.client.closing or (response.length < 0 and request.http10)
-        if not self._gone:
-            self.client.write(answers.begun(response, own=self._own(), chunks=self._chunks))
-
-    def _flush(self) -> None:
-        """Pass on what is held; keep the beginning."""
-        plane = self.plane
-        plane.stalls.add(self, monotonic())
-        data = self.body()
-        if not data:
-            return
-        self.held = b""
-        missing = self.routes.capture_bytes - len(self._kept)
-        if missing > 0:
-            self._kept += data[:missing]
-        self.client.write(answers.chunk(data) if self._chunks else data)
-
-    def _end_stream(self, response: Response) -> None:
-        if self._chunks:
-            self.client.write(answers.LAST_CHUNK)
-        cut = self.received > len(self._kept)
-        usable, unjudged = (response.successful, True) if cut else self._look_at(response, self._kept)
-        attempt = self.attempt(self._kept, usable=usable, unjudged=unjudged, cut=cut)
-        self._finish(attempt, response.status, monotonic())
-
-    def _cut(self) -> None:
-        """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
-        attempt = self.attempt(self._kept, usable=False, unjudged=True, cut=True)
-        if not self._gone:
-            self.client.break_off()
-        self._finish(attempt, attempt.status, monotonic())
-
-    def client_crowded(self) -> None:
-        """The client does not keep up."""
-        if self.connection is not None:
-            self.connection.pause()
-
-    def client_ready(self) -> None:
-        """The client has caught up."""
-        if self.connection is not None:
-            self.connection.resume()
-
-    def client_lost(self) -> None:
-        """The client is gone. What a model server is about to answer is still evidence; a stream ends here."""
-        self._gone = True
-        if self.started:
-            self.drop_connection()
-            self._cut()
-        elif not self.uploaded:
-            self.waiting.remove(self)
-            self.drop_connection()
-            self._finish(self.attempt(b"", usable=False), CLIENT_GONE, monotonic())
 
     # The end.
 
@@ -350,7 +312,7 @@ class Exchange(Upload):
                 # The champion could answer what the challenger could not.
                 plane.breaker.failed(now)
         first = self._first or attempt
-        record = Record(self.routes, self.request, self.request_id, self._unit, allotment, first, answer_status)
+        record = Record(self.routes, self.request, self.key, self._unit, allotment, first, answer_status)
         if self._stale:
             record.stale = True
         if self._first is not None:
@@ -362,11 +324,16 @@ class Exchange(Upload):
         counters = plane.counters
         counters.answers[answer_status // 100] += 1
         counters.latency_s[allotment.arm] += first.latency_s
-        if not first.usable:
+        if self._withdrawn:
+            record.withdrawn = True
+        elif not first.usable or first.late:
             counters.unusable[allotment.arm] += 1
         if first.unjudged:
             counters.unjudged += 1
         plane.writer.offer(record)
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
+        if self.budget:
+            self.give_back()
         # Last: whatever the client's connection does, the request is recorded.
         if not self._gone:
             self.client.answered(self._close, now)
@@ -375,9 +342,10 @@ class Exchange(Upload):
         plane, challenger = self.plane, self.routes.challenger
         if challenger is None:
             return False
-        possible = self.request.whole and plane.mirrors < plane.config.mirrors and challenger.ready
-        if not possible or not plane.breaker.admit(now):
-            plane.counters.mirror_dropped += 1
-            return False
-        Mirror(self, self._unit, self._allotment, answer_status).begin(challenger, now)
-        return True
+        possible = self.request.whole and not plane.ending
+        possible = possible and plane.mirrors < plane.config.mirrors and challenger.ready
+        possible = possible and plane.breaker.admit(now)
+        if possible and Mirror(self, self._unit, self._allotment, answer_status).begin(challenger, now):
+            return True
+        plane.counters.mirror_dropped += 1
+        return False

@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 # Answers given while the body is still coming: the rest is not waited for.
 _UNREAD = {408, 413, 415}
@@ -44,3 +46,27 @@ async def answer_invalid(_: Request, error: Exception) -> Response:
         for fault in error.errors()
     ]
     return Fault(400, f"{found[0]['field']}: {found[0]['message']}", found).response()
+
+
+async def answer_nowhere(request: Request, error: Exception) -> Response:
+    """What FastAPI calls where a path does not exist, or not for this method."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:256]
+    if error.status_code == 404:
+        return Fault(404, f"no path {path!r} here: /openapi.json lists them").response()
+    if error.status_code == 405:
+        allowed = sorted(
+            method
+            for route in request.app.state.routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        )
+        response = Fault(405, f"{path} is for {', '.join(allowed)}, not for {request.method}").response()
+        response.headers["Allow"] = ", ".join(allowed)
+        return response
+    return Fault(error.status_code, str(error.detail)).response()
+
+
+async def answer_broken(_: Request, __: Exception) -> Response:
+    """What FastAPI calls where the router itself is at fault; its log tells more."""
+    return Fault(500, "an error of the router, which its log describes").response()

@@ -17,6 +17,7 @@ _FIELDS = rb"(?:" + _FIELD + rb")*+\r\n"
 # A fragment is no part of a target, so '#' is left out.
 _REQUEST = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
+_NOT_SPOKEN = frozenset((b"TRACE", b"CONNECT"))
 LENGTH_DIGITS = 18
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
 _TRAILER = re.compile(_FIELD)
@@ -34,8 +35,8 @@ def request_line(head: bytes) -> tuple[bytes, bytes, bool]:
     method, target, minor = match.groups()
     if target == b"*" and method != b"OPTIONS":
         raise Refused(400, "only OPTIONS may ask for *")
-    if method == b"TRACE":
-        raise Refused(501, "TRACE is not supported")
+    if method in _NOT_SPOKEN:
+        raise Refused(501, f"{method.decode()} is not supported")
     return method, target, minor == b"0"
 
 
@@ -85,6 +86,16 @@ class CountedBody:
         self._left -= len(data)
         self.done = self._left == 0
         return data
+
+
+# A body in many small chunks is read by so many bytes at a time, and others have their turn between.
+TURN_BYTES = 1_024
+_TURN_LINES = 256
+
+
+def crumbs(data: bytes) -> bool:
+    """Whether a part of a body in chunks takes so long to read that it is to be read in turns."""
+    return len(data) > TURN_BYTES and data.count(b"\n") > _TURN_LINES
 
 
 class ChunkedBody:

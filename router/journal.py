@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import orjson
 
 from router.journal_file import JournalFiles, JournalLocked, event_time
+from router.tally import Tally
 
 __all__ = ["JournalLocked", "Writer"]
 
@@ -58,9 +59,15 @@ class _Request:
 
 
 class _Batch:
-    """Lines made of events: for each its time and the request that waits for it, if one does."""
+    """Lines made of events: for each its time and the request that waits for it, if one does.
+
+    First come ``waited`` lines that somebody waits for, then those of events that were offered, then a mark, if any,
+    with the losses that it tells.
+    """
 
     def __init__(self) -> None:
+        self.waited = 0
+        self.told: int | None = None
         self.lines: list[bytes] = []
         self.times: list[int] = []
         self.sources: list[tuple[dict[str, Any], _Request | None]] = []
@@ -73,8 +80,9 @@ class Writer:
     bodies); ``flush_ms`` is the longest an event waits for its batch. A file is finished at ``rotate_bytes``
     or after ``rotate_s``; finished files are deleted by ``router.retention``.
 
-    Opening repairs a torn last line and continues ``seq``. Raises JournalLocked, ValueError or OSError as
-    ``JournalFiles`` does. ``no_unit`` belongs to the caller: it counts requests without a unit.
+    Opening repairs a torn last line and continues ``seq``. What the last writer with the same ``tally`` was offered
+    and neither wrote nor told as lost, since it was killed, counts as lost. Raises JournalLocked, ValueError or OSError
+    as ``JournalFiles`` does. ``no_unit`` belongs to the caller: it counts requests without a unit.
     """
 
     def __init__(
@@ -87,8 +95,12 @@ class Writer:
         flush_ms: float = 100,
         rotate_bytes: int = 64 << 20,
         rotate_s: float = 3_600,
+        tally: Tally | None = None,
     ) -> None:
         self._files = JournalFiles(directory, journal)
+        self._tally = tally or Tally()
+        # What outlives this process; the caller says how many requests are under way (``tally.UNDER_WAY``).
+        self.counted = self._tally.cells
         self.journal = journal
         self.no_unit = 0
         self._capacity = capacity
@@ -102,7 +114,12 @@ class Writer:
         # who offer, lost and taken by the thread.
         self._refused = 0
         self._offered_bytes = 0
-        self._lost = 0
+        self._lost = self._tally.resume(self._files.seq)
+        if self._lost:
+            log.warning("journal %s: its last writer was killed with %d events unwritten", journal, self._lost)
+        self._offered = self._lost
+        self._offered_written = 0
+        self._told = 0
         self._taken_bytes = 0
         self._written = 0
         self._written_bytes = 0
@@ -142,6 +159,7 @@ class Writer:
 
         To be called from one thread. The event belongs to the writer from now on.
         """
+        self.counted[0] = self._offered = self._offered + 1
         queue = self._queue
         waiting = len(queue)
         size = event.weight if not isinstance(event, dict) else _weight(event)
@@ -265,6 +283,9 @@ class Writer:
         batch.lines.append(line)
         batch.times.append(moment)
         batch.sources.append((event, request))
+        batch.waited += request is not None
+        if event["type"] == "mark":
+            batch.told = event["dropped"]
         return len(line)
 
     def _mark(self, *, closed: bool = False) -> dict[str, Any]:
@@ -281,6 +302,8 @@ class Writer:
     def _write(self, batch: _Batch) -> bool:
         began = time.monotonic()
         data = b"".join(batch.lines)
+        events = len(batch.lines) - batch.waited - (batch.told is not None)
+        self._tally.batch(self._files.seq + 1, batch.waited, events, batch.told, self._offered_written, self._told)
         kept_bytes, error = self._files.append(data)
         self._sync_s += time.monotonic() - began
         kept = len(batch.lines) if kept_bytes == len(data) else data.count(b"\n", 0, kept_bytes)
@@ -289,6 +312,9 @@ class Writer:
             self._files.t = batch.times[kept - 1]
             self._written += kept
             self._written_bytes += kept_bytes
+            self._offered_written += min(max(kept - batch.waited, 0), events)
+            if batch.told is not None and kept == len(batch.lines):
+                self._told = batch.told
         if error is None:
             self._recovered()
             for _, request in batch.sources:

@@ -7,9 +7,13 @@ worker dies, its sockets go with it, so that the kernel turns to the other slots
 
 import errno
 import os
+import resource
 import socket
+import sys
 from collections.abc import Mapping
+from typing import Any
 
+EVERYWHERE = "*"
 ENVIRONMENT = "UNDERSTUDY_LISTEN_FDS"
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -38,12 +42,18 @@ class Listeners:
             self.drop(slot)
 
 
+def addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """Family and address of everything that ``host`` stands for, ``*`` for all of this machine. Raises OSError."""
+    name = None if host == EVERYWHERE else host
+    infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, address) for family, _, _, _, address in dict.fromkeys(infos)]
+
+
 def bound(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of ``host``. Raises OSError where none can be bound."""
-    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     found: list[socket.socket] = []
     absent: OSError | None = None
-    for family, _, _, _, address in dict.fromkeys(infos):
+    for family, address in addresses(host, port):
         try:
             found.append(_one(family, address))
         except OSError as error:
@@ -57,7 +67,7 @@ def bound(host: str, port: int) -> list[socket.socket]:
     return found
 
 
-def _one(family: int, address: object) -> socket.socket:
+def _one(family: int, address: Any) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,7 +75,7 @@ def _one(family: int, address: object) -> socket.socket:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.setblocking(False)
-        made.bind(address)  # type: ignore[arg-type]
+        made.bind(address)
     except BaseException:
         made.close()
         raise
@@ -81,3 +91,11 @@ def inherited(environment: Mapping[str, str] = os.environ) -> list[socket.socket
     """The sockets that this process inherited to listen on; none where nothing says so."""
     text = environment.get(ENVIRONMENT, "")
     return [socket.socket(fileno=int(part)) for part in text.split(",") if part]
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many connections as it may; how many descriptors that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard

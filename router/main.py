@@ -22,7 +22,7 @@ from router.certificates import BadCertificate, Certificates
 from router.gate import ControlProtocol
 from router.journal import Writer
 from router.journal_reader import write_atomically
-from router.listeners import Listeners
+from router.listeners import EVERYWHERE, Listeners, addresses, raise_descriptor_limit
 from router.settings import RouterSettings
 from router.supervisor import StartFailed, Supervisor, WorkerCommand
 from router.table import RouteTable
@@ -46,7 +46,7 @@ def reserve(host: str, port: int, flag: str, *, shared: bool) -> socket.socket:
     Raises BadUse, naming the flag, where the port is taken or the address is none of this machine's.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = addresses(host if shared or host != EVERYWHERE else "", port)[0]
     except OSError as error:
         raise BadUse(f"--{flag}host {host}: {error.strerror}") from None
     deadline = time.monotonic() + _PORT_S
@@ -190,6 +190,7 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    raise_descriptor_limit()
     token = read_token(settings)
     try:
         refuse_unprotected(settings.control_host, token, settings.client_ca)

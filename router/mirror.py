@@ -14,22 +14,31 @@ from router.upstream import REASONS, Failure
 class Mirror(Call):
     """Sends a copy of a request to the challenger and records its answer; nobody waits for it."""
 
+    _full = False
+    _withdrawn = False
+
     def __init__(self, original: Call, unit: str | None, allotment: Allotment, answer_status: int) -> None:
         self.plane = original.plane
         self.routes = original.routes
         self.request = original.request
         self.request_id = original.request_id
+        self.key = original.key
         self.tail = original.tail
         self.to_head = original.to_head
         self._unit = unit
         self._allotment = allotment._replace(arm="challenger", evidence=True)
         self._answer_status = answer_status
+        # It holds the body from now on.
+        self.budget, original.budget = original.budget, 0
 
-    def begin(self, challenger: Backend, now: float) -> None:
-        """Send it."""
+    def begin(self, challenger: Backend, now: float) -> bool:
+        """Send it; False where there is no connection for it, which says nothing about the challenger."""
         self.plane.mirrors += 1
-        self.plane.counters.mirrored += 1
         self.begin_call(challenger, self.routes.challenger_s, now)
+        if self._full:
+            return False
+        self.plane.counters.mirrored += 1
+        return True
 
     def answer_pause(self) -> None:
         """An answer that would not be judged is known as far as it will be."""
@@ -54,6 +63,10 @@ class Mirror(Call):
     def answer_failed(self, failure: Failure) -> None:
         """A failure of the challenger, except where it is a limit of ours."""
         self.connection = None
+        if failure is Failure.FULL:
+            self._full = True
+            self._over()
+            return
         self._end(usable=False, reason=REASONS[failure])
 
     def timed_out(self) -> None:
@@ -61,21 +74,29 @@ class Mirror(Call):
         self.drop_connection()
         self._end(usable=False, reason=FallbackReason.TIMEOUT)
 
+    def cut_off(self) -> None:
+        """No fault of the challenger's, unless it was late already."""
+        self.drop_connection()
+        self._withdrawn = not self.late(monotonic())
+        self._end(usable=False, reason=FallbackReason.TIMEOUT)
+
+    def _over(self) -> None:
+        self.waiting.remove(self)
+        self.plane.mirrors -= 1
+        if self.budget:
+            self.give_back()
+
     def _end(self, *, usable: bool, unjudged: bool = False, reason: FallbackReason | None = None) -> None:
         plane = self.plane
         now = monotonic()
-        self.waiting.remove(self)
-        plane.mirrors -= 1
+        self._over()
         if usable:
             plane.breaker.succeeded(now)
-        elif reason is not FallbackReason.OVERLOAD and (
-            reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300
-        ):
+        elif reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300:
             plane.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged)
-        record = Record(
-            self.routes, self.request, self.request_id, self._unit, self._allotment, attempt, self._answer_status
-        )
+        record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
         record.mirror = True
+        record.withdrawn = self._withdrawn
         record.fallback_reason = reason
         plane.writer.offer(record)

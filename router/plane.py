@@ -3,18 +3,19 @@
 import asyncio
 import os
 import time
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from router.breaker import Breaker
-from router.counters import Counters
+from router.counters import Counters, Findings
 from router.deadlines import Deadlines
 from router.journal import Writer
 from router.outbox import Outbox
 from router.pool import PoolLimits, PoolShelf
 from router.readiness import PATIENCE_S, Readiness
 from router.redaction import Redactions
+from router.room import Room
 from router.routing import Routes
 from router.table import RouteTable, WorkerState
 from router.worker_config import WorkerConfig
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from router.downstream import Client
 
 _IDS = 256
-# This part of the idle clients makes room at a time: looking for them costs, so it should be worth it.
-_ROOM = 64
+# So many ids of clients' are remembered at least, and twice as many at most, so that none is used twice.
+_REMEMBERED = 32_768
 
 
 class Plane:
@@ -42,18 +43,23 @@ class Plane:
         self.writer = writer
         self.counters = Counters()
         self.redactions = Redactions()
+        self.findings = Findings()
         self.routes: Routes | None = None
         self.breaker = Breaker()
         self._trial: tuple[Any, ...] | None = None
         self.stale_from = 0.0
         self.draining = False
+        self.ending = False
         self.mirrors = 0
         self.held_bytes = 0
         self.clients: set[Client] = set()
+        self.room = Room(self)
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
         self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
         self._arms: dict[float, Deadlines[Any]] = {}
         self._ids: list[bytes] = []
+        self._given: set[bytes] = set()
+        self._given_before: set[bytes] = set()
         self.outbox = Outbox(loop)
         self.shelf = PoolShelf(
             loop,
@@ -69,7 +75,7 @@ class Plane:
         challenger = None
         if table.challenger is not None:
             challenger = self.shelf.backend("challenger", table.challenger)
-        routes = Routes(table, champion, challenger, self.redactions)
+        routes = Routes(table, champion, challenger, self.redactions, self.findings)
         trial = (table.rollout, table.attempt, table.challenger and table.challenger.version)
         if trial != self._trial:
             self._trial = trial
@@ -101,12 +107,12 @@ class Plane:
         if not self.draining:
             self.readiness.sweep(now)
 
-    def make_room(self) -> bool:
-        """Close the clients that have been idle for the longest; False where none is idle."""
-        idle = sorted((client for client in self.clients if client.idle), key=attrgetter("due"))
-        for client in idle[: max(1, len(idle) // _ROOM)]:
-            client.cut()
-        return bool(idle)
+    def cut_off(self) -> None:
+        """End what is under way, as the worker ends before it is over. All of it is recorded."""
+        self.ending = True
+        for waiting in (*self._arms.values(), self.stalls):
+            for call in waiting:
+                call.cut_off()
 
     def deadlines(self, seconds: float) -> Deadlines[Any]:
         """The queue of those whom a model server has to answer within so many seconds."""
@@ -124,6 +130,18 @@ class Plane:
             ids.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
         return ids.pop()
 
+    def key_of(self, given: bytes) -> bytes:
+        """A request's id in the journal: the one that its client gave it, or a new one where the client has given that
+        to another request a while ago, as pages do that pass theirs on to every call they make.
+        """
+        if given in self._given or given in self._given_before:
+            self.counters.repeated_ids += 1
+            return self.request_id()
+        if len(self._given) >= _REMEMBERED:
+            self._given_before, self._given = self._given, set()
+        self._given.add(given)
+        return given
+
     def state(self) -> WorkerState:
         """What this worker says of itself."""
         return WorkerState(
@@ -137,7 +155,7 @@ class Plane:
     def numbers(self) -> dict[str, float]:
         """Every counter and gauge by name."""
         return {
-            **self.counters.named(),
+            **self.counters.named(self.findings),
             **self.writer.counters(),
             **self.redactions.counters(),
             "client_connections": len(self.clients),

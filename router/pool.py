@@ -1,19 +1,26 @@
 """Connections to model servers: a bounded pool for each arm and address, and the choice between addresses.
 
-Arms never share a pool, also where they share an address: a challenger that hangs holds its own connections only.
+Arms never share a pool, also where they share an address: a challenger that hangs holds its own connections only, and
+one whose name DNS does not answer for holds nobody else's lookups.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from time import monotonic
 
 from router.assignment import Arm
+from router.lookup import Lookup
 from router.outbox import Outbox
-from router.table import Target
+from router.table import Target, split_address
 from router.upstream import Caller, Connection, Failure
+
+log = logging.getLogger("understudy.router.pool")
 
 # An address that refused a connection is tried last for this long.
 DOWN_S = 1.0
+# A server that said more than it was asked has each of its connections used once for this long.
+DISTRUST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -26,20 +33,6 @@ class PoolLimits:
     idle_s: float
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, ``[v6]:port`` or either after ``http://``. Raises ValueError."""
-    plain = address.removeprefix("http://").removesuffix("/")
-    host, colon, port = plain.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
-        if "://" in plain or "/" in plain or (colon and not plain.endswith("]")):
-            raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
-        host, port = plain, "80"
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not host.isascii() or any(c in host for c in " /@\r\n\t\\"):
-        raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
-    return host, int(port)
-
-
 class Pool:
     """The connections of one arm to one address."""
 
@@ -48,11 +41,13 @@ class Pool:
         shown = f"[{self.host}]" if ":" in self.host else self.host
         self.authority = f"{shown}:{self.port}".encode()
         self.down_until = 0.0
+        self._distrusted_until = 0.0
         # What the server said of itself last, where it is asked.
         self.ready = True
         self.outbox = outbox
         self._loop = loop
         self._limits = limits
+        self._lookup = Lookup(loop, self.host, limits.connect_s / 4)
         # In the order of their release: the one that was used last is used next, the others grow old.
         self._free: list[Connection] = []
         self._waiting: dict[Caller, None] = {}
@@ -77,7 +72,11 @@ class Pool:
         free = self._free
         while free:
             connection = free.pop()
-            if connection.since > monotonic() - self._limits.idle_s and not connection.transport.is_closing():
+            if (
+                connection.since > monotonic() - self._limits.idle_s
+                and not connection.transport.is_closing()
+                and not connection.spoken()
+            ):
                 connection.ask(caller)
                 return
             connection.transport.abort()
@@ -86,6 +85,7 @@ class Pool:
             self._connect()
         elif len(self._waiting) - len(self._connecting) < self._limits.queue:
             self._waiting[caller] = None
+            caller.wait_in_line()
         else:
             caller.answer_failed(Failure.FULL)
 
@@ -95,21 +95,33 @@ class Pool:
 
     def free(self, connection: Connection) -> None:
         """A connection may take the next request."""
-        connection.since = monotonic()
-        if self._waiting:
+        connection.since = now = monotonic()
+        waiting = self._waiting
+        spent = connection.used and (now < self._distrusted_until or (bool(waiting) and connection.spoken()))
+        if waiting and not spent:
             connection.ask(self._next_waiting())
-        elif self._retired:
+        elif spent or self._retired:
             connection.transport.abort()
         else:
             self._free.append(connection)
+
+    def distrust(self) -> None:
+        """A server said what nobody had asked for. A moment later it would have been taken for the answer to the next
+        request of its connection.
+        """
+        now = monotonic()
+        if now >= self._distrusted_until:
+            shown = f"{self.authority.decode()} sent more than the answer it was asked for"
+            log.warning("%s: its connections are used once each for %d s", shown, DISTRUST_S)
+        self._distrusted_until = now + DISTRUST_S
+        self.close_older(float("inf"))
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
         self._open -= 1
         if connection in self._free:
             self._free.remove(connection)
-        if self._waiting and self._opening < len(self._waiting):
-            self._connect()
+        self._connect_for_waiting()
 
     def retire(self) -> None:
         """Close what is idle, and each other connection once it is free: no table names this pool any more."""
@@ -144,14 +156,19 @@ class Pool:
         task = self._loop.create_task(self._open_one())
         self._connecting.add(task)
 
+    def _connect_for_waiting(self) -> None:
+        if self._opening < len(self._waiting):
+            self._connect()
+
     async def _open_one(self) -> None:
         connection = Connection(self)
         refused = False
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                await self._loop.create_connection(lambda: connection, self.host, self.port)
+                await self._reach(connection)
         except OSError:
             refused = True
+            self._lookup.doubt()
         finally:
             # Before anybody is told: who asks next must not count on a connection that is given away here.
             self._connecting.discard(asyncio.current_task())
@@ -160,10 +177,32 @@ class Pool:
             self.down_until = self._loop.time() + DOWN_S
             if self._waiting:
                 self._next_waiting().answer_failed(Failure.REFUSED)
+            self._connect_for_waiting()
             return
         self.down_until = 0.0
         if not connection.transport.is_closing():
             self.free(connection)
+
+    async def _reach(self, connection: Connection) -> None:
+        """Connect to wherever the host is, also where it has moved since it was looked up. Raises OSError."""
+        addresses = await self._lookup.addresses()
+        try:
+            await self._reach_one_of(addresses, connection)
+        except OSError:
+            self._lookup.doubt()
+            others = await self._lookup.addresses()
+            if set(others) <= set(addresses):
+                raise
+            await self._reach_one_of(others, connection)
+
+    async def _reach_one_of(self, addresses: list[str], connection: Connection) -> None:
+        for address in addresses[:-1]:
+            try:
+                await self._loop.create_connection(lambda: connection, address, self.port)
+            except OSError:
+                continue
+            return
+        await self._loop.create_connection(lambda: connection, addresses[-1], self.port)
 
 
 class Backend:

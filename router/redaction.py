@@ -1,44 +1,54 @@
-"""Fields that are never written down: found in captured request bodies by their names, and replaced.
+"""Fields that are never written down: found in captured bodies by their names, and replaced.
 
 Works on text that was captured whole, in the journal's thread, never while somebody waits for an answer. It fails
-closed: a body that seems to hold such a field and cannot be taken apart is withheld altogether.
+closed: a body that seems to hold such a field and cannot be taken apart is withheld altogether, and so is the beginning
+of one that does so further on, or of JSON of which the rest is not known: values may come before their names. What a
+body is, is seen from the body; the content type is only believed of tables and forms, which look like nothing else.
 """
 
 import csv
 import io
 import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import orjson
 
+from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
+
 REDACTED = "[redacted]"
-# What nobody wants to find in a log file, whatever the model; several words are one name (cardNumber, card_number).
-DEFAULT_NAMES = (
-    "authorization", "cookie", "password", "passwd", "passphrase", "secret", "token", "credential", "api key",
-    "private key", "session id", "ssn", "social security", "tax id", "passport", "card number", "credit card",
-    "cvv", "cvc", "iban", "account number", "email", "e mail", "phone",
-)  # fmt: skip
-# Shorter names have to be a word of their own: "ssn" is no part of "lessness".
-_SHORT = 5
-_MOST_KEYS = 4_096
-# Mostly a body is numbers: without them there is little to search.
-_NUMBERS = b"0123456789.,+-[] \t\r\n"
-_LOWER = bytes(range(256)).lower()
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_BETWEEN = re.compile(r"[\W_]+")
+# Different names in one body, and what a second look at some of them may cost; with more it is withheld. Whoever sends
+# bodies of nothing but names keeps the journal's thread busy, and with it the interpreter that answers everybody else.
+MOST_NAMES = 4_096
+MOST_DOUBTS = 16_384
+_LOOK = 64
+_BLANK = " \t\r\n\ufeff"
+# Ends a name within a text: ``name: value``, ``name=value``, ``<name>value``.
+_NAME_END = re.compile("[:=>]")
+_NAME_BEGIN = re.compile(r"[,;&?!{\[(|<\r\n]")
+_NAME_WORDS = 3
+# What an encoded form never holds.
+_RAW = re.compile(r"[\x00-\x20\x7f]")
+_QUOTES = "\"'\\ \t\r\n"
+# What fields are called that hold a name whose value stands beside it (``{"name": "email", "data": ["…"]}``), and what
+# those are called that hold the value.
+_NAMING = ("name", "key", "field", "column", "feature", "header", "attribute", "property", "label", "id")
+# A name of one field also stands under these, and under "k".
+_NAMING_ONE = (*_NAMING, "type", "kind", "system", "title")
+_VALUE = re.compile("data|val|content|text|string|raw|byte|body|array|^v$")
+# What lists of names are called whose values stand beside them at the same places.
+_LISTS = (*_NAMING, *(f"{name}s" for name in _NAMING), "schema", "cols", "vars", "variables")
+# What those are called that can only be the names of columns, and not of rows.
+_OF_COLUMNS = ("columns", "cols", "names", "features", "fields", "header", "headers", "vars", "variables", "schema")
+# So many lists of names of one body may be looked for in all of its rows.
+_FEW_LISTS = 8
+# Fields beside such a list that are about it, and hold no values.
+_ABOUT = frozenset({"index", "shape", "type", "types", "dtype", "dtypes", "datatype"})
+_DELIMITERS = ",;\t|"
 
 
-def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case and singular: ``userEmails`` is (user, email)."""
-    parts = _BETWEEN.split(_HUMP.sub(" ", name).lower())
-    return tuple(part[:-1] if len(part) > 3 and part.endswith("s") else part for part in parts if part)
-
-
-def _shortest(hints: Iterable[str]) -> list[str]:
-    """Without those that contain another one."""
-    return [hint for hint in hints if not any(other != hint and other in hint for other in hints)]
+# The nodes above one in a tree of JSON, the nearest first.
+_Way = tuple[Any, "_Way"] | None
 
 
 class Redacted(NamedTuple):
@@ -47,6 +57,9 @@ class Redacted(NamedTuple):
     text: str
     fields: int = 0
     withheld: bool = False
+
+
+WITHHELD = Redacted(REDACTED, withheld=True)
 
 
 class Redactions:
@@ -58,137 +71,328 @@ class Redactions:
         self.redacted = 0
         self.withheld = 0
 
+    def note(self, done: Redacted) -> None:
+        """Count one body."""
+        self.redacted += done.fields
+        self.withheld += done.withheld
+
     def counters(self) -> dict[str, float]:
         """How many fields were replaced and how many bodies withheld, by metric name."""
         return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
 
 
 class Redactor:
-    """Replaces the values of fields that have one of ``names``. Any number of bodies, one thread.
-
-    A field has a name if the name's words follow each other in the field's (``work_email``, ``emailAddress``), or if,
-    from five letters on, the field written without blanks begins or ends with it (``accesstoken``).
-    """
+    """Replaces the values of fields that have one of ``names``. Any number of bodies, one thread."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = tuple(words for name in dict.fromkeys(names) if (words := words_of(name)))
-        self._joined = tuple(joined for words in self._names if len(joined := "".join(words)) >= _SHORT)
-        # A body without any of these has no field to replace: it is not even parsed. An escaped letter could hide a
-        # name from a search in the text, and so could an encoding besides UTF-8.
-        hints = dict.fromkeys(max(words, key=len) for words in self._names)
-        self._hints = ("\\u", "\0", *_shortest(hints)) if hints else ()
-        self._thrown = bytes(set(_NUMBERS).difference("".join(self._hints).encode()))
-        self._known: dict[str, bool] = {}
-
-    def hides(self, field: str) -> bool:
-        """Whether a field of this name is to be replaced."""
-        found = self._known.get(field)
-        if found is None:
-            found = self._looked_up(field)
-            if len(self._known) < _MOST_KEYS:
-                self._known[field] = found
-        return found
-
-    def _looked_up(self, field: str) -> bool:
-        words = words_of(field)
-        for name in self._names:
-            size = len(name)
-            if any(words[at : at + size] == name for at in range(len(words) - size + 1)):
-                return True
-        joined = "".join(words)
-        return joined.startswith(self._joined) or joined.endswith(self._joined)
-
-    def suspects(self, text: str) -> bool:
-        """Whether there may be something to hide in it; where not, it may be written as it is."""
-        if not self._hinted(text.encode().translate(_LOWER, self._thrown).decode() if text.isascii() else text.lower()):
-            return False
-        # Without the numbers between them, two words may look like one.
-        return self._hinted(text.lower())
-
-    def _hinted(self, text: str) -> bool:
-        for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
-            if hint in text:
-                return True
-        return False
+        self._names = HiddenNames(names)
 
     def redact(self, text: str, content_type: str, whole: bool) -> Redacted:
         """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away."""
-        if not self.suspects(text):
+        form = content_type.startswith("application/x-www-form-urlencoded")
+        if not self._may_hold(text, form):
             return Redacted(text)
         if not whole:
-            return Redacted(REDACTED, withheld=True)
-        if content_type.startswith("text/csv"):
-            return self._csv(text)
-        if content_type.startswith("application/x-www-form-urlencoded"):
-            return self._form(text)
-        return self._json(text)
-
-    def _json(self, text: str) -> Redacted:
+            return WITHHELD
         try:
-            tree = orjson.loads(text)
-            if not isinstance(tree, dict | list):
-                return Redacted(REDACTED, withheld=True)
-            number = self._tree(tree)
+            return _Body(self._names).redacted(text, content_type, form)
+        except (ValueError, TypeError, RecursionError, csv.Error):
+            # Not what it seemed; nested too deep to be written; more names than anybody has columns.
+            return WITHHELD
+
+    def withholds_part(self, text: str, content_type: str, whole: bool) -> bool:
+        """Whether a part of a body may not be written: a name may stand anywhere in it, also far behind its values.
+
+        ``text`` is what is held of it, ``whole`` whether that is all. In JSON that is not, names may be still to come.
+        """
+        if not whole and self._names and text.lstrip(_BLANK)[:1] in ("{", "["):
+            return True
+        return self._may_hold(text, content_type.startswith("application/x-www-form-urlencoded"))
+
+    def _may_hold(self, text: str, form: bool) -> bool:
+        names = self._names
+        return names.in_text(text) or (form and "%" in text and names.in_text(unquote_plus(text)))
+
+
+class _Body:
+    """One body on its way to being written."""
+
+    def __init__(self, names: HiddenNames) -> None:
+        self._names = names
+        self._seen: dict[str, bool] = {}
+        self._doubts = 0
+        self._replaced = 0
+        self._lists = 0
+
+    def redacted(self, text: str, content_type: str, form: bool) -> Redacted:
+        """Raises ValueError, TypeError or csv.Error where it cannot be taken apart."""
+        bare = text.lstrip(_BLANK)
+        if bare[:1] in ("{", "["):
+            tree = orjson.loads(bare)
+            self._tree(tree)
             # Written anew in any case: of a name that comes twice only the last one was looked at.
-            return Redacted(orjson.dumps(tree).decode(), number)
-        except (ValueError, TypeError):  # no JSON; nested too deep to be written
-            return Redacted(REDACTED, withheld=True)
+            return Redacted(orjson.dumps(tree).decode(), self._replaced)
+        if content_type.startswith("text/csv"):
+            return self._csv(text.removeprefix("\ufeff"))
+        if form:
+            return self._form(text)
+        return WITHHELD
 
-    def _tree(self, tree: Any) -> int:
-        """Replace what is to be hidden anywhere in a tree of JSON; how many fields that were."""
-        number, left = 0, [tree]
+    def _hides(self, name: str) -> bool:
+        found = self._seen.get(name)
+        if found is None:
+            found = self._names.may_be(name)
+            if found:
+                self._doubt(_LOOK)
+                found = self._names.has(name)
+            self._seen[name] = found
+            if len(self._seen) > MOST_NAMES:
+                raise ValueError("too many names")
+        return found
+
+    def _is_name(self, value: Any) -> bool:
+        """Whether a value is one of the names: of thousands of different texts few may be."""
+        return isinstance(value, str) and self._names.may_be(value) and self._hides(value)
+
+    def _doubt(self, cost: int) -> None:
+        self._doubts += cost
+        if self._doubts > MOST_DOUBTS:
+            raise ValueError("too much to look at")
+
+    def _replace(self, node: dict[str, Any], key: str) -> None:
+        if node[key] is not REDACTED:
+            node[key] = REDACTED
+            self._replaced += 1
+
+    def _tree(self, tree: dict[str, Any] | list[Any]) -> None:
+        """Replace what is to be hidden anywhere in a tree of JSON."""
+        # Each node with the way to it, and whether it is a table beside the names of its columns.
+        left: list[tuple[Any, _Way, bool]] = [(tree, None, False)]
         while left:
-            node = left.pop()
+            node, way, understood = left.pop()
+            here = node, way
             if isinstance(node, list):
-                left.extend(item for item in node if isinstance(item, dict | list))
+                if not understood and node and isinstance(node[0], list):
+                    self._rows(node)
+                for at, item in enumerate(node):
+                    if isinstance(item, str):
+                        node[at] = self._text(item)
+                    elif isinstance(item, dict | list):
+                        left.append((item, here, False))
                 continue
-            number += self._columns(node)
+            tables = self._beside(node, way)
             for key, value in node.items():
-                if self.hides(key):
-                    node[key] = REDACTED
-                    number += 1
+                if self._hides(key):
+                    self._replace(node, key)
+                elif isinstance(value, str):
+                    node[key] = self._text(value)
                 elif isinstance(value, dict | list):
-                    left.append(value)
-        return number
+                    left.append((value, here, key in tables))
 
-    def _columns(self, node: dict[str, Any]) -> int:
-        """Values that stand below the name of their column: ``{"columns": [...], "data": [[...], ...]}``."""
-        columns, rows = node.get("columns"), node.get("data")
-        if not isinstance(columns, list) or not isinstance(rows, list):
-            return 0
-        hidden = [at for at, name in enumerate(columns) if isinstance(name, str) and self.hides(name)]
-        number = 0
-        for row in rows if hidden else ():
-            if not isinstance(row, list):
-                continue
-            for at in hidden:
-                if at < len(row):
-                    row[at] = REDACTED
-                    number += 1
-        return number
+    def _rows(self, rows: list[Any]) -> None:
+        """Pairs of a name and a value, and rows below a row of names. What may be either is read as both."""
+        if not all(isinstance(row, list) for row in rows):
+            return
+        hidden = [at for at, name in enumerate(rows[0]) if self._is_name(name)]
+        names = hidden and len(rows) > 1 and all(isinstance(name, str) for name in rows[0])
+        if all(len(row) == 2 for row in rows):
+            for row in rows:
+                if self._is_name(row[0]):
+                    self._cells(row, [1])
+        if names:
+            self._table(rows, range(1, len(rows)), hidden, len(rows[0]))
+
+    def _beside(self, node: dict[str, Any], way: "_Way") -> set[str]:
+        """Values that stand beside their names: of one field, or of a list of columns.
+
+        Returns under which keys there are tables with the names of their columns, those names included.
+        """
+        named, narrow = set(), True
+        tables: set[str] = set()
+        widths: dict[str, int] | None = None
+        for key, value in node.items():
+            low = key.lower()
+            if isinstance(value, str):
+                if (low.endswith(_NAMING_ONE) or low == "k") and self._is_name(value):
+                    named.add(key)
+                    # A sentence with such a word in it names nothing that is not called a value.
+                    narrow = narrow and len(value.split()) > _NAME_WORDS
+            elif isinstance(value, dict):
+                if low.endswith("schema"):
+                    for inner in value.values():
+                        self._columns(node, value, inner, way)
+            elif isinstance(value, list) and low.endswith(_LISTS):
+                if widths is None:
+                    widths = {k: len(v[0]) for k, v in node.items() if _has_rows(v)}
+                self._doubt(len(widths))
+                found = {k for k, width in widths.items() if width == len(value) and k != key}
+                if self._columns(node, value, value, way) and found and low.endswith(_OF_COLUMNS):
+                    tables |= {key, *found}
+        if named:
+            for key in node:
+                low = key.lower()
+                if key not in named and low not in _ABOUT and (not narrow or _VALUE.search(low)):
+                    self._replace(node, key)
+        return tables
+
+    def _columns(self, node: dict[str, Any], holder: Any, columns: Any, way: "_Way") -> bool:
+        """Replace the values of the hidden ones of a list of columns; False for what is no such list.
+
+        They stand beside ``holder``, or below what does, or, if there are no rows, as far above as there are some.
+        """
+        if not isinstance(columns, list) or not all(isinstance(column, str | list | dict) for column in columns):
+            return False
+        hidden = [at for at, column in enumerate(columns) if self._hides_column(column)]
+        if not hidden:
+            return True
+        self._lists += 1
+        width, names = len(columns), frozenset(column for column in columns if isinstance(column, str))
+        found, child = self._below(node, holder, hidden, width, names), node
+        while not found and way is not None:
+            above, way = way
+            if isinstance(above, list):
+                break  # of many: what is in one of them is about that one
+            found, child = self._below(above, child, hidden, width, names), above
+        return True
+
+    def _hides_column(self, column: Any) -> bool:
+        """Whether an entry of a list of columns has one of the names: itself, one of its levels, or what it says."""
+        if isinstance(column, str):
+            return self._hides(column)
+        if isinstance(column, dict):
+            column = [column.get(key) for key in _NAMING]
+        return isinstance(column, list) and any(isinstance(level, str) and self._hides(level) for level in column)
+
+    def _below(self, node: dict[str, Any], holder: Any, hidden: list[int], width: int, names: frozenset[str]) -> bool:
+        """Replace the values of the hidden columns in all of a node but ``holder``; whether there are rows in it.
+
+        What cannot be understood there is replaced as a whole.
+        """
+        rows = False
+        left = [node]
+        while left:
+            inner = left.pop()
+            self._doubt(len(inner))
+            for key, value in inner.items():
+                low = key.lower()
+                if value is holder:
+                    continue
+                if low in _ABOUT:
+                    if low == "index" and not _only_numbers(value):
+                        self._replace(inner, key)
+                elif isinstance(value, dict):
+                    left.append(value)
+                elif isinstance(value, str):
+                    if _VALUE.search(low):
+                        self._replace(inner, key)
+                elif isinstance(value, list) and value:
+                    # In a tensor, all values are in one list.
+                    if low == "values" and inner is not node:
+                        self._replace(inner, key)
+                    elif self._is_table(value, hidden, width, names):
+                        rows = True
+                    elif len(value) == width and not any(isinstance(item, dict | list) for item in value):
+                        self._cells(value, hidden)
+                    else:
+                        self._replace(inner, key)
+        return rows
+
+    def _is_table(self, value: list[Any], hidden: list[int], width: int, names: frozenset[str]) -> bool:
+        """Replace the values of the hidden columns in the rows of a table; False for what is none."""
+        if self._lists > _FEW_LISTS:
+            self._doubt(len(value))
+        if all(isinstance(row, list) for row in value):
+            self._table(value, range(len(value)), hidden, width)
+            return True
+        # Records have names of their own.
+        return all(isinstance(row, dict) for row in value) and any(names & row.keys() for row in value)
+
+    def _table(self, rows: list[Any], places: range, hidden: list[int], width: int) -> None:
+        """Replace the hidden columns of rows, and rows that do not fit as a whole."""
+        for at in places:
+            row = rows[at]
+            # A row of nothing but lists is rather rows of its own.
+            if (
+                isinstance(row, list)
+                and len(row) == width
+                and not (isinstance(row[0], list) and all(isinstance(cell, list) for cell in row))
+            ):
+                self._cells(row, hidden)
+            elif row is not REDACTED:
+                rows[at] = REDACTED
+                self._replaced += 1
+
+    def _cells(self, row: list[Any], hidden: list[int]) -> None:
+        for at in hidden:
+            if at < len(row) and row[at] is not REDACTED:
+                row[at] = REDACTED
+                self._replaced += 1
+
+    def _text(self, text: str) -> str:
+        """A text that is a value: it may hold JSON, or names with values of their own."""
+        if (":" not in text and "=" not in text and ">" not in text) or not self._names.may_be(text):
+            return text
+        inner = text.lstrip(_BLANK)
+        if inner[:1] in ("{", "["):
+            try:
+                tree = orjson.loads(inner)
+            except ValueError:
+                tree = None
+            if tree is not None:
+                before = self._replaced
+                self._tree(tree)
+                return text if self._replaced == before else orjson.dumps(tree).decode()
+        begin = 0
+        for end in _NAME_END.finditer(text):
+            name = _NAME_BEGIN.split(text[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1].strip(_QUOTES)
+            begin = end.end()
+            if name and self._hides(" ".join(name.split()[-_NAME_WORDS:])):
+                self._replaced += 1
+                return REDACTED
+        return text
 
     def _csv(self, text: str) -> Redacted:
-        try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-        except csv.Error:
-            return Redacted(REDACTED, withheld=True)
-        hidden = [at for at, name in enumerate(rows[0]) if self.hides(name)] if rows else []
-        if not hidden:
-            return Redacted(text)
-        number = 0
+        first = text.partition("\n")[0]
+        delimiter = max(_DELIMITERS, key=first.count)
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter))
+        names = rows[0]
+        hidden = [at for at, name in enumerate(names) if self._hides(name)]
+        if len(rows) < 2 or (len(names) == 1 and not hidden) or any(len(row) > len(names) for row in rows):
+            return WITHHELD  # no table, a line above the names, or another delimiter
+        if any(self._text(name) != name for name in names):
+            return WITHHELD
         for row in rows[1:]:
-            for at in hidden:
-                if at < len(row):
-                    row[at] = REDACTED
-                    number += 1
+            for at, cell in enumerate(row):
+                row[at] = self._text(cell)
+            self._cells(row, hidden)
+        if not self._replaced:
+            return Redacted(text)
         out = io.StringIO(newline="")
-        csv.writer(out, lineterminator="\n").writerows(rows)
-        return Redacted(out.getvalue(), number)
+        csv.writer(out, lineterminator="\n", delimiter=delimiter).writerows(rows)
+        return Redacted(out.getvalue(), self._replaced)
 
     def _form(self, text: str) -> Redacted:
-        try:
-            pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True)
-        except ValueError:
-            return Redacted(REDACTED, withheld=True)
-        number = sum(self.hides(name) for name, _ in pairs)
-        return Redacted(urlencode([(name, REDACTED if self.hides(name) else value) for name, value in pairs]), number)
+        pairs = []
+        if _RAW.search(text := text.rstrip(_BLANK)):
+            return WITHHELD
+        for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=True):
+            hidden = self._hides(name)
+            self._replaced += hidden
+            pairs.append((name, REDACTED if hidden else self._text(value)))
+        return Redacted(urlencode(pairs), self._replaced)
+
+
+def _has_rows(value: Any) -> bool:
+    """Whether a value is a table, of rows of one width."""
+    if not (isinstance(value, list) and value and isinstance(value[0], list)):
+        return False
+    width = len(value[0])
+    return all(isinstance(row, list) and len(row) == width for row in value)
+
+
+def _only_numbers(value: Any) -> bool:
+    """Whether an index says nothing about anybody."""
+    return isinstance(value, list) and not any(isinstance(item, str | dict | list) for item in value)
+
+
+__all__ = ["DEFAULT_NAMES", "MOST_NAMES", "REDACTED", "WITHHELD", "Redacted", "Redactions", "Redactor"]

@@ -3,11 +3,12 @@
 from typing import Literal, NamedTuple
 
 from router.assignment import Arm, point
+from router.counters import Findings
 from router.events import CONTROL
 from router.heads import Request
 from router.pool import Backend
 from router.redaction import DEFAULT_NAMES, Redactions, Redactor
-from router.subject import ATTRIBUTE_CHARS, UNIT_CHARS, extractor
+from router.subject import ATTRIBUTE_CHARS, UNIT_CHARS, extractor, needs_body
 from router.table import RouteTable
 
 AssignedBy = Literal["hash", "override", "none"]
@@ -45,7 +46,12 @@ class Routes:
     """One table at work. Equal tables allot equally, in every process."""
 
     def __init__(
-        self, table: RouteTable, champion: Backend, challenger: Backend | None, redactions: Redactions
+        self,
+        table: RouteTable,
+        champion: Backend,
+        challenger: Backend | None,
+        redactions: Redactions,
+        findings: Findings,
     ) -> None:
         self.table = table
         self.champion = champion
@@ -60,6 +66,7 @@ class Routes:
         self.capture_bytes = limits.capture_bytes
         self.capture = rules = table.capture
         self.redactions = redactions
+        self.findings = findings
         self.redactor = Redactor((DEFAULT_NAMES if rules.redact_defaults else ()) + rules.redact)
         self.challenger_s = limits.challenger_timeout_ms / 1000
         self.champion_s = limits.champion_timeout_ms / 1000
@@ -70,6 +77,7 @@ class Routes:
         self._counted = table.counted_bp
         self._mirror = table.mirror_bp
         self._unit = extractor(table.unit)
+        self._unit_in_body = needs_body(table.unit)
         self.cookie = None if table.unit.cookie is None else table.unit.cookie.encode("latin-1", "replace")
         self._attributes = tuple((a.name, extractor(a.source)) for a in table.attributes)
         self.has_attributes = bool(self._attributes)
@@ -79,6 +87,8 @@ class Routes:
     def allot(self, request: Request, stale: bool) -> tuple[str | None, Allotment]:
         """Unit and arm of a request. A stale table sends everybody to the champion, as no evidence."""
         unit = self._unit(request)
+        if self._unit_in_body:
+            request.forget()
         if unit is not None and (len(unit) > UNIT_CHARS or (not unit.isprintable() and CONTROL.search(unit))):
             unit = None  # no outcome could name it
         if self.override is not None and self.override in request.fields:

@@ -37,7 +37,7 @@ class RouterSettings(BaseModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         description="Name of this router; its journals are called after it.",
     )
-    host: str = Field("127.0.0.1", min_length=1, description="Address for traffic.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address for traffic; * for all, IPv4 and IPv6.")
     port: Port = Field(8080, description="Port for traffic; 0 takes a free one.")
     control_host: str = Field("127.0.0.1", min_length=1, description="Address for control, outcomes and metrics.")
     control_port: Port = Field(8081, description="Port for control, outcomes and metrics; 0 takes a free one.")
@@ -80,8 +80,11 @@ class RouterSettings(BaseModel):
     idle_s: float = _of_worker("idle_s", "Longest time that a connection of a client stays open without a request")
     head_s: float = _of_worker("head_s", "Longest time from the first byte of a request to the end of its head")
     body_s: float = _of_worker("body_s")
+    min_body_rate: float = _of_worker("min_body_rate")
     stall_s: float = _of_worker("stall_s")
-    total_s: float = _of_worker("total_s", "Longest time from the head of a request to the end of its answer")
+    total_s: float = _of_worker(
+        "total_s", "Longest time of an answer that is passed on as it comes, from its first part"
+    )
     champion_connections: int = _of_worker(
         "champion_connections", "Connections of a worker to each upstream of the champion"
     )

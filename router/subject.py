@@ -5,11 +5,12 @@ have the text, and never raises.
 """
 
 import csv
+import io
 from collections.abc import Callable
 from typing import Any
 
 from router.heads import Request
-from router.table import Source
+from router.table import LARGEST, Source
 
 Extract = Callable[[Request], str | None]
 
@@ -70,13 +71,18 @@ def _from_cookie(name: str) -> Extract:
 
 
 def _scalar(value: Any) -> str | None:
-    """Text of a JSON scalar; a whole number reads the same however it was written (7, 7.0)."""
+    """Text of a JSON scalar; a whole number reads the same however it was written (7, 7.0).
+
+    Beyond 64 bits, or with a point or an exponent from 2^53 on, several numbers are read as one: none is anybody's id.
+    """
     if isinstance(value, str):
         return value or None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
+        if value.is_integer():
+            return str(int(value)) if abs(value) <= LARGEST else None
+        return repr(value)
     return str(value) if isinstance(value, int) else None
 
 
@@ -132,9 +138,10 @@ def _first_value(form: str, rows: Any, name: str) -> Any:
 def _csv_feature(request: Request, name: str) -> str | None:
     if not request.whole:
         return None
-    # The first row may have line breaks inside quotes; the reader takes as many lines as it needs.
-    lines = iter(request.body.decode("utf-8", "replace").splitlines(keepends=True))
-    reader = csv.reader(lines)
+    # The first row may have line breaks inside quotes; the reader takes as many lines as it needs. What else Python
+    # breaks lines at (U+2028, form feeds) is a character like others to whoever serves the table.
+    text = request.body.decode("utf-8", "replace").removeprefix("\ufeff")
+    reader = csv.reader(io.StringIO(text, newline=""))
     try:
         columns, row = next(reader), next(reader)
     except (StopIteration, csv.Error):

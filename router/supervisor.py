@@ -12,10 +12,12 @@ most: a rollback must reach the traffic; the copy on disk is then tried again un
 
 import asyncio
 import logging
+import os
 import string
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from router import tally
 from router.journal_file import is_free
 from router.listeners import Listeners
 from router.retention import delete_old
@@ -67,6 +69,7 @@ class Supervisor:
         self._current: dict[int, WorkerProcess] = {}
         self._delays: dict[int, float] = {}
         self._starting: set[str] = set()
+        self._tallies: dict[str, int] = {}
         self._deaths = 0
         self._last_death = ""
         self._changed = asyncio.Event()
@@ -194,6 +197,8 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A worker whose start was under way when the others were asked to end.
         await self._gone(list(self._workers), 0)
+        while self._tallies:
+            os.close(self._tallies.popitem()[1])
 
     async def _gone(self, workers: list[WorkerProcess], seconds: float) -> None:
         """Wait for the end of workers, and kill those that take too long."""
@@ -260,6 +265,12 @@ class Supervisor:
                 return name
         raise OSError(f"all {len(_LANES)} journals of slot {slot} are held by workers that do not end")
 
+    def _tally_of(self, worker: str) -> int:
+        """The tally of a worker's journal, which outlives the worker."""
+        if worker not in self._tallies:
+            self._tallies[worker] = tally.made()
+        return self._tallies[worker]
+
     async def _start_worker(self, slot: int) -> WorkerProcess | None:
         name = ""
         try:
@@ -273,6 +284,7 @@ class Supervisor:
                 self._note_change,
                 self._environment,
                 self._listeners.of(slot),
+                self._tally_of(name),
             )
         except OSError as error:
             log.error("no worker can be started for slot %d: %s", slot, error)

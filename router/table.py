@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from router.assignment import Arm
 
@@ -10,6 +10,24 @@ BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 # What every reader of JSON takes for the same number (RFC 8259, section 6).
 LARGEST = (1 << 53) - 1
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``[v6]:port`` or either after ``http://``. Raises ValueError."""
+    plain = address.removeprefix("http://").removesuffix("/")
+    host, colon, port = plain.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        if "://" in plain or "/" in plain or (colon and not plain.endswith("]")):
+            raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
+        host, port = plain, "80"
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not host.isascii() or any(c in host for c in " /@\r\n\t\\"):
+        raise ValueError(f"upstream {address!r}: host:port or http://host:port is allowed")
+    try:
+        host.encode("idna")  # as a look at its address would
+    except UnicodeError:
+        raise ValueError(f"upstream {address!r}: no label of a name is empty or longer than 63") from None
+    return host, int(port)
 
 
 class Wire(BaseModel):
@@ -56,6 +74,14 @@ class Target(Wire):
     upstreams: tuple[str, ...] = Field(min_length=1, max_length=256, description="host:port, or http://host:port")
     probe: Probe | None = Field(None, description="each upstream is asked this by every worker; null: not at all")
 
+    @field_validator("upstreams")
+    @classmethod
+    def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        """A table that a worker could not use must not be kept: the next one to start would serve nobody."""
+        for address in given:
+            split_address(address)
+        return given
+
 
 class Limits(Wire):
     """What the router may hold, and how long it may wait. Bytes and milliseconds."""
@@ -64,11 +90,22 @@ class Limits(Wire):
     judge_bytes: Whole = Field(1 << 20, description="largest challenger answer held until it is judged")
     capture_bytes: Whole = Field(64 << 10, description="prefix of each body that goes into the journal")
     challenger_timeout_ms: int = Field(1_000, ge=1, le=LARGEST)
-    champion_timeout_ms: int = Field(30_000, ge=1, le=LARGEST)
+    champion_timeout_ms: int = Field(
+        30_000, ge=1, le=LARGEST, validate_default=True, description="at least challenger_timeout_ms"
+    )
+
+    @field_validator("champion_timeout_ms")
+    @classmethod
+    def _as_long_for_both(cls, given: int, found: ValidationInfo) -> int:
+        """Both arms are judged by the challenger's deadline: with less, the champion would fail where that does not."""
+        least = found.data.get("challenger_timeout_ms", 1)
+        if given < least:
+            raise ValueError(f"{given} is below challenger_timeout_ms; allowed is at least {least}")
+        return given
 
 
 class Capture(Wire):
-    """Which bodies go into the journal, and which fields of request bodies never do.
+    """Which bodies go into the journal, and which of their fields never do.
 
     A request is drawn by its id, so the shares are the same for both arms, and in a mirror for both answers.
     """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from router import answers
 from router.call import Call
+from router.pace import NEVER
 from router.upstream import Connection
 
 if TYPE_CHECKING:
@@ -35,13 +36,15 @@ class Upload(Call):
             self._send()
 
     def sendable(self) -> None:
-        """The connection takes more of the request."""
-        if self.connection is not None and not self.connection.crowded:
+        """The connection takes more of the request. One that was held has been given to it whole."""
+        if self.streamed and self.connection is not None and not self.connection.crowded:
             self._send()
             self.client.resume_upload()
 
     def crowded(self) -> None:
         """The connection takes no more of the request for now."""
+        if not self.streamed:
+            return
         self.client.stop_upload()
         if self.connection is not None:
             self._wait(self.connection)
@@ -65,6 +68,8 @@ class Upload(Call):
         if self.started:
             return
         if self.uploaded or connection.crowded:
-            self.waiting.add(self, monotonic())
+            self.asked_at = now = monotonic()
+            self.waiting.add(self, now)
         else:
+            self.asked_at = NEVER
             self.waiting.remove(self)

@@ -6,15 +6,17 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
+import termios
 from asyncio.trsock import TransportSocket
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
 from router.errors import Refused
 from router.events import FallbackReason
-from router.framing import ChunkedBody
+from router.framing import TURN_BYTES, ChunkedBody, crumbs
 from router.heads import KNOWN_RESPONSES, Response, read_response
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_HEAD = 64 << 10
 _READS_AFTER_THE_END = 64
+_MOST_INFORMATIONAL = 16
+_NOTHING = bytes(4)
 
 
 class Failure(Enum):
@@ -49,6 +53,9 @@ class Caller(Protocol):
 
     @property
     def streamed(self) -> bool: ...
+
+    def wait_in_line(self) -> None:
+        """There is no connection free; one will be given to who has waited for the longest."""
 
     def outgoing(self, connection: "Connection") -> bytes:
         """The request, now that there is a connection for it."""
@@ -81,10 +88,13 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_chunked",
         "_close",
+        "_fd",
+        "_informed",
+        "_later",
         "_left",
+        "_paused",
         "_received",
         "_response",
-        "_used",
         "caller",
         "crowded",
         "made",
@@ -92,6 +102,7 @@ class Connection(asyncio.Protocol):
         "sending",
         "since",
         "transport",
+        "used",
     )
 
     transport: asyncio.Transport
@@ -111,8 +122,24 @@ class Connection(asyncio.Protocol):
         # Bytes of the body still to come; -1 in chunks, -2 until the end of the connection.
         self._left = 0
         self._close = False
-        self._used = False
+        self.used = False
         self._received = False
+        # Informational heads before the one that counts.
+        self._informed = 0
+        # What was read and waits for its turn, and whether who it is for takes no more.
+        self._later = b""
+        self._paused = False
+        self._fd = -1
+
+    def spoken(self) -> bool:
+        """Whether the server has said something that nobody asked for and nobody has read yet."""
+        try:
+            if fcntl.ioctl(self._fd, termios.FIONREAD, _NOTHING) == _NOTHING:
+                return False
+        except OSError:
+            return True
+        self.pool.distrust()
+        return True
 
     def ask(self, caller: Caller) -> None:
         """Send a caller's request; of a streamed one the rest follows by ``send`` until ``sent``."""
@@ -136,19 +163,33 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read no more of the answer for now: who it is for does not keep up."""
+        self._paused = True
         if not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading."""
-        if not self.transport.is_closing():
+        self._paused = False
+        if self._later:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _go_on(self) -> None:
+        """Take what waited for its turn."""
+        if self._paused or not self._later:
+            return
+        data, self._later = self._later, b""
+        if self.caller is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.data_received(data)
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.made = True
+        self._fd = transport.get_extra_info("socket").fileno()
         self.pool.made()
         if hasattr(transport, "max_size"):  # as much as a read of another loop takes
             transport.max_size = 65536
@@ -164,7 +205,7 @@ class Connection(asyncio.Protocol):
         if exc is None and self._response is not None and self._left == -2:
             caller.answer_end()
         else:
-            caller.answer_failed(Failure.STALE if self._used and not self._received else Failure.BROKEN)
+            caller.answer_failed(Failure.STALE if self.used and not self._received else Failure.BROKEN)
 
     def _read_on(self) -> None:
         """Read what came before sending failed: a server may answer a large request early, and close."""
@@ -197,6 +238,7 @@ class Connection(asyncio.Protocol):
         if caller is None:
             # Nobody asked: whatever this is, it must not become the answer to the next request.
             self.transport.abort()
+            self.pool.distrust()
             return
         self._received = True
         if self._response is None and not self._buffer and not self.sending and not caller.to_head:
@@ -204,8 +246,9 @@ class Connection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n") + 4
             known = KNOWN_RESPONSES.get(data[:end])
             if known is not None and known.length == len(data) - end and not known.close:
-                self._used = True
+                self.used = True
                 self.caller = None
+                self._informed = 0
                 self.pool.free(self)
                 caller.answer_whole(known, data[end:])
                 return
@@ -214,8 +257,13 @@ class Connection(asyncio.Protocol):
                 data = self._take_head(caller, data)
                 if self._response is None:
                     return
+            if self._chunked is not None and crumbs(data):
+                data = self._take_turn(data)
             ended = self._take_body(caller, data)
         except Refused:
+            if self.used:
+                # It may have been meant for nobody, and the next one could look like an answer.
+                self.pool.distrust()
             self._break()
             return
         if self.caller is not caller:
@@ -224,6 +272,14 @@ class Connection(asyncio.Protocol):
             self._finish(caller)
         else:
             caller.answer_pause()
+
+    def _take_turn(self, data: bytes) -> bytes:
+        """What of ``data`` may be taken now."""
+        self.transport.pause_reading()
+        self._later = data[TURN_BYTES:]
+        if not self._paused:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        return data[:TURN_BYTES]
 
     def _take_head(self, caller: Caller, data: bytes) -> bytes:
         """Read the head, skipping informational ones; what follows it."""
@@ -242,6 +298,9 @@ class Connection(asyncio.Protocol):
                 break
             if response.status == 101:
                 raise Refused(502, "nobody asked for another protocol")
+            self._informed += 1
+            if self._informed > _MOST_INFORMATIONAL:
+                raise Refused(502, "too many informational responses")
         self._response = response
         self._close = response.close
         self._left = response.length
@@ -260,6 +319,7 @@ class Connection(asyncio.Protocol):
             if size > left:
                 # More than the answer: the connection is not to be trusted with another one.
                 self._close = True
+                self.pool.distrust()
                 data, size = data[:left], left
             self._left = left = left - size
             if size:
@@ -276,16 +336,18 @@ class Connection(asyncio.Protocol):
             caller.answer_body(data)
         if chunked.rest:
             self._close = True
+            self.pool.distrust()
         return chunked.done
 
     def _finish(self, caller: Caller) -> None:
         self._response = None
         self._chunked = None
         self.caller = None
-        if self._close or self.sending or self.transport.is_closing():
+        self._informed = 0
+        if self._close or self._later or self.sending or self.transport.is_closing():
             self.transport.abort()
         else:
-            self._used = True
+            self.used = True
             self.pool.free(self)
         caller.answer_end()
 

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import resource
 import signal
 import socket
 import time
@@ -17,11 +16,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from router import tally
 from router.acceptor import Acceptor
 from router.channel import Channel
 from router.downstream import Client
 from router.journal import Writer
-from router.listeners import bound, inherited
+from router.listeners import bound, inherited, raise_descriptor_limit
 from router.plane import Plane
 from router.table import RouteTable
 from router.worker_config import WorkerConfig
@@ -46,6 +46,7 @@ class Worker:
             flush_ms=config.journal_flush_ms,
             rotate_bytes=config.journal_rotate_bytes,
             rotate_s=config.journal_rotate_s,
+            tally=tally.inherited(),
         )
         self.config = config
         self.plane = Plane(loop, config, writer)
@@ -121,10 +122,13 @@ class Worker:
                 said = now
                 self._say()
             await asyncio.sleep(_DRAIN_LOOK_S)
+        plane.cut_off()
         plane.outbox.flush()
+        # What was answered and taken closes with the next turn of the loop, and what is left is recorded with the one
+        # after that.
+        await asyncio.sleep(0)
         for client in list(plane.clients):
             client.transport.abort()
-        # What they leave to be recorded is recorded by what the loop does next.
         await asyncio.sleep(0)
 
     # The channel.
@@ -177,12 +181,16 @@ class Worker:
 
 def main(config: WorkerConfig, channel_fd: int) -> None:
     """Run a worker until it ends; the channel's descriptor is a connected stream socket."""
-    _raise_descriptor_limit()
+    descriptors = raise_descriptor_limit()
+    fitting = config.within(descriptors)
+    if fitting is not config:
+        said = "worker %s may have %d descriptors: at most %d clients, not %d; allow the process more"
+        log.warning(said, config.worker, descriptors, fitting.max_connections, config.max_connections)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
-        runner.run(_run(config, channel_fd))
+        runner.run(_run(fitting, channel_fd))
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -196,12 +204,6 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _run(config: WorkerConfig, channel_fd: int) -> None:
     await Worker(asyncio.get_running_loop(), config).run(channel_fd)
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from router.table import Wire
 
+# Of a process's descriptors these are not for connections: journal, channels, listeners, libraries.
+_OTHERS = 64
+
 
 class WorkerConfig(Wire):
     """Settings of one worker: one process, one event loop, one journal. Times in seconds, sizes in bytes."""
@@ -31,22 +34,30 @@ class WorkerConfig(Wire):
     max_body_bytes: int = Field(64 << 20, ge=0)
     max_held_bytes: int = Field(256 << 20, ge=0, description="request bodies held at the same time, all clients")
     idle_s: float = Field(75.0, gt=0, description="a client's connection without a request")
-    head_s: float = Field(10.0, gt=0, description="from the first byte of a request to the end of its head")
+    head_s: float = Field(
+        10.0,
+        gt=0,
+        description="from the first byte of a request to the end of its head; who takes longer for a request or the "
+        "last answer of a connection, goes first where connections run out",
+    )
     body_s: float = Field(60.0, gt=0, description="longest pause between two parts of a request's body")
+    min_body_rate: float = Field(
+        1_024.0, gt=0, description="least average rate of a request's body, bytes a second, beyond body_s"
+    )
     stall_s: float = Field(60.0, gt=0, description="longest pause of a streamed answer, or of a client reading it")
-    total_s: float = Field(300.0, gt=0, description="one request from its head to the end of its answer")
+    total_s: float = Field(300.0, gt=0, description="an answer that is passed on as it comes, from its first part")
     drain_s: float = Field(15.0, ge=0, description="time for requests in flight when the worker is to end")
 
     champion_connections: int = Field(1_024, ge=1, description="to each upstream")
     champion_queue: int = Field(1_024, ge=0, description="requests that may wait for one of them")
-    challenger_connections: int = Field(256, ge=1, description="to each upstream; none free is Overload")
+    challenger_connections: int = Field(1_024, ge=1, description="to each upstream; none free is Overload")
     mirrors: int = Field(64, ge=0, description="mirrored requests in flight; beyond, they are not sent")
     connect_s: float = Field(1.0, gt=0)
     upstream_idle_s: float = Field(
         4.0, gt=0, description="a connection kept for the next request; below the servers' own limit"
     )
     upstream_fresh_s: float = Field(
-        1.0, ge=0, description="idle for less, a kept connection was not closed by a tired server: what it drops fails"
+        4.0, ge=0, description="idle for less, a kept connection was not closed by a tired server: what it drops fails"
     )
     retry_after_s: int = Field(1, ge=1, description="said to clients that are turned away")
 
@@ -56,3 +67,12 @@ class WorkerConfig(Wire):
         if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
             raise ValueError("uvloop is not installed: pip install 'understudy[uvloop]'")
         return loop
+
+    def within(self, descriptors: int) -> "WorkerConfig":
+        """The same with no more clients than a process with so many descriptors can serve: connections to servers have
+        up to a half of them.
+        """
+        servers = self.champion_connections + self.challenger_connections + self.mirrors
+        left = descriptors - _OTHERS
+        clients = max(1, left - min(servers, left // 2))
+        return self if self.max_connections <= clients else self.model_copy(update={"max_connections": clients})

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from router import listeners
+from router import listeners, tally
 from router.table import WorkerState
 
 log = logging.getLogger("understudy.router.supervisor")
@@ -64,9 +64,10 @@ class WorkerProcess:
         told: Callable[[], None],
         environment: Mapping[str, str],
         listening: list[int],
+        counted: int,
     ) -> "WorkerProcess":
         """Start ``command`` (given its channel's descriptor) with the first messages in its channel, inheriting the
-        sockets that it is to listen on. Raises OSError.
+        sockets that it is to listen on and the tally of its journal. Raises OSError.
 
         The process leads a session of its own: a Ctrl-C at the terminal reaches the supervisor alone, which
         drains.
@@ -79,10 +80,10 @@ class WorkerProcess:
                 channel[1].write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
             process = await asyncio.create_subprocess_exec(
                 *command(theirs.fileno()),
-                pass_fds=[theirs.fileno(), *listening],
+                pass_fds=[theirs.fileno(), *listening, counted],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                env={**environment, **listeners.said(listening)},
+                env={**environment, **listeners.said(listening), **tally.said(counted)},
             )
         except BaseException:
             ours.close()

@@ -10,6 +10,7 @@ import pytest
 NAMED_SKIPS = {
     "needs-root": "does what only the superuser may do",
     "needs-apt": "uses a program that only the distribution's package manager installs",
+    "needs-index": "runs a program from a package index where the machine has none (tests/router/programs.py)",
     "needs-helm": "runs Helm, which `make test-chart` builds once",
     "needs-gateway": "has Traefik from the package index, and the Gateway API from the Go module proxy",
     "needs-linux": "uses what only the Linux kernel offers",

@@ -8,7 +8,8 @@ import click
 
 from controller.cli.options import output, print_json
 from controller.cli.places import Place, Rollouts, place
-from controller.loop import silence, weight
+from controller.core.allocation import weight
+from controller.loop import silence
 from controller.quantities import format_duration
 from controller.status import RolloutStatus
 

@@ -63,16 +63,32 @@ def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statisti
     return status.model_copy(update={"epochs": (*status.epochs, epoch), "epoch": epoch.number})
 
 
-def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
-    """``status`` with the table it asks for, one generation newer where anything in it changed.
+def weight(status: RolloutStatus) -> float:
+    """Percent of the units that the version on trial serves, or served when it was promoted."""
+    if status.progress is Progress.PROMOTED:
+        return 100.0
+    return status.table.weight_bp / 100 if status.table else 0.0
 
-    Without a champion that listens somewhere there is nothing to serve, and the last table stays.
+
+def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """``status`` with the table it asks for, one generation newer where anything in it changed, and the weight in it
+    as people write it."""
+    status = _tabled(spec, status)
+    return status.model_copy(update={"weight": weight(status)})
+
+
+def _tabled(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+    """``status`` with its table.
+
+    Without a champion that listens somewhere there is nothing to serve, and the last table stays; but where weight 0 is
+    asked for, everybody goes to where the champion was last, and where it is promoted, to the challenger.
     """
     observed, attempt = status.observed, status.attempt
-    if attempt is None or not observed.champion_upstreams:
-        return status
-    if status.progress is Progress.PROMOTED:
+    if attempt is not None and status.progress is Progress.PROMOTED:
         return _promoted(spec, status, attempt)
+    champions = observed.champion_upstreams or _left(status)
+    if attempt is None or not champions:
+        return status
     epoch = status.current_epoch
     live = status.progress in (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK)
     meets = live and bool(observed.challenger_upstreams)
@@ -82,9 +98,7 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         attempt=attempt.number,
         epoch=epoch.number if epoch and meets else NO_EPOCH,
         salt=attempt.salt,
-        champion=Target(
-            version=attempt.champion, upstreams=observed.champion_upstreams, probe=_probe(spec, "champion")
-        ),
+        champion=Target(version=attempt.champion, upstreams=champions, probe=_probe(spec, "champion")),
         challenger=Target(
             version=attempt.challenger, upstreams=observed.challenger_upstreams, probe=_probe(spec, "challenger")
         )
@@ -96,6 +110,17 @@ def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         **_policy(spec),
     )
     return _renewed(status, table)
+
+
+def _left(status: RolloutStatus) -> tuple[str, ...]:
+    """Where the champion was, in a table that sends users to a challenger although nobody should be sent there, or
+    that is to send everybody there.
+    """
+    table = status.table
+    moving = status.progress in (Progress.ROLLING_BACK, Progress.PROMOTING, Progress.HOLDBACK)
+    if table is None or table.challenger is None or not moving:
+        return ()
+    return table.champion.upstreams
 
 
 def _renewed(status: RolloutStatus, table: RouteTable) -> RolloutStatus:
@@ -117,6 +142,8 @@ def _promoted(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> Rol
         # former is forgotten, lest anybody be sent there because the next look fails.
         upstreams = observed.challenger_upstreams or last.challenger.upstreams
         status = status.model_copy(update={"observed": observed.model_copy(update={"champion_upstreams": ()})})
+    if not upstreams:
+        return status
     table = RouteTable(
         generation=last.generation if last else 0,
         rollout=status.rollout,
@@ -145,6 +172,14 @@ def servers_wanted(status: RolloutStatus) -> dict[Arm, str | None]:
         kept = bool(o.challenger_upstreams) and not moved
         return {"champion": attempt.challenger, "challenger": attempt.challenger if kept else None}
     return {"champion": attempt.champion, "challenger": None if status.progress.terminal else attempt.challenger}
+
+
+def as_asked(status: RolloutStatus, table: RouteTable) -> bool:
+    """Whether ``table`` sends to the challenger what the epoch asks for; not so where one arm has no server."""
+    if table.challenger is None:
+        return False
+    asked = _shares(status.current_epoch, meets=True)
+    return all(getattr(table, name) == share for name, share in asked.items())
 
 
 def _shares(epoch: Epoch | None, meets: bool) -> dict[str, int]:

@@ -9,7 +9,7 @@ from controller.core import allocation
 from controller.core.decide import Decision
 from controller.core.fold import Statistics
 from controller.spec import RolloutSpec
-from controller.status import UNREAD, AliasMove, Attempt, Progress, Reason, RolloutStatus
+from controller.status import UNREAD, AliasMove, Attempt, Progress, Reason, RolloutStatus, Verb
 
 CONFIRM_LIMIT = 10_000_000  # a router that has not confirmed weight 0 by then does not hold up the rollback
 
@@ -32,16 +32,44 @@ def confirmed(status: RolloutStatus) -> bool:
     return status.table is not None and status.observed.confirmed >= status.table.generation
 
 
+def _serves(status: RolloutStatus) -> bool:
+    """Every worker sends to the challenger what the promotion asks for, and it has servers to be sent to."""
+    there = confirmed(status) and bool(status.observed.challenger_upstreams)
+    return there and status.table is not None and allocation.as_asked(status, status.table)
+
+
+def _told(status: RolloutStatus) -> RolloutStatus:
+    """``status`` with what a promotion waits for where its version has no server, and without it once it has."""
+    if not status.observed.challenger_upstreams:
+        text = "the promoted version has no ready server; its promotion waits for one"
+        return decided(status, Decision(Verb.HOLD, Reason.CHALLENGER_UNAVAILABLE, text))
+    if status.reason is not Reason.CHALLENGER_UNAVAILABLE:
+        return status
+    reason = Reason.BY_HAND if status.by_hand else Reason.PROVEN
+    return decided(status, Decision(Verb.PROMOTE, reason, "the promotion goes on: its version has a server again"))
+
+
+def due_moves(status: RolloutStatus) -> tuple[AliasMove, ...]:
+    """The announced moves that are to be made now, where they do not read back.
+
+    In a promotion none while the version has no server: one that the registry refused for a while must not be made up
+    for when nobody serves it any more. In the holdback they have read back: whoever moves one after that means it.
+    """
+    waits = status.progress is Progress.HOLDBACK or (status.progress is Progress.PROMOTING and not _serves(status))
+    return () if waits else status.alias_moves
+
+
 def promoting(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
     """Capacity → traffic → confirmed → alias announced → read back. Each tick takes the next step that can be taken."""
     attempt, o = status.attempt, status.observed
     assert attempt is not None
+    status = _told(status)
     if not status.promoted_traffic:
         if not o.challenger_ready:
             return status
         status = allocation.open_holdback(spec, status, statistics, status.clock)
         return status.model_copy(update={"promoted_traffic": True})
-    if not confirmed(status):
+    if not _serves(status):
         return status
     moves = _promotion_moves(spec, attempt)
     if moves and not status.alias_moves:
@@ -72,13 +100,15 @@ def _moved(spec: RolloutSpec, status: RolloutStatus) -> bool:
 
 
 def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
-    """The old champion's last share goes when its time is over; its server may go when nobody is sent there.
+    """The old champion's last share goes when its time is over; its server may go when nobody is sent there, and when
+    the promoted version is served: where it has lost its servers the old one stands in.
 
     A pause keeps the weight here as anywhere.
     """
     since = status.holdback_since if status.holdback_since is not None else status.clock
+    status = _told(status)
     over = spec.after_promotion is None or status.clock - since >= spec.after_promotion.hold
-    if not over or (status.epoch == -1 and not confirmed(status)):
+    if not over or (status.epoch == -1 and not _serves(status)):
         return status
     if status.epoch != -1:
         return status if status.paused else status.model_copy(update={"epoch": -1})
@@ -109,13 +139,15 @@ def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:
     return status.model_copy(update={"progress": Progress.ROLLING_BACK, "alias_moves": moved})
 
 
-def rolling_back(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
+def rolling_back(spec: RolloutSpec, status: RolloutStatus, now: int) -> RolloutStatus:
     """Weight 0 confirmed (or 10 s gone) → aliases back → terminal."""
     attempt, o = status.attempt, status.observed
+    # Where the clock of a leader before us ran ahead, its 10 s begin with us.
+    status = status.model_copy(update={"rolled_at": min(status.rolled_at, now)})
     assert attempt is not None
     # The table in status may still be the one from before the rollback was decided, at this very tick.
     back = status.table is None or (status.table.challenger is None and confirmed(status))
-    if not back and status.clock - status.rolled_at < CONFIRM_LIMIT:
+    if not back and now - status.rolled_at < CONFIRM_LIMIT:
         return status
     if o.registry_error is not None:
         return status
@@ -123,7 +155,8 @@ def rolling_back(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     ours = any(m.alias == spec.model.champion for m in status.alias_moves)
     if ours and o.champion_alias == attempt.challenger != attempt.champion:
         moves.append(AliasMove(alias=spec.model.champion, version=attempt.champion, was=attempt.challenger))
-    keep = status.reason is Reason.SUPERSEDED or spec.model.challenger.isdigit()
+    # Before the first allocation nobody was sent to the challenger: there is nothing that it has lost.
+    keep = status.reason is Reason.SUPERSEDED or spec.model.challenger.isdigit() or not status.epochs
     if not keep and o.challenger_alias == attempt.challenger:
         moves.append(AliasMove(alias=spec.model.challenger, version=None, was=attempt.challenger))
     if moves:

@@ -68,9 +68,15 @@ def _pause(spec: RolloutSpec, status: RolloutStatus) -> int:
 
 
 def _clock(status: RolloutStatus, now: int) -> RolloutStatus:
-    """Time never runs backwards; step and attempt age only while the step clock runs."""
+    """Time never runs backwards; step and attempt age only while the step clock runs.
+
+    Without a controller the routers serve the split for as long as the table lives, and the champion alone from then
+    on: what is beyond that is no time of a hold.
+    """
     later = max(now, status.clock)
     gone = later - status.clock if status.clock else 0
+    if status.table is not None:
+        gone = min(gone, status.table.ttl_s * 1_000_000)
     running = status.progress is Progress.RUNNING and not status.paused
     waiting = status.reason is Reason.AWAITING_APPROVAL
     update: dict[str, object] = {"clock": later}
@@ -122,12 +128,16 @@ def _asked(status: RolloutStatus) -> bool:
 def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """A changed plan, or another challenger after the end, starts a new attempt; the old one is superseded.
 
+    So does an approval that is not asked for any more: who may edit does not approve by it what ran until then. One
+    that is asked for now, and was not before, is asked for at once.
     Until the first table is asked for, a reference that names another version starts a new attempt as well.
     """
     plan = plan_digest(spec)
     observed, attempt = status.observed, status.attempt
     if attempt is None and not status.progress.terminal:
         return status.model_copy(update={"plan": plan})
+    if status.plan != plan and status.plan == plan_digest(_without_approval(spec)):
+        status = status.model_copy(update={"plan": plan})
     changed = status.plan != plan
     if status.progress is Progress.PENDING:
         status, strange = _strangely_named(spec, status)
@@ -186,9 +196,18 @@ def plan_digest(spec: RolloutSpec) -> str:
         policy.block,
         policy.grace,
     ]
+    if spec.servers is not None:  # another build is another challenger, and another champion
+        fixed["servers"] = spec.servers.model_dump(mode="json", by_alias=True, exclude={"replicas"})
+    if spec.decision.approve_promotion:
+        fixed["approvePromotion"] = True
     if spec.traffic.gateway_api is not None:
         fixed["traffic"] = spec.traffic.gateway_api.model_dump(mode="json", by_alias=True)
     return digest(fixed)[:16]
+
+
+def _without_approval(spec: RolloutSpec) -> RolloutSpec:
+    decision = spec.decision.model_copy(update={"approve_promotion": False})
+    return spec.model_copy(update={"decision": decision})
 
 
 def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> RolloutStatus:
@@ -248,7 +267,7 @@ def _live(
 ) -> tuple[RolloutStatus, tuple[Evidence, ...]]:
     status = _aliases_watched(spec, status)
     if status.progress is Progress.ROLLING_BACK:
-        return endings.rolling_back(spec, status), ()
+        return endings.rolling_back(spec, status, now), ()
     status = plans.with_baselines(spec, status, statistics)
     values = sorted({s for _, s in (*statistics.folds, *statistics.pairs) if s} - set(status.segment_values))
     if values:
@@ -329,6 +348,9 @@ def _running(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, s
         return endings.decided(status, said).model_copy(update={"progress": Progress.HELD, "end": "Held", "epoch": -1})
     if said.verb is Verb.ROLL_BACK:
         return endings.roll_back(status, said)
+    if said.verb is Verb.ADVANCE and not status.observed.champion_upstreams:
+        text = "the champion has no ready server: no other table can be made, and the last one stays in force"
+        said = Decision(Verb.HOLD, Reason.SERVERS_NOT_READY, text)
     if said.verb is Verb.ADVANCE:
         return endings.decided(allocation.open_step(spec, status, statistics, status.step + 1, status.clock), said)
     status = endings.decided(status, said)

@@ -3,6 +3,7 @@
 from controller.spec import RolloutSpec
 from controller.status import Notice, Progress, Reason, RolloutStatus
 
+WAITING = 100  # messages that nobody takes; more would make the status too large for the API server
 TOLD_HOLDS = (Reason.AWAITING_APPROVAL, Reason.SAMPLE_RATIO_MISMATCH, Reason.VERSION_MISSING, Reason.NO_SIGNATURE)
 
 
@@ -20,7 +21,7 @@ def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) 
         text=after.message,
         level="warning" if bad else "info",
     )
-    return after.model_copy(update={"notices": (*after.notices, notice)})
+    return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})
 
 
 def _title(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> str | None:

@@ -161,6 +161,8 @@ def _failure(error: Exception) -> EdgeError:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
         return EdgeError("no answer in time")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return EdgeError("not reachable (what it answers is no HTTP, or was cut off)")  # the error's own words quote it
     if isinstance(error, httpx.TransportError):
         return EdgeError(f"not reachable ({error})")
     return EdgeError(f"{type(error).__name__}")

@@ -133,6 +133,11 @@ class Fanout:
         if failed:
             raise EdgeError("; ".join(failed))
 
+    def close(self) -> None:
+        """Let go of the connections of those that have some."""
+        for part in self._parts.values():
+            getattr(part, "close", lambda: None)()
+
     def _remember(self, key: str, name: str) -> None:
         with self._lock:
             self._delivered.setdefault(key, set()).add(name)

@@ -4,7 +4,8 @@ import sys
 import time
 from collections.abc import Mapping
 
-from controller.loop import silence, weight
+from controller.core.allocation import weight
+from controller.loop import silence
 from controller.spec import ModelRollout
 from controller.status import Progress, RolloutStatus
 

@@ -1,8 +1,40 @@
-"""Which of several rollouts may release a model: the one that is at it, else the oldest."""
+"""Which rollout may release a model: one of a namespace that is allowed to, and of several the one that is at it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
-from controller.edges.cluster.watch import Entry
+from controller.edges.cluster.watch import Entry, claim
+from controller.status import Reason
+
+EVERYWHERE = "*"
+
+
+class Claims:
+    """Judges by ``allowed``, rules such as ``shop=shop-*``; None: every namespace may release every model."""
+
+    def __init__(self, allowed: Iterable[str] | None) -> None:
+        self._allowed = None if allowed is None else [tuple(rule.split("=", 1)) for rule in allowed]
+
+    def allows(self, key: str, model: str) -> bool:
+        """Whether the rollout ``key`` is in a namespace that may release ``model``."""
+        if self._allowed is None:
+            return True
+        namespace = key.partition("/")[0]
+        return any(place in (EVERYWHERE, namespace) and fnmatchcase(model, names) for place, names in self._allowed)
+
+    def refusal(self, key: str, model: str, rivals: Mapping[str, Entry]) -> tuple[Reason, str] | None:
+        """Why ``key`` may not release ``model``, of which ``rivals`` are all rollouts; None where it may.
+
+        One that is not allowed to keeps nobody from it, whether it was first or is at work.
+        """
+        if not self.allows(key, model):
+            namespace = key.partition("/")[0]
+            text = f"model.name: namespace {namespace} may not release {model}; whoever runs the controller allows it"
+            return Reason.MODEL_NOT_ALLOWED, f"{text} by --allow-models {namespace}={model}"
+        holder = taken_by(key, {k: e for k, e in rivals.items() if self.allows(k, model)})
+        if holder is None:
+            return None
+        return Reason.MODEL_TAKEN, f"model.name: {model} is released by {holder}; delete one of the two rollouts"
 
 
 def taken_by(key: str, rivals: Mapping[str, Entry]) -> str | None:
@@ -10,8 +42,8 @@ def taken_by(key: str, rivals: Mapping[str, Entry]) -> str | None:
 
     A live attempt is never kept from anything: to stop looking at a split that is under way would be worse.
     """
-    staying = {k: e for k, e in rivals.items() if e.live or not e.going}
+    staying = {k: e for k, e in rivals.items() if claim(e).stays}
     if key not in staying or staying[key].live:
         return None
-    holder = min(staying, key=lambda k: (not staying[k].live, staying[k].created, staying[k].uid))
+    holder = min(staying, key=lambda k: claim(staying[k]))
     return holder if holder != key else None

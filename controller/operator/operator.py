@@ -9,18 +9,19 @@ from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
-from controller.edges.cluster.router_watch import RouterWatch
-from controller.edges.cluster.store import ClusterStore
+from controller.edges.cluster.pod_watch import ROUTERS, SERVERS, PodWatch
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
 from controller.loop import Loop, attempt_quietly
+from controller.operator.claims import Claims
 from controller.operator.passes import Loops, Passed, Passes
 from controller.operator.queue import Queue, Taken
 from controller.settings import OperatorSettings
-from controller.status import Reason, RolloutStatus
+from controller.status import RolloutStatus
 from controller.telemetry import Telemetry
 
 log = logging.getLogger("understudy.operator")
@@ -30,6 +31,8 @@ CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
 RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
+TOLD_AFTER = 3  # failures of a rollout's passes in a row, for its conditions to say so
+LONGEST_TEXT = 500  # characters of what they say
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -37,7 +40,7 @@ class Making(NamedTuple):
     """How the loop of a rollout is made, from the store and an access that writes only while we lead; and closed.
     ``aliases``: what every alias of every model names now."""
 
-    make: Callable[[Access, ClusterStore], Callable[[str], Loop]]
+    make: Callable[[Access, AcceptedStore], Callable[[str], Loop]]
     close: Callable[[Loop], None]
     aliases: Callable[[], Mapping[str, Mapping[str, str]]]
 
@@ -47,7 +50,6 @@ class Operator:
 
     def __init__(self, access: Access, settings: OperatorSettings, identity: str, making: Making) -> None:
         self.end = threading.Event()
-        self.queue = Queue()
         self.telemetry = Telemetry()
         self.leader = Leader(
             access,
@@ -60,9 +62,11 @@ class Operator:
         )
         self._access, self._guarded = access, access.guarded(self.leader.check)
         self.watched = Watched(access, settings.namespace, self._feed)
-        self.store = ClusterStore(self._guarded, self.watched, settings.record_dir)
+        self.queue = Queue(waits=self.watched.waits, aside=max(1, settings.ticks // 2))
+        self.store = AcceptedStore(self._guarded, self.watched, settings.record_dir)
         self._loops = Loops(making.make(self._guarded, self.store), making.close)
-        self._passes = Passes(self.store, self.watched, self._loops, self._tell, settings.idle_s)
+        claims = Claims(settings.allow_models)
+        self._passes = Passes(self.store, self.watched, self._loops, claims, self._tell, settings.idle_s)
         self._drain_s = settings.drain_s
         self._failures: dict[str, int] = {}
         self._sequences: dict[str, int] = {}
@@ -73,11 +77,14 @@ class Operator:
         self._next_first = 0.0
         self._resting: set[str] = set()
         self._let_go = threading.Event()
-        pods = RouterWatch(access, settings.namespace, self._hear)
+        pods = [PodWatch(access, settings.namespace, kind, self._hear) for kind in (ROUTERS, SERVERS)]
         self._threads = [
             threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
             threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
-            threading.Thread(target=pods.run, args=(self.end,), name="pods", daemon=True),
+            *(
+                threading.Thread(target=w.run, args=(self.end,), name=f"pods-{i}", daemon=True)
+                for i, w in enumerate(pods)
+            ),
             threading.Thread(target=self._ask, args=(making.aliases, settings.alias_s), name="aliases", daemon=True),
             *(threading.Thread(target=self._work, name=f"tick-{i}", daemon=True) for i in range(settings.ticks)),
         ]
@@ -147,11 +154,11 @@ class Operator:
         return self._next_first
 
     def _hear(self, key: str) -> None:
-        """A router of ``key`` changed, or a pod that says to be one."""
+        """A router or a model server of ``key`` changed, or a pod that says to be one."""
         if self.watched.heard_of(key) is not None and key not in self._late:
             self._feed(key)
 
-    def _tell(self, key: str, uid: str, reason: Reason, text: str) -> None:
+    def _tell(self, key: str, uid: str, reason: str, text: str) -> None:
         """A Warning Event on a rollout that is not ticked."""
         namespace, _, name = key.partition("/")
         events = EventNotifier(self._guarded, namespace, name, uid, self.leader.identity)
@@ -181,6 +188,10 @@ class Operator:
 
     def _work(self) -> None:
         queue = self.queue
+        # Before all are listed it is not known who else releases a model, and each would be read by itself.
+        while not self.watched.synced.wait(1.0):
+            if self.end.is_set():
+                return
         while not self.end.is_set():
             taken = queue.take(1.0)
             if taken is None:
@@ -208,7 +219,10 @@ class Operator:
         except Exception as error:
             ours = not isinstance(error, EdgeError)
             log.log(logging.ERROR if ours else logging.WARNING, "%s: the tick failed: %s", key, error, exc_info=ours)
-            return self._again(key, "failed", began, taken, FIRST_PAUSE_S)
+            pause = self._again(key, "failed", began, taken, FIRST_PAUSE_S)
+            if self._failures[key] >= TOLD_AFTER:
+                self._told(key, f"{type(error).__name__}: {error}" if ours else str(error))
+            return pause
         finally:
             del self._under_way[key]
         self._failures.pop(key, None)
@@ -225,6 +239,19 @@ class Operator:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self.telemetry.ticked(key, result, time.monotonic() - began, began - taken.due)
         return min(first * 2.0 ** min(failures - 1, 20), LONGEST_PAUSE_S)
+
+    def _told(self, key: str, fault: str) -> None:
+        """Whoever looks at a rollout whose passes fail sees that, and why; nobody looks into our log for it."""
+        fault = fault.encode(errors="replace").decode()[:LONGEST_TEXT]
+        text = f"the tick fails and is tried again: {fault}"
+
+        try:
+            if self.store.fails(key, "TickFailed", text, time.time_ns() // 1000):
+                self._tell(key, self.watched.get(key).uid, "TickFailed", text)
+        except EdgeError as error:
+            log.info("%s: could not tell that the tick failed: %s", key, error)
+        except Exception:  # whatever broke the pass may break this too, and the thread has others to serve
+            log.exception("%s: could not tell that the tick failed", key)
 
     def _show(self, key: str, passed: Passed, seconds: float, late: float) -> None:
         """Log line and metrics. Of what is over nothing is said any more, or ten thousand of them would be told of."""

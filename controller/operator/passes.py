@@ -1,7 +1,8 @@
 """One pass over one rollout of the cluster: whether it may be ticked at all, the tick, and when to come back.
 
 A rollout that is being deleted is ended as a person would abort it, and let go as soon as the champion serves
-everybody: weight 0 is confirmed by every router, or the routers are gone. MLflow is not waited for.
+everybody: weight 0 is confirmed by every router, or the routers are gone. MLflow is not waited for, nor, for long, a
+pass that breaks.
 """
 
 import logging
@@ -9,18 +10,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from controller.core.conditions import ALIAS_PENDING
 from controller.core.endings import CONFIRM_LIMIT, confirmed
-from controller.edges.cluster.store import ClusterStore, status_of, wrong_requests
+from controller.edges.cluster.accepted import MOVING, AcceptedStore
+from controller.edges.cluster.store import status_of, wrong_requests
 from controller.edges.cluster.watch import Entry, Watched
 from controller.edges.showing import ShowingRegistry
-from controller.errors import NotFound, SpecError
+from controller.errors import EdgeError, NotFound, SpecError
 from controller.loop import Loop
 from controller.operator.aliases import Aliases, registry_for
-from controller.operator.claims import taken_by
+from controller.operator.claims import Claims
 from controller.status import Progress, Reason, RolloutStatus
 
 log = logging.getLogger("understudy.operator")
-Tell = Callable[[str, str, Reason, str], None]
+Tell = Callable[[str, str, str, str], None]
+REFUSALS = 3  # in a row, for the conditions to tell of them
+LONGEST_TEXT = 500  # characters of what they tell
 
 
 class Held(NamedTuple):
@@ -79,23 +84,37 @@ class Passed(NamedTuple):
 class Passes:
     """Passes over the rollouts of ``store``, which several threads may make, one a key at a time."""
 
-    def __init__(self, store: ClusterStore, watched: Watched, loops: Loops, tell: Tell, idle_s: float) -> None:
-        self._store, self._watched, self._loops = store, watched, loops
+    def __init__(
+        self, store: AcceptedStore, watched: Watched, loops: Loops, claims: Claims, tell: Tell, idle_s: float
+    ) -> None:
+        self._store, self._watched, self._loops, self._claims = store, watched, loops, claims
         self._tell, self._idle_s = tell, idle_s
+        self._told: dict[str, str] = {}  # by key: the refusal of a spec that people have been told of
+        self._failing: dict[str, float] = {}  # by key: since when the passes over a deleted one break
         self.known: Aliases | None = None  # what every alias named a moment ago; None: that is not known
 
     def over(self, key: str, now: int) -> Passed:
         """One pass at ``now`` (µs). EdgeError: come back soon."""
         try:
+            passed = self._over(key, now)
+        except Exception as error:
+            if not self._gives_up(key, error):
+                raise
+            log.exception("%s: it is let go, though nobody knows that all are sent to the champion", key)
+            return self._released(key, None)
+        self._failing.pop(key, None)
+        return passed
+
+    def _over(self, key: str, now: int) -> Passed:
+        try:
             if not self._store.hold(key):
-                return Passed(None, gone=True)
+                return self._gone(key)
             entry = self._watched.get(key)
         except NotFound:
-            return Passed(None, gone=True)
-        rival = taken_by(key, self._watched.of_model(entry.model))
-        if rival is not None:
-            text = f"model.name: {entry.model} is released by {rival}; delete one of the two rollouts"
-            return self._refused(key, entry, Reason.MODEL_TAKEN, text, now)
+            return self._gone(key)
+        refusal = self._claims.refusal(key, entry.model, self._watched.of_model(entry.model))
+        if refusal is not None:
+            return self._refused(key, entry, *refusal, now)
         for name, fault in wrong_requests(entry).items():
             log.warning("%s: annotation %s is no request: %s", key, name, fault)
         try:
@@ -104,15 +123,28 @@ class Passes:
             wake_at = loop.tick(key, now)
         except SpecError as error:
             return self._refused(key, entry, Reason.INVALID_SPEC, str(error), now)
+        self._tell_outlasted(key, entry)
         after = self._watched.get(key)
         status = status_of(after)
-        if after.going and parted(status):
+        self._tell_hampered(key, entry, status, held.registry)
+        if after.going and parted(status, refused=bool(held.registry.refusal)):
             return self._released(key, status)
         pause = max(wake_at / 1e6 - time.time(), 0.01)
         if status.progress.terminal and after.state == entry.state and _served(status):
-            self._loops.drop(key)
+            if not status.notices:  # else it knows who has which of them
+                self._loops.drop(key)
             return Passed(max(pause, self._rest(status)), status, rests=True)
         return Passed(pause, status, held.metrics(status))
+
+    def _gives_up(self, key: str, error: Exception) -> bool:
+        """Whether ``key``, which is being deleted, may go although its passes fail: for so long as a router is waited
+        for, and by what no later pass mends."""
+        entry = self._watched.heard_of(key)
+        if entry is None or not entry.going or (isinstance(error, EdgeError) and _readable(entry)):
+            self._failing.pop(key, None)
+            return False
+        began = self._failing.setdefault(key, time.monotonic())
+        return time.monotonic() - began >= CONFIRM_LIMIT / 1e6
 
     def _refused(self, key: str, entry: Entry, reason: Reason, text: str, now: int) -> Passed:
         """It is not ticked. Nothing of ours keeps it from being deleted."""
@@ -125,25 +157,60 @@ class Passes:
 
     def _released(self, key: str, status: RolloutStatus | None) -> Passed:
         self._store.release(key)
+        return self._gone(key, status)
+
+    def _gone(self, key: str, status: RolloutStatus | None = None) -> Passed:
         self._loops.drop(key)
+        self._store.forget(key)
+        self._store.hamper(key, "")
+        self._told.pop(key, None)
+        self._failing.pop(key, None)
         return Passed(None, status, gone=True)
+
+    def _tell_outlasted(self, key: str, entry: Entry) -> None:
+        """Once of each refusal that a live attempt goes on in spite of."""
+        text = self._store.refusal(key)
+        if text is None:
+            self._told.pop(key, None)
+        elif self._told.get(key) != text:
+            self._told[key] = text
+            log.warning("%s: the declared spec does not count: %s", key, text)
+            self._tell(key, entry.uid, Reason.INVALID_SPEC, text)
+
+    def _tell_hampered(self, key: str, entry: Entry, status: RolloutStatus, registry: ShowingRegistry) -> None:
+        """Of an alias that is not moved although the registry answers: by the conditions, and once by an Event."""
+        refused = status.progress in MOVING and registry.refusals >= REFUSALS
+        text = f"an alias cannot be moved: {registry.refusal}"[:LONGEST_TEXT] if refused else ""
+        if self._store.hamper(key, text):
+            log.warning("%s: %s", key, text)
+            self._tell(key, entry.uid, ALIAS_PENDING, text)
 
     def _rest(self, status: RolloutStatus) -> float:
         """Nothing changes by itself any more; but routers want to hear from us."""
         return min(self._idle_s, status.table.ttl_s / 3) if status.table is not None else self._idle_s
 
 
+def _readable(entry: Entry) -> bool:
+    try:
+        status_of(entry)
+    except EdgeError:
+        return False
+    return True
+
+
 def _served(status: RolloutStatus) -> bool:
     return status.table is None or confirmed(status)
 
 
-def parted(status: RolloutStatus) -> bool:
+def parted(status: RolloutStatus, *, refused: bool = False) -> bool:
     """Whether a rollout that is being deleted may go: nobody is sent to a version on trial any more.
 
+    ``refused``: the registry answers and moves no alias, which may be over at the next try, and is waited for as long
+    as a router.
     In the holdback the promoted version is the champion, by name and by traffic, and stays it.
     """
     if status.progress is Progress.ROLLING_BACK:
         back = status.table is None or (status.table.challenger is None and confirmed(status))
         late = status.clock - status.rolled_at >= CONFIRM_LIMIT
-        return (back or late) and status.observed.registry_error is not None
+        return ((back or late) and status.observed.registry_error is not None) or (late and refused)
     return status.progress.terminal or status.progress is Progress.HOLDBACK

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+TURN = 8  # of so many keys that are taken one is of those that wait, if one is due
+
 
 class Taken(NamedTuple):
     """A key to work on, which has to be given back; it was due at ``due`` (seconds, monotonic)."""
@@ -15,14 +17,27 @@ class Taken(NamedTuple):
 
 
 class Queue:
-    """Keys with their times, for several threads. Bounded by ``limit`` keys; ``dropped`` counts those refused."""
+    """Keys with their times, for several threads. Bounded by ``limit`` keys; ``dropped`` counts those refused.
 
-    def __init__(self, limit: int = 100_000, clock: Callable[[], float] = time.monotonic) -> None:
+    Keys that can do nothing but wait, as ``waits`` says, come after all others that are due, and at most ``aside`` of
+    them are in anybody's hands: a crowd of them delays nobody who is at work.
+    """
+
+    def __init__(
+        self,
+        limit: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+        waits: Callable[[str], bool] = lambda _: False,
+        aside: int = 1_000,
+    ) -> None:
         self._limit = limit
         self._clock = clock
         self._condition = threading.Condition()
-        self._due: dict[str, float] = {}  # of those that wait
-        self._heap: list[tuple[float, str]] = []
+        self._waits, self._most = waits, aside
+        self._due: dict[str, tuple[bool, float]] = {}  # whether it waits, and its time; of those in nobody's hands
+        self._heaps: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
+        self._aside: set[str] = set()  # of those that are taken, the ones that wait
+        self._turn = 0
         self._taken: dict[str, float | None] = {}  # and when each is wanted again, if it was added meanwhile
         self._closed = False
         self.dropped = 0
@@ -39,8 +54,10 @@ class Queue:
             if held is None and len(self._due) + len(self._taken) >= self._limit:
                 self.dropped += 1
                 return False
-            if held is None or due < held:
+            if held is None:
                 self._put(key, due)
+            elif due < held[1] or (held[0] and not self._waits(key)):
+                self._put(key, min(due, held[1]))
             return True
 
     def take(self, timeout: float) -> Taken | None:
@@ -52,7 +69,7 @@ class Queue:
                 found = self._first(now)
                 if found is not None:
                     return found
-                soonest = self._heap[0][0] if self._heap else end
+                soonest = min((heap[0][0] for heap in self._open() if heap), default=end)
                 if now >= end:
                     return None
                 self._condition.wait(min(soonest, end) - now)
@@ -62,6 +79,9 @@ class Queue:
         """Work on ``key`` is over; next at ``due``, or when it was added meanwhile. None: not before it is added."""
         with self._condition:
             again = self._taken.pop(key)
+            if key in self._aside:
+                self._aside.discard(key)
+                self._condition.notify()  # there is room for another one that waits
             wanted = [t for t in (again, due) if t is not None]
             if wanted:
                 self._put(key, min(wanted))
@@ -70,7 +90,8 @@ class Queue:
         """Nothing waits any more."""
         with self._condition:
             self._due.clear()
-            self._heap.clear()
+            for heap in self._heaps.values():
+                heap.clear()
             self._taken = dict.fromkeys(self._taken)
 
     def close(self) -> None:
@@ -88,19 +109,32 @@ class Queue:
         with self._condition:
             return len(self._due) + len(self._taken)
 
+    def _open(self) -> list[list[tuple[float, str]]]:
+        """The heaps that may be taken from, in their order."""
+        if len(self._aside) >= self._most:
+            return [self._heaps[False]]
+        return [self._heaps[self._turn == TURN - 1], self._heaps[self._turn != TURN - 1]]
+
     def _first(self, now: float) -> Taken | None:
-        while self._heap and self._heap[0][0] <= now:
-            due, key = heapq.heappop(self._heap)
-            if self._due.get(key) == due:
-                del self._due[key]
-                self._taken[key] = None
-                return Taken(key, due)
+        for heap in self._open():
+            waits = heap is self._heaps[True]
+            while heap and heap[0][0] <= now:
+                due, key = heapq.heappop(heap)
+                if self._due.get(key) == (waits, due):
+                    del self._due[key]
+                    self._taken[key] = None
+                    self._turn = (self._turn + 1) % TURN
+                    if waits:
+                        self._aside.add(key)
+                    return Taken(key, due)
         return None
 
     def _put(self, key: str, due: float) -> None:
-        self._due[key] = due
-        heapq.heappush(self._heap, (due, key))
-        if len(self._heap) > 2 * len(self._due) + 64:  # mostly times that hold no longer
-            self._heap = [(t, k) for k, t in self._due.items()]
-            heapq.heapify(self._heap)
+        waits = self._waits(key)
+        self._due[key] = waits, due
+        heapq.heappush(self._heaps[waits], (due, key))
+        if sum(map(len, self._heaps.values())) > 2 * len(self._due) + 64:  # mostly times that hold no longer
+            for each, heap in self._heaps.items():
+                heap[:] = [(t, k) for k, (w, t) in self._due.items() if w is each]
+                heapq.heapify(heap)
         self._condition.notify()

@@ -1,7 +1,8 @@
 """Rules across fields, declared once: as CEL for the API server and as JSON Schema for editors.
 
 ``controller.spec`` checks the same in Python and is what decides; these refuse a wrong file earlier, where it is
-written. What neither language can say (durations compared, names that differ in JSON Schema) is left to Python.
+written. What neither language can say (durations compared that may be days, names that differ in JSON Schema) is left
+to Python.
 """
 
 from collections.abc import Collection
@@ -299,6 +300,16 @@ TRANSITIONS: tuple[Rule, ...] = (
         f"(!({_IS}) || self.traffic.gatewayAPI.httpRoute == oldSelf.traffic.gatewayAPI.httpRoute)",
     ),
 )
+# CEL reads the units of Go, which has neither days nor weeks: what is written in them is left to Python.
+_DEADLINES = "(has(self.timeout) ? self.timeout : '1s')", "(has(self.championTimeout) ? self.championTimeout : '30s')"
+# For the API server alone: on one machine these are allowed.
+ON_A_CLUSTER: tuple[Rule, ...] = (
+    Rule(
+        "Server",
+        "url is for one machine; on a cluster allowed are service, of the rollout's namespace, and servers.template",
+        cel="!has(self.url)",
+    ),
+)
 RULES: tuple[Rule, ...] = (
     _exactly_one("UnitSource", "header", "cookie", "json", "request"),
     _exactly_one("Segment", "feature", "header", "json"),
@@ -321,6 +332,12 @@ RULES: tuple[Rule, ...] = (
         "router and gatewayAPI exclude each other",
         cel="!(has(self.router) && has(self.gatewayAPI))",
         editor={"not": {"allOf": [given("router"), given("gatewayAPI")]}},
+    ),
+    Rule(
+        "RouterTraffic",
+        "championTimeout has to be at least timeout; their defaults are 30s and 1s",
+        cel=f"[{', '.join(_DEADLINES)}].exists(t, t.contains('d') || t.contains('w')) || "
+        f"duration({_DEADLINES[0]}) <= duration({_DEADLINES[1]})",
     ),
     *_STEP,
     *_kinds(),

@@ -26,6 +26,8 @@ def unsupported(spec: RolloutSpec) -> list[str]:
     said = [f"{_of_metric(i, 'kind', m.name)}: {_kind(m.kind)}" for i, m in metrics if not KINDS[m.kind].supported]
     if spec.after_promotion is not None and spec.after_promotion.watch is not None:
         said.append("spec.afterPromotion.watch: not supported yet; leave it out")
+    if spec.on_rollback.diagnose:
+        said.append("spec.onRollback.diagnose: not supported yet; leave it out")
     if spec.on_rollback.remedy == "Build":
         said.append("spec.onRollback.remedy: Build is not supported yet; allowed now: Off, Suggest")
     return said

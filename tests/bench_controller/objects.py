@@ -8,15 +8,17 @@ import orjson
 
 from controller.core import conditions, evolve
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.resources import ROLLOUTS, SERVICES, SLICES, Resource
 from controller.edges.cluster.store import FINALIZER
 from controller.spec import RolloutSpec
 from controller.status import Attempt, Observed, Progress, Reason, RolloutStatus, Verb
 from router.table import RouteTable, Source, Target
 from tests.bench_controller.places import ACTIVE, IDLE, MANY, Rollout
+from tests.kubernetes.operating.machines import own_address
 
 NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
+ARMS = ("champion", "challenger")
 AT_ONCE = 8
 KIND = "bench/kind"  # label: active or idle
 ENDED_AT = 1_760_000_000_000_000  # µs
@@ -45,8 +47,7 @@ def spec_of(rollout: Rollout, port: int, tick_s: float) -> Node:
         container = {"name": "model", "image": "model:none", "ports": [{"containerPort": port}]}
         tree["servers"] = {"template": {"spec": {"containers": [container]}}, "replicas": 1}
     else:
-        urls = {arm: f"http://{rollout.server(v)}:{port}" for arm, v in (("champion", "1"), ("challenger", "2"))}
-        tree["servers"] = {arm: {"url": url} for arm, url in urls.items()}
+        tree["servers"] = {arm: {"service": arm, "port": port} for arm in ARMS}
     return tree
 
 
@@ -60,7 +61,7 @@ def body_of(rollout: Rollout, port: int, tick_s: float) -> Node:
 
 def ended(rollout: Rollout, uid: str, port: int, spec: RolloutSpec) -> RolloutStatus:
     """The status of one whose version 2 was promoted: every router serves it, and nothing is left to do."""
-    upstream = f"{rollout.server('2')}:{port}"
+    upstream = f"{own_address()}:{port}"
     table = RouteTable(
         generation=1,
         rollout=rollout.key,
@@ -75,9 +76,20 @@ def ended(rollout: Rollout, uid: str, port: int, spec: RolloutSpec) -> RolloutSt
         attempt=Attempt(number=1, champion="1", challenger="2", salt=f"{uid}/1", started_at=ENDED_AT - 86_400_000_000),
         plan=evolve.plan_digest(spec), step=0, active=86_400_000_000, clock=ENDED_AT, epoch=-1, decision=Verb.PROMOTE,
         reason=Reason.PROVEN, message="clicks is proven not worse", end="Promoted", table=table,
-        run_id="0123456789abcdef0123456789abcdef", promoted_traffic=True, observed=observed,
+        run_id="0123456789abcdef0123456789abcdef", promoted_traffic=True, observed=observed, weight=100.0,
     )  # fmt: skip
     return conditions.with_conditions(status)
+
+
+def serve(access: Access, namespace: str, port: int) -> None:
+    """The Services of those that are over, one for each arm of them all."""
+    ports = [{"name": "http", "port": port}]
+    ready = {"addresses": [own_address()], "conditions": {"ready": True}}
+    for arm in ARMS:
+        meta = {"namespace": namespace, "name": arm}
+        access.create(SERVICES, {"metadata": meta, "spec": {"ports": ports}})
+        meta = {"namespace": namespace, "name": f"{arm}-1", "labels": {"kubernetes.io/service-name": arm}}
+        access.create(SLICES, {"metadata": meta, "addressType": "IPv4", "endpoints": [ready], "ports": ports})
 
 
 def side_by_side(act: Callable[[Rollout], None], each: Iterable[Rollout], tell: Callable[[int], None]) -> None:
@@ -94,6 +106,7 @@ def make(access: Access, each: Iterable[Rollout], port: int, tick_s: float, tell
         access.create(NAMESPACES, {"metadata": {"name": name}})
         # Without Kubernetes' own controllers nobody else makes it, and no pod is let in without.
         access.create(ACCOUNTS, {"metadata": {"namespace": name, "name": "default"}})
+        serve(access, name, port)
 
     def made(rollout: Rollout) -> None:
         tree = body_of(rollout, port, tick_s)

@@ -4,6 +4,9 @@ The proxy has one core of its own; the load (wrk) and the servers behind it shar
 time and are measured in turn, round by round, so that a slow minute of the machine meets them all; figures are medians
 over the rounds. Peers that are missing are installed (Debian packages by root only, wheels into ``build/``), or
 reported as null. Writes ``build/bench-router.json``, the rows in ``build/bench-router-rows.json``, a table and a plot.
+
+The exit code is 1 where a promised ratio (``promises``) does not hold, and 2 where a peer died or answered anything but
+200: then nothing is written, as the others were measured beside it.
 """
 
 import argparse
@@ -16,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench_router import budget, report, upstreams
-from tests.bench_router.load import BODY, Load, Measured
+from tests.bench_router import budget, promises, report, upstreams
+from tests.bench_router.load import BODY, Load, Measured, status
 from tests.bench_router.peers import Place, aiohttp_proxy, envoy, fastapi_proxy, haproxy, nginx, understudy
 from tests.bench_router.processes import ROOT, Missing, Running
 
@@ -44,6 +47,18 @@ class Cores(NamedTuple):
     all: str
 
 
+class Void(Exception):
+    """A peer did not do what was measured; the run says nothing."""
+
+
+def assert_sound(name: str, port: int, body: bytes, server: Running | None, when: str) -> None:
+    """The peer is as it was started, and answers the load's request with 200. Raises Void."""
+    if server is not None and (lost := server.lost()):
+        raise Void(f"{name}: {lost} ({when})")
+    if (said := status(port, body)) != 200:
+        raise Void(f"{name}: its answer is {said} and not 200 ({when})")
+
+
 class Bench:
     """The measurements of one run."""
 
@@ -58,8 +73,9 @@ class Bench:
         self, upstream: str, running: dict[str, tuple[int, Running | None]], load: Load, counts: tuple[int, ...]
     ) -> None:
         """Measure all of them at each number of connections, in as many rounds."""
-        for port, _ in running.values():
+        for name, (port, server) in running.items():
             load.run(port, 2, 1)
+            assert_sound(name, port, load.body, server, "at the beginning")
         for turn in range(self.rounds):
             names = list(running)
             # Nobody is always the one that follows the slowest.
@@ -67,7 +83,12 @@ class Bench:
                 port, server = running[name]
                 for connections in counts:
                     row = {"upstream": upstream, "peer": name, "round": turn, "connections": connections}
-                    self.rows.append(row | self._measure(load, port, server, connections))
+                    row |= self._measure(load, port, server, connections)
+                    when = f"{upstream}, round {turn + 1}, {connections} connections"
+                    if row["errors"] or not row["requests"]:
+                        raise Void(f"{name}: {row['errors']} errors in {row['requests']} requests ({when})")
+                    assert_sound(name, port, load.body, server, when)
+                    self.rows.append(row)
             print(f"{upstream}: round {turn + 1} of {self.rounds}", file=sys.stderr, flush=True)
 
     def _measure(self, load: Load, port: int, server: Running | None, connections: int) -> dict[str, Any]:
@@ -168,11 +189,16 @@ def main() -> int:
             budget.write(Path(folder), chosen.proxy, chosen.rest, given.rounds, given.seconds, given.output)
             return 0
         bench = Bench(Path(folder), chosen, given.rounds, given.seconds)
-        before_a_fixed_answer(bench)
-        if not given.no_models:
-            before_models(bench)
-    report.write(bench, list(PEERS), given.output)
-    return 0
+        try:
+            before_a_fixed_answer(bench)
+            if not given.no_models:
+                before_models(bench)
+        except Void as void:
+            print(f"the run is void: {void}", file=sys.stderr)
+            return 2
+    judged = promises.promises(bench, models=not given.no_models)
+    report.write(bench, list(PEERS), given.output, [*map(str, judged), promises.target(bench)])
+    return 0 if all(promise.holds for promise in judged) else 1
 
 
 if __name__ == "__main__":

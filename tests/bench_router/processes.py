@@ -78,6 +78,7 @@ class Running:
                 start_new_session=True,
             )
         self._await_port()
+        self.pids = {process.pid for process in self._family()}
 
     @property
     def address(self) -> str:
@@ -94,7 +95,7 @@ class Running:
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
-                    raise Missing(f"does not start: {self._log.read_text(errors='replace')[-500:]}") from None
+                    raise Missing(f"does not start: {self.said()}") from None
                 time.sleep(0.05)
 
     def _family(self) -> list[psutil.Process]:
@@ -103,6 +104,18 @@ class Running:
             return [parent, *parent.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self._log.read_text(errors="replace")[-500:]
+
+    def lost(self) -> str:
+        """What has become of those of its processes that are there no more; empty where all are."""
+        if (code := self.process.poll()) is not None:
+            return f"it ended with {code}: {self.said()}"
+        living = {process.pid for process in self._family() if process.status() != psutil.STATUS_ZOMBIE}
+        lost = self.pids - living
+        return f"{len(lost)} of its processes ended" if lost else ""
 
     def cpu_s(self) -> float:
         """Seconds of processor time of the server and its children so far."""

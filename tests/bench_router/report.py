@@ -13,8 +13,17 @@ BASE = "nginx"
 OURS = "understudy+capture"
 
 
-def _ratio(one: float | None, other: float | None, digits: int = 3) -> float | None:
+def ratio(one: float | None, other: float | None, digits: int = 3) -> float | None:
+    """One by the other; None where one of them was not measured."""
     return None if one is None or not other else round(one / other, digits)
+
+
+def added_p50_ratio(bench: "Bench") -> float | None:
+    """What our router with capture adds to the median before MLflow's server by what nginx adds."""
+    direct, theirs, ours = (bench.median("mlflow", name, 1, "p50_ms") for name in ("direct", BASE, OURS))
+    if direct is None or theirs is None or ours is None or theirs <= direct:
+        return None
+    return round((ours - direct) / (theirs - direct), 3)
 
 
 def summary(bench: "Bench", peers: list[str]) -> dict[str, Any]:
@@ -22,18 +31,14 @@ def summary(bench: "Bench", peers: list[str]) -> dict[str, Any]:
     capture adds to the median before MLflow's server by what nginx adds; two workers by one.
     """
     base = bench.median("fixed", BASE, 16, "per_s")
-    direct, theirs, ours = (bench.median("mlflow", name, 1, "p50_ms") for name in ("direct", BASE, OURS))
-    added = None
-    if direct is not None and theirs is not None and ours is not None and theirs > direct:
-        added = round((ours - direct) / (theirs - direct), 3)
     one, two = ([bench.median("workers", f"{n} workers", 64, field) for field in ("per_s", "cpu_us")] for n in (1, 2))
     return {
         "ratio_to_nginx": {
-            name: _ratio(bench.median("fixed", name, 16, "per_s"), base) for name in peers if name != BASE
+            name: ratio(bench.median("fixed", name, 16, "per_s"), base) for name in peers if name != BASE
         },
-        "added_p50_ratio_to_nginx": added,
-        "two_workers_throughput_ratio": _ratio(two[0], one[0]),
-        "two_workers_cpu_ratio": _ratio(two[1], one[1]),
+        "added_p50_ratio_to_nginx": added_p50_ratio(bench),
+        "two_workers_throughput_ratio": ratio(two[0], one[0]),
+        "two_workers_cpu_ratio": ratio(two[1], one[1]),
     }
 
 
@@ -52,7 +57,7 @@ def table(bench: "Bench") -> str:
         per_s, p50, p99, cpu = (
             bench.median(upstream, peer, connections, field) for field in ("per_s", "p50_ms", "p99_ms", "cpu_us")
         )
-        of_base = _ratio(per_s, bench.median(upstream, BASE, connections, "per_s"), 2)
+        of_base = ratio(per_s, bench.median(upstream, BASE, connections, "per_s"), 2)
         errors = sum(
             row["errors"]
             for row in bench.rows
@@ -86,18 +91,18 @@ def plot(bench: "Bench", peers: list[str], path: Path) -> None:
     plt.close(figure)
 
 
-def write(bench: "Bench", peers: list[str], output: Path) -> None:
-    """Everything into a folder, and the table and the figures to the terminal."""
+def write(bench: "Bench", peers: list[str], output: Path, said: list[str]) -> None:
+    """Everything into a folder, and to the terminal the table, the figures, and what is ``said`` of them."""
     output.mkdir(parents=True, exist_ok=True)
     found = summary(bench, peers)
     heading = (
         f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
         f"medians of {bench.rounds} rounds of {bench.seconds:g} s"
     )
-    text = f"{heading}\n\n{table(bench)}\n"
+    text = f"{heading}\n\n{table(bench)}\n\n" + "".join(f"* {line}\n" for line in said)
     (output / "bench-router.md").write_text(text)
     (output / "bench-router-rows.json").write_text(json.dumps(bench.rows, indent=1))
     (output / "bench-router.json").write_text(json.dumps(found, indent=1) + "\n")
     plot(bench, peers, output / "bench-router.png")
-    print(text)
     print(json.dumps(found, indent=1))
+    print(text)

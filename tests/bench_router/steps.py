@@ -13,7 +13,7 @@ from router import answers, outgoing
 from router.capture import Attempt, Record
 from router.heads import Reader, read_request, read_response
 from router.journal import Writer
-from router.judge import glance, judge
+from router.judge import judge
 from router.plane import Plane
 from router.table import RouteTable
 from router.worker_config import WorkerConfig
@@ -60,7 +60,7 @@ def _steps(plane: Plane) -> dict[str, Callable[[], object]]:
         judge(response, body, request)
 
     def record() -> Record:
-        attempt = Attempt(200, 0.001, body, True, False, False)
+        attempt = Attempt(200, 0.001, body, True, to_judge=response)
         return Record(routes, request, request_id, unit, allotment, attempt, 200)
 
     offered = record()
@@ -76,10 +76,9 @@ def _steps(plane: Plane) -> dict[str, Callable[[], object]]:
         "wait with a deadline": lambda: (plane.totals.add(request, 0.0), plane.totals.remove(request)),
         "look up an answer's head": lambda: read_response(_ANSWER_HEAD % len(body), to_head=False),
         "judge a challenger's answer": judged,
-        "glance at a champion's answer": lambda: glance(response, body, request),
         "write the answer": lambda: answers.usual(response, body, request_id),
         "record": record,
-        "journal: look for fields to redact": lambda: routes.redactor.suspects(text),
+        "journal: look for fields to redact": lambda: routes.redactor.redact(text, "application/json", True),
         "journal: make the event, that included": offered.event,
         "journal: make its line": lambda: orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE),
     }

@@ -24,7 +24,7 @@ def test_ratios_are_of_medians_and_a_missing_peer_is_null(tmp_path: Path) -> Non
         bench.rows += [row("mlflow", name, 1, turn, p50_ms=p50 / slow) for name, p50 in P50.items()]
         bench.rows.append(row("workers", "1 workers", 64, turn, per_s=10_000 * slow, cpu_us=50.0))
         bench.rows.append(row("workers", "2 workers", 64, turn, per_s=15_000 * slow, cpu_us=55.0))
-    write(bench, list(PEERS), tmp_path)
+    write(bench, list(PEERS), tmp_path, [])
     assert json.loads((tmp_path / "bench-router.json").read_text()) == {
         "ratio_to_nginx": {
             "direct": 2.0, "haproxy": 0.95, "envoy": None, "envoy+capture": None, "aiohttp": None,

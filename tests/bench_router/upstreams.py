@@ -2,9 +2,13 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
-from tests.bench_router.processes import Running, free_port
+from tests.bench_router.load import status
+from tests.bench_router.processes import Missing, Running, free_port
+
+_LOADED_S = 180.0
 
 BODY = json.dumps(
     {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[0.1, -0.2, 0.3, 0.4], [1.0, 0.5, -1.5, 0.0]]}}
@@ -32,11 +36,21 @@ def mlflow_server(directory: Path, cores: str) -> Running:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--no-access-log", "--port", str(port)]
     app = "mlflow.pyfunc.scoring_server.app:app"
-    return Running([*command, app], cores, port, directory / "log", __pyfunc_model_path__=_model(directory))
+    return _answering(Running([*command, app], cores, port, directory / "log", __pyfunc_model_path__=_model(directory)))
 
 
 def understudy_serve(directory: Path, cores: str) -> Running:
     """The lean server."""
     port = free_port()
     command = [sys.executable, "-m", "controller.serving", _model(directory), "--port", str(port)]
-    return Running(command, cores, port, directory / "log")
+    return _answering(Running(command, cores, port, directory / "log"))
+
+
+def _answering(server: Running) -> Running:
+    """The server once it answers: it may listen while it still loads its model."""
+    deadline = time.monotonic() + _LOADED_S
+    while status(server.port, BODY) != 200:
+        if server.lost() or time.monotonic() > deadline:
+            server.stop()
+            raise Missing(f"no answer within {_LOADED_S} s: {server.said()}")
+    return server

@@ -75,8 +75,8 @@ def test_decreasing_weights_are_refused(machine: Start) -> None:
 
 def test_what_has_no_engine_yet_is_refused_with_a_line_each(machine: Start) -> None:
     watch = {"holdback": 5, "watch": {"alerts": []}}
-    plan = rollouts.plan(onRollback={"remedy": "Build"}, afterPromotion=watch)
-    refused(machine(plan), 2, "onRollback.remedy", "afterPromotion.watch")
+    plan = rollouts.plan(onRollback={"diagnose": True, "remedy": "Build"}, afterPromotion=watch)
+    refused(machine(plan), 2, "onRollback.diagnose", "onRollback.remedy", "afterPromotion.watch")
 
 
 def test_an_http_route_is_refused_on_one_machine(machine: Start) -> None:

@@ -14,6 +14,9 @@ from controller.errors import EdgeError
 from tests.engine.equality import assert_equal
 from tests.engine.worlds import deliveries, query, world
 
+# Whole rollouts are played, some at once: a minute of a slow processor.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture
 def shared(tmp_path: Path) -> SharedStates:

@@ -4,7 +4,7 @@ import pytest
 
 from controller.core.allocation import servers_wanted
 from controller.core.decide import Decision
-from controller.core.endings import roll_back
+from controller.core.endings import due_moves, roll_back
 from controller.core.evolve import evolve
 from controller.core.fold import EMPTY
 from controller.spec import RolloutSpec
@@ -95,6 +95,15 @@ def test_a_promoted_version_is_served_where_it_is_served_and_not_at_the_old_cham
     assert late.table is not None
     assert late.table.champion.upstreams == ("127.0.0.1:7",)
     assert tick(status, spec, champion_upstreams=(), challenger_upstreams=()).table == status.table
+
+
+def test_an_attempt_that_is_aborted_before_anybody_was_sent_to_it_leaves_the_aliases_alone() -> None:
+    status = tick(fresh(observed=ready(challenger_ready=False)))
+    status = tick(status, requests=(PersonRequest(id="a", verb="abort"),))
+    for _ in range(3):
+        assert status.alias_moves == ()
+        status = tick(status)
+    assert (status.progress, status.reason, status.attempts) == (Progress.ROLLED_BACK, Reason.ABORTED, 1)
 
 
 def test_a_challenger_that_never_gets_ready_gives_way_to_another_version() -> None:
@@ -190,3 +199,77 @@ def test_a_pause_keeps_the_weight_of_a_holdback_beyond_its_time() -> None:
     for _ in range(3):
         status = tick(status, spec, **moved, requests=(PersonRequest(id="r", verb="resume"),))
     assert status.progress is Progress.PROMOTED
+
+
+AWAY = {"challenger_upstreams": (), "challenger_ready": False}
+MOVED = {"champion_alias": "2", "challenger_alias": None}
+
+
+def test_no_alias_names_a_version_that_lost_its_servers_amid_its_promotion() -> None:
+    status = tick(tick(fresh()), requests=(PROMOTE,))
+    status = tick(status)
+    assert status.promoted_traffic
+    for _ in range(4):
+        status = tick(status, **AWAY)
+        assert (status.progress, status.alias_moves) == (Progress.PROMOTING, ())
+        assert (status.decision, status.reason) == (Verb.HOLD, Reason.CHALLENGER_UNAVAILABLE)
+    back = {"challenger_upstreams": ("127.0.0.1:2",), "challenger_ready": True}
+    for world in (back, {}):
+        status = tick(status, **world)
+    assert (status.decision, status.reason) == (Verb.PROMOTE, Reason.BY_HAND)
+    assert [move.version for move in due_moves(status)] == ["2", None]
+    # Announced, and refused by the registry until the version is gone again.
+    assert due_moves(tick(status, **AWAY)) == ()
+    status = tick(status, **MOVED)
+    assert (status.progress, status.table and status.table.champion.version) == (Progress.PROMOTED, "2")
+
+
+def test_a_holdback_does_not_end_while_the_promoted_version_has_no_server() -> None:
+    spec = rollout(afterPromotion={"holdback": 5, "hold": "1s"}).spec
+    status = tick(tick(fresh(), spec), spec, requests=(PROMOTE,))
+    for world in ({}, {}, {}, MOVED):
+        status = tick(status, spec, **world)
+    for _ in range(5):
+        status = tick(status, spec, **AWAY)
+        assert status.progress is Progress.HOLDBACK
+        assert status.table is not None
+        assert status.table.champion == status.table.champion.model_copy(
+            update={"version": "1", "upstreams": ("127.0.0.1:1",)}
+        )
+    back = {"challenger_upstreams": ("127.0.0.1:2",), "challenger_ready": True}
+    for world in (back, {}, {}):
+        status = tick(status, spec, **world)
+    assert status.table is not None
+    assert (status.progress, status.table.champion.version, status.table.champion.upstreams) == (
+        Progress.PROMOTED, "2", ("127.0.0.1:2",),
+    )  # fmt: skip
+
+
+def test_a_champion_that_is_gone_does_not_keep_the_traffic_from_the_promoted_version() -> None:
+    status = tick(tick(fresh()), requests=(PROMOTE,), champion_upstreams=(), champion_ready=False)
+    for _ in range(2):
+        assert status.alias_moves == ()
+        status = tick(status)
+    assert (status.progress, status.table and status.table.weight_bp) == (Progress.PROMOTING, 10_000)
+    status = tick(status)
+    assert [m.version for m in status.alias_moves if m.alias == "champion"] == ["2"]
+
+
+def test_while_no_controller_is_there_a_hold_passes_only_as_long_as_routers_serve_the_split() -> None:
+    status = tick(tick(fresh()))
+    assert status.table is not None
+    later = status.clock + 7_200_000_000
+    after = evolve(SPEC, status, EMPTY._replace(watermark=later), later).status
+    served = status.table.ttl_s * 1_000_000
+    assert after.clock == later
+    assert (after.step_elapsed - status.step_elapsed, after.active - status.active) == (served, served)
+
+
+def test_a_leader_whose_clock_ran_ahead_does_not_put_a_rollback_off() -> None:
+    status = tick(tick(fresh()), requests=(PersonRequest(id="a", verb="abort"),), confirmed=0)
+    assert status.progress is Progress.ROLLING_BACK
+    now = status.clock - 3_600_000_000
+    for _ in range(12):
+        now += 1_000_000
+        status = evolve(SPEC, status, EMPTY._replace(watermark=now), now).status
+    assert status.alias_moves or status.progress is Progress.ROLLED_BACK

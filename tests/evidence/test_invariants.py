@@ -154,11 +154,12 @@ def check(before: RolloutStatus, move: Transition) -> None:
 
 def _check_steps(before: RolloutStatus, after: RolloutStatus) -> None:
     same = before.attempt is not None and after.attempt is not None and before.attempt.number == after.attempt.number
-    # Without a champion's address there is nothing to serve, and the last table stays.
+    # Without a champion's address there is nothing to serve, and the last table stays; unless nobody is to be sent to
+    # the challenger any more, which needs no address but the last one.
     if after.observed.champion_upstreams:
         assert weight(after) <= allowed(after)
     elif same:
-        assert weight(after) == weight(before)
+        assert weight(after) == weight(before) or weight(after) == allowed(after) == 0
     if not same:
         return
     assert before.attempt == after.attempt

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import ssl
 import subprocess
 import time
@@ -41,6 +43,7 @@ class ControlPlane:
     def __init__(self, assets: Path, folder: Path, address: str = LOOPBACK) -> None:
         self._assets, self._folder, self._address = assets, folder, address
         self._running: dict[str, Leashed] = {}
+        self._flags: dict[str, tuple[str, ...]] = {}
         self.url = ""
 
     def start(self) -> None:
@@ -90,11 +93,27 @@ class ControlPlane:
             f"--service-account-key-file={self._folder / 'accounts.pub'}",
         )
         self.url = f"https://{self._address}:{port}"
+        self._until_ready(end)
+
+    def _until_ready(self, end: float) -> None:
         while not self._is_ready():
             self.check("etcd", "kube-apiserver")
             if time.monotonic() > end:
                 raise NotStarted(f"not ready within {START_WITHIN_S:g} s: {self._running['kube-apiserver'].said()}")
             time.sleep(0.05)
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Without the API server, every connection to which is cut. Afterwards it is back where it was, with all that
+        it knew. Raises NotStarted."""
+        killed = self._running.pop("kube-apiserver")
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.stop()
+        try:
+            yield
+        finally:
+            self.run("kube-apiserver", *self._flags["kube-apiserver"])
+            self._until_ready(time.monotonic() + START_WITHIN_S)
 
     def run_controllers(self) -> None:
         """Those of Kubernetes itself: namespaces and owners are cleaned up, Deployments get their ReplicaSets and
@@ -192,6 +211,7 @@ class ControlPlane:
 
     def run(self, name: str, *flags: str) -> None:
         """One more of the programs, which ends with the others. OSError: it cannot be run."""
+        self._flags[name] = flags
         self._running[name] = Leashed([str(self._assets / name), *flags], self._folder / f"{name}.log")
 
     def check(self, *names: str) -> None:

@@ -8,10 +8,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from router.table import Source
+from router.table import Probe, Source, Target
 
-# A model that takes one field of several.
-WRITTEN: dict[type[BaseModel], BaseModel] = {Source: Source(feature="a_column")}
+# A model that takes one field of several, and one whose texts are addresses.
+WRITTEN: dict[type[BaseModel], BaseModel] = {
+    Source: Source(feature="a_column"),
+    Target: Target(
+        version="/v1",
+        upstreams=("a_server:1", "another:2"),
+        probe=Probe(path="/path", body="{}", content_type="text/plain"),
+    ),
+}
 TEXT = "/v"  # also where a path is asked for
 
 

@@ -24,17 +24,24 @@ def test_the_definition_is_established_without_a_complaint(api: client.ApiClient
     assert said == {"NamesAccepted": "True", "Established": "True"}  # NonStructuralSchema would stand here
 
 
-def test_people_see_step_weight_decision_and_reason(
+def test_people_see_step_weight_versions_decision_and_reason(
     control_plane: ControlPlane, api: client.ApiClient, crd: str, namespace: str
 ) -> None:
     rollouts = Rollouts(api, namespace)
     made = rollouts.create(PLAIN)
-    status = STATUS | {"step": 2, "decision": "Hold", "reason": "NotProven"}
-    status["table"] = STATUS["table"] | {"weight_bp": 2550}
-    rollouts.replace_status(made | {"status": status})
+    status = STATUS | {"step": 2, "decision": "Hold", "reason": "NotProven", "message": "more units"}
+    status |= {"weight": 25.5, "attempt": STATUS["attempt"] | {"champion": "3", "challenger": "7"}}
+    said = {"reason": "NotProven", "message": "", "observedGeneration": 1, "lastTransitionTime": ""}
+    status["conditions"] = [{"type": "Stalled", "status": "False", **said}]
+    made = rollouts.replace_status(made | {"status": status})
     head, row = control_plane.kubectl("get", "mro", "-n", namespace).splitlines()
-    assert head.split() == ["NAME", "STEP", "WEIGHT", "DECISION", "REASON", "AGE"]
-    assert row.split()[:-1] == ["late", "2", "2550", "Hold", "NotProven"]
+    assert head.split() == ["NAME", "STEP", "WEIGHT", "CHAMPION", "CHALLENGER", "DECISION", "REASON", "STALLED", "AGE"]
+    assert row.split()[:-1] == ["late", "2", "25.5", "3", "7", "Hold", "NotProven", "False"]
+    rollouts.replace_status(made | {"status": status | {"weight": 50.0}})
+    head, row = control_plane.kubectl("get", "mro", "-n", namespace, "-o", "wide").splitlines()
+    assert head.split()[-1] == "MESSAGE"
+    assert row.split()[2] == "50"
+    assert row.endswith("more units")
 
 
 def test_fields_are_explained_by_kubectl(control_plane: ControlPlane, crd: str) -> None:

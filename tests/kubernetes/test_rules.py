@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from controller.schema.rules import RULES
+from controller.schema.rules import ON_A_CLUSTER, RULES
 from tests.kubernetes.rollouts import Rollouts, Tree, refused
 from tests.schema.models import refusals
 from tests.schema.mutations import SMALL
@@ -31,6 +31,7 @@ BREAKS: dict[str, Tree] = {
     "replicas and probe are": {"servers": {"replicas": 2}},
     "template is for both": {"servers": {"template": {}, "challenger": {"service": "s"}}},
     "router and gatewayAPI": {"traffic": {"router": {}, "gatewayAPI": ROUTE}},
+    "championTimeout has to be": {"traffic": {"router": {"timeout": "31s"}}},
     "exactly one of mirror, weight": {"steps": [{"mirror": 1, "weight": 1}]},
     "0.01 is the smallest": {"steps": [{"weight": 0.125}]},
     "kind Proportion takes": _metric(kind="Proportion", outcome="o"),
@@ -74,7 +75,7 @@ BREAKS: dict[str, Tree] = {
         ],
     },
     "champion and challenger are the same": {"model": {"name": "m", "champion": 3, "challenger": "3"}},
-    "only a champion may be external": {"servers": {"challenger": {"url": "http://s:1", "external": True}}},
+    "only a champion may be external": {"servers": {"challenger": {"service": "s", "external": True}}},
     "afterPromotion.holdback": {"afterPromotion": {"holdback": 60}},
 }
 HELD = [r for r in RULES if r.cel is not None or r.structural is not None]
@@ -109,6 +110,42 @@ def test_the_server_refuses_what_breaks_the_rule_and_says_which(rollouts: Rollou
     [message] = told(head)
     assert message in said[0] or (message in SILENT and " spec.metrics[" in said[0]), said
     assert refusals(tree)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "champion", "kept"),
+    [
+        ("1m30s", "90s", True),
+        ("0.5s", "500ms", True),
+        (None, "1s", True),
+        ("1m30s", "1m29s", False),
+        (None, "999ms", False),
+        # The server knows no days; the controller does.
+        ("0.01d", "0.02d", True),
+    ],
+)
+def test_the_server_compares_durations_as_the_models_do(
+    rollouts: Rollouts, timeout: str | None, champion: str, kept: bool
+) -> None:
+    router = {"championTimeout": champion} | ({} if timeout is None else {"timeout": timeout})
+    tree = broken({"traffic": {"router": router}})
+    assert (refusals(tree) == []) == kept
+    if kept:
+        rollouts.create(tree, dry_run="All")
+        return
+    with refused(422) as said:
+        rollouts.create(tree, dry_run="All")
+    assert "championTimeout has to be at least timeout" in said[0]
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_an_address_of_a_server_is_refused_though_it_is_right_on_one_machine(rollouts: Rollouts, arm: str) -> None:
+    tree = broken({"servers": {arm: {"url": "http://a.other.svc:80"}}})
+    with refused(422) as said:
+        rollouts.create(tree, dry_run="All")
+    assert f"spec.servers.{arm}: Invalid value" in said[0]
+    assert ON_A_CLUSTER[0].message in said[0]
+    assert refusals(tree) == []
 
 
 @pytest.mark.parametrize("weight", [0.001, 1e-20, 33.333])

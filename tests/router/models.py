@@ -46,6 +46,9 @@ class Model:
         self.size = 0
         self.raw = b""
         self.requests: deque[Request] = deque(maxlen=1_000)
+        # Requests whose head has come, for which it is settled what it does, and those that have come whole.
+        self.begun = 0
+        self.halved = 0
         self.count = 0
         self.connections = 0
         self.open = 0
@@ -122,6 +125,7 @@ class Model:
         request = Request(head, b"")
         probe = b" /health" in request.line
         mode = self.health if probe else self.mode
+        self.begun += not probe
         if mode != "early":
             request.body = await read_body(request, reader)
         if probe:
@@ -193,6 +197,37 @@ class Model:
             await asyncio.sleep(0.05)
         return True
 
+    async def _do_large_nan(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """More than is kept of an answer, with something in it that is no JSON."""
+        return await self._raw(writer, b'{"predictions": [NaN], "pad": "' + b"x" * 100_000 + b'"}')
+
+    async def _do_late(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(0.6)
+        return await self._do_good(request, writer)
+
+    async def _do_tail(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """Late where the request says ``X-Slow: 1``."""
+        if request.values(b"x-slow") == [b"1"]:
+            return await self._do_late(request, writer)
+        return await self._do_good(request, writer)
+
+    async def _do_halves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """A good answer, its second half once ``release`` was called."""
+        body = self.prediction(request)
+        await self._send(writer, head_of(len(body)) + body[:9])
+        self.halved += 1
+        await self._release.wait()
+        await self._send(writer, body[9:])
+        return True
+
+    async def _do_chunked_halves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """``size`` bytes in two chunks, the second one and the end once ``release`` was called."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await self._send(writer, head + b"5\r\nfirst\r\n")
+        await self._release.wait()
+        await self._send(writer, b"%x\r\n%b\r\n0\r\n\r\n" % (self.size - 5, b"x" * (self.size - 5)))
+        return True
+
     async def _do_gone(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         return False
 
@@ -259,6 +294,11 @@ class Model:
         await self._send(writer, b"9\r\ndata: 2\n\n\r\n9\r\ndata: 3\n\n\r\n0\r\n\r\n")
         return True
 
+    async def _do_events_later(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """The same, its head too once ``release`` was called, and the rest once more."""
+        await self._release.wait()
+        return await self._do_events(request, writer)
+
     async def _do_early(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """An answer before the body was read, and then no reading at all."""
         await self._send(writer, head_of(2, b"413 Content Too Large") + b"{}")
@@ -293,12 +333,22 @@ async def read_body(request: Request, reader: asyncio.StreamReader) -> bytes:
 
 
 class ModelProcess:
-    """A good model server as a process: ``module`` run with the arm's name, which prints its port."""
+    """A good model server as a process: ``module`` run with the arm's name, which prints its port. ``more``: what else
+    such a module is told.
+    """
 
-    def __init__(self, arm: str, module: str = "tests.router.models") -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", module, arm], stdout=subprocess.PIPE, text=True)
+    def __init__(self, arm: str, module: str = "tests.router.models", *more: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, arm, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         self.address = f"127.0.0.1:{int(self.process.stdout.readline())}"
+
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input, for a module that reads it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -308,6 +358,8 @@ class ModelProcess:
     ) -> None:
         self.kill()
         self.process.wait(10)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def kill(self) -> None:
         """End it without a word."""

@@ -22,8 +22,14 @@ class Answer(NamedTuple):
 class Raw:
     """One connection."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 10) -> None:
-        self.socket = socket.create_connection((host, port), timeout)
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 10, receive_buffer: int = 0) -> None:
+        if receive_buffer:
+            self.socket = socket.socket()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.socket.settimeout(timeout)
+            self.socket.connect((host, port))
+        else:
+            self.socket = socket.create_connection((host, port), timeout)
         self.buffer = b""
 
     def __enter__(self) -> "Raw":

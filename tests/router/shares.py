@@ -1,9 +1,10 @@
 """Who meets the challenger, for many users: ``python -m tests.router.shares --users 100000``.
 
-Every user sends one request through real workers at 1, 5 and 25 %. What has to hold: the shares are what chance allows
-(six standard errors), each user is where ``router.assignment`` puts them, whoever was in stays in when the weight
-grows, another salt draws independently, and a restarted worker and a second router say the same. Prints the figures as
-JSON; the exit code is 1 where a claim does not hold.
+Every user sends one request through real workers at 1, 5 and 25 %. What has to hold: the shares of challenger and
+reserved control are what chance allows (six standard errors), each user is where ``router.assignment`` puts them, by
+the answer and by the journal, whoever was in stays in when the weight grows, another salt draws independently, and a
+restarted worker and a second router say the same. Requests without a user are counted, go to the champion and are no
+evidence. Prints the figures as JSON; the exit code is 1 where a claim does not hold.
 """
 
 import argparse
@@ -12,8 +13,12 @@ import json
 import math
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from router.assignment import assign
 from tests.router.models import ModelProcess
@@ -24,9 +29,19 @@ WEIGHTS = (100, 500, 2_500)
 CONTROL_FROM = 2_500
 _AHEAD = 50
 _CONNECTIONS = 4
+# So many requests without a user, beside the last table's.
+NOBODY = 1_000
+NO_BODIES = {"inputs_bp": 0, "answers_bp": 0}
 
 
-async def _ask(port: int, units: list[str]) -> list[bool]:
+class Placed(NamedTuple):
+    """Where a user is: the arm, and whether that is evidence."""
+
+    arm: str
+    evidence: bool
+
+
+async def _ask(port: int, units: Sequence[str | None]) -> list[bool]:
     """Whether the challenger answered, by unit; requests are sent ahead of the answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     found: list[bool] = []
@@ -54,6 +69,22 @@ def challenged(port: int, users: int) -> set[int]:
     return {first + _CONNECTIONS * k for first, part in enumerate(found) for k, yes in enumerate(part) if yes}
 
 
+def journaled(directory: Path) -> tuple[dict[int, dict[str | None, list[Placed]]], int]:
+    """Where the journals of a worker that has ended put everybody, by generation and unit; and what they dropped."""
+    found: dict[int, dict[str | None, list[Placed]]] = defaultdict(lambda: defaultdict(list))
+    dropped = 0
+    for path in sorted(directory.glob("*.jsonl")):
+        with path.open("rb") as lines:
+            for line in lines:
+                event = orjson.loads(line)
+                if event["type"] == "exposure":
+                    placed = Placed(event["arm"], event["evidence"])
+                    found[event["generation"]][event["unit"]].append(placed)
+                elif event["type"] == "mark":
+                    dropped = event["dropped"]
+    return found, dropped
+
+
 def shares(directory: Path, users: int) -> dict[str, Any]:
     """Run it; the figures, with ``failures``: what did not hold."""
     limits = {"challenger_timeout_ms": 30_000}
@@ -64,19 +95,59 @@ def shares(directory: Path, users: int) -> dict[str, Any]:
             return table(
                 generation, champion.address, challenger.address,
                 weight_bp=weight, control_from_bp=CONTROL_FROM, salt=salt, limits=limits,
+                capture=NO_BODIES,
             )  # fmt: skip
 
-        with running(directory / "a", made(1, WEIGHTS[0], "s/1")) as plane:
+        with running(directory / "a", made(1, WEIGHTS[0], "s/1"), journal_capacity=100_000) as plane:
             met = {WEIGHTS[0]: challenged(plane.port, users)}
             for generation, weight in enumerate(WEIGHTS[1:], 2):
                 plane.put(made(generation, weight, "s/1"))
                 met[weight] = challenged(plane.port, users)
+            nobody = asyncio.run(_ask(plane.port, [None] * NOBODY))
+            counted = int(plane.poll()["no_unit_total"])
             plane.put(made(9, WEIGHTS[-1], "s/2"))
             other = challenged(plane.port, users)
+            assert plane.drain() == 0
+        found, dropped = journaled(directory / "a")
         last = made(10, WEIGHTS[-1], "s/1")
         with running(directory / "a", last) as restarted, running(directory / "b", last) as second:
             again = [challenged(each.port, users) for each in (restarted, second)]
-    return figures(users, met, other, again)
+    result = figures(users, met, other, again)
+    control, failures = of_journals(users, found, dropped)
+    if any(nobody) or counted != NOBODY:
+        failures.append(f"of {NOBODY} requests without a user {sum(nobody)} met the challenger, {counted} were counted")
+    return result | {"control_z": control, "dropped": dropped, "failures": result["failures"] + failures}
+
+
+def of_journals(
+    users: int, found: Mapping[int, Mapping[str | None, list[Placed]]], dropped: int
+) -> tuple[list[float], list[str]]:
+    """How far the reserved control's share is from what chance expects, by weight; and what does not hold."""
+    z: list[float] = []
+    failures: list[str] = []
+    missing = wrong = 0
+    for generation, weight in enumerate(WEIGHTS, 1):
+        placed = found[generation]
+        control = 0
+        for n in range(users):
+            unit = f"user-{n}"
+            seen = placed.get(unit, [])
+            where = assign("s/1", unit, weight, CONTROL_FROM)
+            missing += not seen
+            wrong += len(seen) > 1 or any(each != (where.arm, where.evidence) for each in seen)
+            control += Placed("champion", True) in seen
+        z.append(round(_z(control, users, 1 - CONTROL_FROM / 10_000), 2))
+    of_nobody = found[len(WEIGHTS)].get(None, [])
+    missing += NOBODY - len(of_nobody)
+    if missing > dropped:
+        failures.append(f"{missing} requests are in no journal, {dropped} counted as dropped")
+    if wrong:
+        failures.append(f"{wrong} users are elsewhere, or more than once, in the journals")
+    if any(abs(value) > 6 for value in z):
+        failures.append(f"shares of the control that chance does not allow: {z}")
+    if set(of_nobody) - {Placed("champion", False)}:
+        failures.append("requests without a user are evidence, or the challenger's")
+    return z, failures
 
 
 def _z(number: int, users: int, share: float) -> float:

@@ -1,12 +1,14 @@
 """Who may use the control API, and from where."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
 from router.auth import is_loopback
+from router.gate import MOST_CONNECTIONS
 from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
 
@@ -99,6 +101,27 @@ def test_connections_without_a_request_do_not_stay(unguarded: Router) -> None:
         assert again.answer().status == 200
         again.send(whole[:20])
         assert all(raw.ended() for raw in (silent, begun, again))
+
+
+def test_strangers_that_keep_connections_do_not_keep_out_the_controller(guarded: Router) -> None:
+    # Each of them has asked what everybody may ask.
+    port, headers = guarded.ready["control_port"], {"Authorization": f"Bearer {TOKEN}"}
+    strange = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    known = f"GET /v1/state HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    with Raw(port) as controller, ExitStack() as stack:
+        controller.send(known)
+        assert controller.answer().status == 200
+        strangers = []
+        for _ in range(100 + MOST_CONNECTIONS):
+            # Nobody is told that there is no room; who came first has to go first, but not one who was let in.
+            strangers.append(stack.enter_context(Raw(port)))
+            strangers[-1].send(strange)
+            assert strangers[-1].answer().status == 200
+        controller.send(known)
+        assert controller.answer().status == 200
+        assert httpx.put(f"{guarded.ready['control']}/v1/table", headers=headers, json=table(1)).status_code == 200
+        assert all(stranger.ended() for stranger in strangers[:100])
+    assert guarded.log().count("concurrency") == 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from router.table import RouterState, RouteTable
 from tests.router.journals import until
+from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
 
 
@@ -68,6 +69,9 @@ def test_another_content_under_the_same_generation_is_a_conflict(router: Router)
         ({"weight_bp": 10_001}, "weight_bp"),
         ({"weight_bp": "many"}, "weight_bp"),
         ({"champion": {"version": "1", "upstreams": []}}, "champion.upstreams"),
+        ({"champion": {"version": "1", "upstreams": ["127.0.0.1:9", "127.0.0.1:99999"]}}, "champion.upstreams"),
+        ({"champion": {"version": "1", "upstreams": ["https://model:443"]}}, "champion.upstreams"),
+        ({"challenger": {"version": "2", "upstreams": ["a..b:80"]}}, "challenger.upstreams"),
         ({"unit": {}}, "unit"),
         ({"weihgt": 3}, "weihgt"),
         ({"weight_bp": 5}, ""),  # no challenger
@@ -75,6 +79,8 @@ def test_another_content_under_the_same_generation_is_a_conflict(router: Router)
         ({"generation": 10**30}, "generation"),
         ({"attempt": 1 << 64}, "attempt"),
         ({"limits": {"replay_bytes": 10**30}}, "limits.replay_bytes"),
+        ({"limits": {"champion_timeout_ms": 999}}, "limits.champion_timeout_ms"),
+        ({"limits": {"challenger_timeout_ms": 30_001}}, "limits.champion_timeout_ms"),
     ],
 )
 def test_a_table_with_a_fault_is_refused_and_the_field_named(
@@ -91,6 +97,69 @@ def test_a_table_with_a_fault_is_refused_and_the_field_named(
 def test_a_table_that_is_no_json_is_refused(router: Router) -> None:
     answer = router.control.put("/v1/table", content=b"{", headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/table", "/v1/readers/r"])
+def test_every_body_has_a_limit(router: Router, path: str) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'{"pad": "'
+        while sent < 64 << 20:
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+        yield b'"}'
+
+    try:
+        answer = router.control.put(path, content=endless(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert answer.json()["error"] == "the body has more than 1048576 bytes"
+    except httpx.TransportError:  # it was closed before the client had sent all
+        pass
+    assert sent < 32 << 20
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "said"),
+    [
+        ("GET", "/v1/nothing", None, 404, "no path '/v1/nothing' here: /openapi.json lists them"),
+        ("DELETE", "/v1/table", None, 405, "/v1/table is for GET, PUT, not for DELETE"),
+        ("POST", "/v1/readers/r", b"{}", 405, "/v1/readers/r is for DELETE, PUT, not for POST"),
+        ("PUT", "/v1/table", b"{", 400, "no route table: Invalid JSON"),
+        ("PUT", "/v1/readers/r", b"{", 400, "no positions: Invalid JSON"),
+        ("PUT", "/v1/readers/r", b"[" * 200_000, 400, "no positions: Invalid JSON"),
+        ("PUT", "/v1/readers/r", b"[]", 400, "no positions: Input should be"),
+        (
+            "PUT",
+            "/v1/readers/r",
+            b'{"j": {"file": -1, "offset": 0}}',
+            400,
+            "no positions: j.file: Input should be greater",
+        ),
+        ("PUT", "/v1/readers/r", b'{"../x": {"file": 0, "offset": 0}}', 400, "'../x' names no journal"),
+        ("POST", "/v1/outcomes", b"{", 400, "nothing was taken: no JSON"),
+        ("GET", "/v1/journals/router-w0?offset=1e3", None, 400, "offset: Input should be a valid integer"),
+    ],
+)
+def test_every_fault_has_the_same_form_and_says_what_is_allowed(
+    router: Router, method: str, path: str, content: bytes | None, status: int, said: str
+) -> None:
+    headers = {} if content is None else {"Content-Type": "application/json"}
+    answer = router.control.request(method, path, content=content, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert set(answer.json()) == {"error", "problems"}
+    assert said in answer.json()["error"]
+    if status == 405:
+        assert answer.headers["allow"] in said
+
+
+def test_what_is_no_http_is_told_so_in_the_same_form(router: Router) -> None:
+    with Raw(router.ready["control_port"]) as raw:
+        raw.send(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        answer = raw.answer()
+    assert answer.status == 400
+    assert json.loads(answer.body) == {"error": "Invalid HTTP request received.", "problems": []}
 
 
 def test_a_form_of_a_web_page_cannot_write_a_table(router: Router) -> None:

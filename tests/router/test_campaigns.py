@@ -4,15 +4,13 @@ from pathlib import Path
 
 from tests.router.bad_challengers import misbehave
 from tests.router.shares import shares
-from tests.router.soak import soak
+from tests.router.soak.run import soak
 from tests.router.table_changes import change
 
 
 def test_under_faults_and_table_changes_every_answer_has_its_exposure_and_nothing_grows(tmp_path: Path) -> None:
-    found = soak(tmp_path, 12, 400)
-    assert found["failures"] == []
-    assert found["requests"] > 1_000
-    assert found["mirrors"] > 0
+    # That there was load enough is among its own claims.
+    assert soak(tmp_path, 16, 200)["failures"] == []
 
 
 def test_weights_change_under_load_and_no_request_meets_an_older_table(tmp_path: Path) -> None:
@@ -29,6 +27,5 @@ def test_users_meet_the_challenger_as_assigned_also_after_a_restart_and_on_a_sec
 
 def test_a_challenger_that_drips_costs_no_user_an_answer(tmp_path: Path) -> None:
     found = misbehave(tmp_path, "slow", 2_000)
-    assert found["failed"] == 0
-    assert found["exposures"] == 2_000
+    assert found["failures"] == {}
     assert found["fallbacks"]["Timeout"] > 0

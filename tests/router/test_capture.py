@@ -7,10 +7,18 @@ import xxhash
 
 from router.redaction import REDACTED
 from tests.router.load import run
+from tests.router.models import head_of
 from tests.router.planes import serving, table
 from tests.router.raw import ask, post
 
 SECRET = "s3cr3t-value-42"
+
+
+def posted(body: bytes, content_type: str | None, *lines: str) -> bytes:
+    """A request whose body is called what the test says."""
+    own = [] if content_type is None else [f"Content-Type: {content_type}"]
+    head = ["POST /invocations HTTP/1.1", "Host: router", "X-Unit: u", f"Content-Length: {len(body)}", *own, *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def on_disk(directory: Path) -> bytes:
@@ -37,6 +45,58 @@ def test_a_large_body_that_is_cut_within_a_hidden_field_is_withheld(tmp_path: Pa
         (exposure,) = plane.exposures(1)
         assert (exposure.inputs, exposure.cut) == (REDACTED, True)
         assert plane.poll()["withheld_bodies_total"] == 1
+        assert plane.drain() == 0
+    assert SECRET.encode() not in on_disk(tmp_path)
+
+
+def test_values_that_come_before_their_names_in_a_large_body_are_withheld(tmp_path: Path) -> None:
+    secret = SECRET.encode()
+    values = b", ".join([b'"%b"' % secret] * 200)
+    table_first = b'{"dataframe_split": {"data": [[%b]], "columns": [%b"email"]}}' % (values, b'"a", ' * 199)
+    tensor = b'{"inputs": [{"data": [%b], "datatype": "BYTES", "name": "email", "shape": [200]}]}' % values
+    harmless = b'{"inputs": [%b]}' % b", ".join([b"[1]"] * 500)
+    with serving(tmp_path, limits={"capture_bytes": 1_000, "replay_bytes": 20_000}) as (plane, _, _):
+        for body in (table_first, tensor, harmless):
+            ask(plane.port, post("u", body))
+        # Larger than what is held: its names are not known at all.
+        ask(plane.port, post("u", b'{"data": [%b], "columns": ["email"]}' % b", ".join([values] * 8)))
+        one, two, three, four = plane.exposures(4)
+        assert [(e.inputs, e.cut) for e in (one, two, four)] == [(REDACTED, True)] * 3
+        assert (three.inputs, three.cut) == (harmless[:1_000].decode(), True)
+        assert plane.poll()["withheld_bodies_total"] == 3
+        assert plane.drain() == 0
+    assert secret not in on_disk(tmp_path)
+
+
+def test_a_body_under_another_name_and_named_tensors_are_looked_through(tmp_path: Path) -> None:
+    secret = SECRET.encode()
+    with serving(tmp_path) as (plane, _, _):
+        for content_type in (None, "application/x-www-form-urlencoded", "text/plain"):
+            ask(plane.port, posted(b'{"inputs": [[1]], "email": "%b", "next": "/a?b=c"}' % secret, content_type))
+        named = b'{"inputs":[{"name":"pass_word","shape":[1],"datatype":"BYTES","data":["%b"]}]}' % secret
+        ask(plane.port, posted(named, "application/json"))
+        ask(plane.port, posted(secret, "application/json", "Content-Encoding: gzip"))
+        *three, tensor, packed = plane.exposures(5)
+        for exposure in three:
+            assert exposure.inputs == f'{{"inputs":[[1]],"email":"{REDACTED}","next":"/a?b=c"}}'
+        assert tensor.inputs is not None
+        assert f'"data":"{REDACTED}"' in tensor.inputs
+        assert (packed.inputs, packed.cut) == (REDACTED, True)
+        assert plane.drain() == 0
+    assert secret not in on_disk(tmp_path)
+
+
+def test_a_hidden_field_of_an_answer_reaches_the_client_and_never_the_disk(tmp_path: Path) -> None:
+    said = b'{"predictions": [0.25], "user": {"e_mail": "%b"}}' % SECRET.encode()
+    with serving(tmp_path, "raw", mirror_bp=10_000, control_from_bp=5_000) as (plane, champion, challenger):
+        champion.mode, champion.raw = "raw", head_of(len(said)) + said
+        letter = b"email: " + SECRET.encode()
+        challenger.raw = head_of(len(letter), kind=b"text/plain") + letter
+        assert ask(plane.port, post("u", b"{}")).body == said
+        shown, mirrored = sorted(plane.exposures(2), key=lambda exposure: exposure.mirror)
+        assert (shown.answer, shown.cut) == (f'{{"predictions":[0.25],"user":{{"e_mail":"{REDACTED}"}}}}', False)
+        # No scores are missed in what was withheld: it counts as cut.
+        assert (mirrored.answer, mirrored.cut) == (REDACTED, True)
         assert plane.drain() == 0
     assert SECRET.encode() not in on_disk(tmp_path)
 

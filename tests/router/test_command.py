@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from router.settings import RouterSettings, environment_name
+from router.telemetry import METRICS
 from router.worker_config import WorkerConfig
 
 
@@ -36,6 +37,17 @@ def test_help_names_every_setting_with_its_variable_and_never_asks_for_the_token
 
 def test_every_setting_has_a_meaning() -> None:
     assert [name for name, field in RouterSettings.model_fields.items() if not field.description] == []
+
+
+def test_the_page_about_traffic_names_every_metric_and_options_as_they_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "traffic.md").read_text()
+    rows = {cells[1]: cells[2] for line in page.splitlines() if len(cells := re.split(r" *\| *", line)) > 3}
+    assert {f"`{name}`" for name in METRICS} <= rows.keys()
+    defaults = {f"--{name.replace('_', '-')}": field.default for name, field in RouterSettings.model_fields.items()}
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) <= defaults.keys() | {"--help"}
+    limits = {row.strip("`"): said for row, said in rows.items() if row.startswith("`--")}
+    assert len(limits) > 15
+    assert limits == {option: str(defaults[option]) for option in limits}
 
 
 def test_what_a_worker_can_be_told_is_a_setting_with_the_same_default() -> None:
@@ -144,3 +156,11 @@ def test_two_routers_cannot_share_a_journal(tmp_path: Path) -> None:
     other.close()
     assert done.returncode == 2
     assert "has another writer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "clients"), [(1 << 20, 4_096), (256, 96), (4_096, 2_016), (64, 1), (10_000, 4_096)]
+)
+def test_no_more_clients_are_taken_in_than_a_process_has_descriptors_for(descriptors: int, clients: int) -> None:
+    config = RouterSettings(name="r").worker_config("w1", 1)
+    assert config.within(descriptors).max_connections == clients

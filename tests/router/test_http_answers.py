@@ -1,12 +1,14 @@
 """Answers on the wire: held and judged, or passed on as they come. Real sockets on both sides."""
 
+import json
+import select
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.router.models import Model
-from tests.router.planes import running, serving, table
+from tests.router.planes import Plane, running, serving, table
 from tests.router.raw import Raw, ask, await_until, post
 
 ALL = {"weight_bp": 10_000, "limits": {"challenger_timeout_ms": 2_000}}
@@ -96,12 +98,40 @@ def test_events_reach_the_client_as_they_come(tmp_path: Path, arm: str) -> None:
 
 
 def test_an_answer_that_breaks_off_after_its_beginning_was_passed_on_is_seen_to_be_cut(tmp_path: Path) -> None:
-    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+    with serving(tmp_path, limits={"judge_bytes": 100}) as (plane, champion, _), Raw(plane.port) as raw:
         champion.mode = "cut"
         raw.send(post("u"))
         assert b"Content-Length: 1000\r\n" in raw.rest()
         (exposure,) = plane.exposures(1)
         assert (exposure.usable, exposure.cut, exposure.status) == (False, True, 200)
+
+
+def test_an_answer_that_breaks_off_before_anything_of_it_was_passed_on_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path) as (plane, champion, _):
+        champion.mode = "cut"
+        assert ask(plane.port, post("u")).status == 502
+        (exposure,) = plane.exposures(1)
+        assert (exposure.usable, exposure.status, exposure.answer_status) == (False, 200, 502)
+
+
+def test_an_answer_that_will_soon_be_whole_is_passed_on_in_one_piece(tmp_path: Path) -> None:
+    """As a challenger's is: writing between its parts would make the champion's look slower."""
+    with serving(tmp_path, limits={"challenger_timeout_ms": 20_000}) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "halves"
+        raw.send(post("u"))
+        await_until(lambda: champion.halved == 1)
+        for _ in range(3):  # the router has read what was sent
+            plane.poll()
+        assert select.select([raw.socket], [], [], 0)[0] == []
+        champion.release()
+        assert json.loads(raw.answer().body)["arm"] == "champion"
+
+
+def test_an_answer_that_takes_longer_than_a_challengers_may_is_passed_on_as_it_comes(tmp_path: Path) -> None:
+    with serving(tmp_path, limits={"challenger_timeout_ms": 100}) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "slow"  # a minute in all
+        raw.send(post("u"))
+        assert b"Content-Length: 1000\r\n" in raw.until(b"\r\n\r\n")
 
 
 def test_a_stream_that_stalls_is_ended(tmp_path: Path) -> None:
@@ -130,16 +160,21 @@ def test_a_client_that_leaves_a_stream_ends_it_at_the_server_too(tmp_path: Path)
             raw.until(b"\r\n\r\n")
         await_until(lambda: champion.open == 0, 5, "the end of the server's connection")
         (exposure,) = plane.exposures(1)
-        assert (exposure.usable, exposure.answer_status) == (False, 499)
+        assert (exposure.usable, exposure.answer_status) == (True, 499)
+
+
+def ask_and_leave(plane: Plane, server: Model) -> None:
+    """Be gone before ``server`` answers."""
+    with Raw(plane.port) as raw:
+        raw.send(post("u"))
+        await_until(lambda: server.count == 1)
+        raw.reset()
+    plane.until(lambda: plane.poll()["client_connections"] == 0)
 
 
 def test_what_a_challenger_answers_to_a_client_that_has_left_is_still_evidence(tmp_path: Path) -> None:
     with serving(tmp_path, "hang", **ALL) as (plane, _, challenger):
-        with Raw(plane.port) as raw:
-            raw.send(post("u"))
-            await_until(lambda: challenger.count == 1)
-            raw.reset()
-        plane.until(lambda: plane.poll()["client_connections"] == 0)
+        ask_and_leave(plane, challenger)
         challenger.release()
         (exposure,) = plane.exposures(1)
         assert (exposure.usable, exposure.status, exposure.answer_status) == (True, 200, 499)
@@ -156,3 +191,34 @@ def resident_bytes(pid: int) -> int:
     """Memory of a process that is in use."""
     with Path(f"/proc/{pid}/statm").open() as statm:
         return int(statm.read().split()[1]) * 4_096
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_a_stream_whose_client_left_before_it_began_ends_as_it_begins(tmp_path: Path, arm: str) -> None:
+    weight = {"weight_bp": 10_000 if arm == "challenger" else 0}
+    with serving(tmp_path, "events_later", **weight) as (plane, champion, challenger):
+        champion.mode = "events_later"
+        server = challenger if arm == "challenger" else champion
+        ask_and_leave(plane, server)
+        server.release_once()
+        plane.until(lambda: plane.poll()["upstream_connections"] == 0)
+        (exposure,) = plane.exposures(1)
+        assert (exposure.usable, exposure.unjudged, exposure.answer_status) == (True, True, 499)
+
+
+@pytest.mark.parametrize("size", [50, 5_000])
+def test_an_answer_whose_client_left_in_the_middle_is_recorded_once(tmp_path: Path, size: int) -> None:
+    """Also where only its last part tells that it is more than would be held, and comes with the end."""
+    with serving(tmp_path, limits={"judge_bytes": 1_000}) as (plane, champion, _):
+        champion.mode, champion.size = "chunked_halves", size
+        with Raw(plane.port) as raw:
+            raw.send(post("u"))
+            raw.until(b"first")
+            raw.reset()
+        plane.until(lambda: plane.poll()["client_connections"] == 0)
+        champion.release()
+        plane.until(lambda: plane.poll()['answers_total{status="4xx"}'] == 1)
+        assert ask(plane.port, post("v")).status == 200
+        first, second = plane.exposures(2)
+        assert (first.usable, first.answer_status) == (True, 499)
+        assert (second.unit, second.answer_status) == ("v", 200)

@@ -2,19 +2,26 @@
 
 import asyncio
 import json
-import re
-import subprocess
+import os
+import queue
 from asyncio import StreamWriter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
+import pytest
+
+from tests.kubernetes.leashed import Leashed
 from tests.router.models import Model, Request, head_of
 from tests.router.planes import running, table
-from tests.router.programs import program
+from tests.router.programs import browser
 from tests.router.raw import ask
 
-PAGE = b"""<!doctype html><title>page</title><body><p></p><img src="/said"><script>
+# A program may have to be fetched first.
+pytestmark = pytest.mark.timeout(900)
+
+PAGE = b"""<!doctype html><title>page</title><body><script>
 const other = "http://localhost:" + location.port;
 const json = {"content-type": "application/json"};
 const small = '{"inputs": [[1], [2]]}';
@@ -58,9 +65,7 @@ const steps = {
   for (const [name, act] of Object.entries(steps)) {
     try { said[name] = await act(); } catch (error) { said[name] = "failed: " + error.name; }
   }
-  document.querySelector("p").textContent = "said:" + encodeURIComponent(JSON.stringify(said)) + ":said";
-  // The page is loaded, and then printed, when its image has come.
-  fetch("/show");
+  fetch("/said", {method: "POST", body: JSON.stringify(said)});
 })();
 </script>"""
 ALLOWED = (
@@ -75,9 +80,9 @@ class Site(Model):
 
     router_port = 0
 
-    def __init__(self, arm: str) -> None:
+    def __init__(self, arm: str, said: "queue.Queue[dict[str, Any]]") -> None:
         super().__init__(arm)
-        self._shown = asyncio.Event()
+        self._said = said
 
     async def _do_good(self, request: Request, writer: StreamWriter, status: bytes = b"200 OK") -> bool:
         method, path, _ = request.line.split(b" ")
@@ -89,10 +94,8 @@ class Site(Model):
                 await self._send(writer, b"9\r\ndata: 4\n\n\r\n")
                 await asyncio.sleep(0.02)
             await self._send(writer, b"0\r\n\r\n")
-        elif path in (b"/said", b"/show"):
-            if path == b"/show":
-                self._shown.set()
-            await self._shown.wait()
+        elif path == b"/said":
+            self._said.put(json.loads(request.body))
             await self._send(writer, head_of(0))
         elif method == b"OPTIONS":
             allowed = ALLOWED % self.router_port if path != b"/unallowed" else b""
@@ -106,33 +109,35 @@ class Site(Model):
         return True
 
 
-def said_by_page(url: str, folder: Path) -> dict[str, Any]:
-    """What the page says in the end, opened by a browser without a window."""
-    browser = program("chromium", "chromium-browser", "google-chrome", "chrome")
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder}", "--dump-dom", url,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )  # fmt: skip
-    found = re.search("<p>said:(.*):said</p>", done.stdout)
-    assert found, f"{done.stdout}\n{done.stderr}"
-    said: dict[str, Any] = json.loads(unquote(found[1]))
-    return said
+@contextmanager
+def opened(url: str, folder: Path) -> Iterator[Leashed]:
+    """A browser without a window that looks at a page."""
+    program, environment = browser()
+    # Without somebody who might debug it, it would end at once.
+    command = [
+        program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+        f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", url,
+    ]  # fmt: skip
+    running = Leashed(command, folder / "log", os.environ | environment)
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def test_a_browser(tmp_path: Path) -> None:
-    with Site("champion") as champion, Site("challenger") as challenger:
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+    with Site("champion", told) as champion, Site("challenger", told) as challenger:
         half = {"weight_bp": 5_000, "control_from_bp": 5_000, "unit": {"cookie": "understudy"}}
         split = table(1, champion.address, challenger.address, **half)
         with running(tmp_path / "journal", split) as plane:
             champion.router_port = challenger.router_port = plane.port
-            said = said_by_page(f"{plane.url}/page", tmp_path / "browser")
+            with opened(f"{plane.url}/page", tmp_path) as running_browser:
+                try:
+                    said = told.get(timeout=100)
+                except queue.Empty:
+                    pytest.fail(f"the page says nothing; the browser: {running_browser.said()}")
             counts = plane.poll()
             served = sum(number for name, number in counts.items() if name.startswith("requests_total"))
             exposures = plane.exposures(int(served))

@@ -1,6 +1,7 @@
 """Clients that people use: each asks with and without a long body, over one connection, and reads a stream."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from tests.router.models import Model
 from tests.router.planes import Plane, running, table
-from tests.router.programs import program
+from tests.router.programs import go, node, program
+
+# A program may have to be fetched first.
+pytestmark = pytest.mark.timeout(900)
 
 SMALL = '{"inputs": [[1], [2]]}'
 EXPECTED = {"predictions": [0.5, 0.5], "arm": "champion"}
@@ -103,25 +107,26 @@ def test_curl(plane: Plane, tmp_path: Path) -> None:
 
 
 def test_go(plane: Plane, tmp_path: Path) -> None:
-    go = program("go", "/usr/local/go/bin/go")
+    program = go()
     source = tmp_path / "client.go"
     source.write_text(GO)
     done = subprocess.run(
-        [go, "run", str(source), plane.url, SMALL],
+        [program, "run", str(source), plane.url, SMALL],
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=300,
         cwd=tmp_path,
+        env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"},
     )
     assert done.returncode == 0, done.stderr
     assert_all_served(done.stdout)
 
 
 def test_fetch(plane: Plane) -> None:
-    node = program("node")
+    program = node()
     done = subprocess.run(
-        [node, "--input-type=module", "-e", FETCH, plane.url, SMALL],
+        [program, "--input-type=module", "-e", FETCH, plane.url, SMALL],
         capture_output=True,
         text=True,
         check=False,

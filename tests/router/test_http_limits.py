@@ -1,6 +1,8 @@
 """Limits of the traffic port: what is too long, too much or too slow is turned away, and the others go on."""
 
+import contextlib
 import resource
+import socket
 import time
 from pathlib import Path
 
@@ -8,7 +10,13 @@ import pytest
 
 from tests.router.load import loaded
 from tests.router.planes import serving
-from tests.router.raw import Raw, ask, post
+from tests.router.raw import Raw, ask, await_until, post
+
+
+def let_pass(seconds: float) -> None:
+    """Wait for the clock: time itself is what the claim is about."""
+    due = time.monotonic() + seconds
+    await_until(lambda: time.monotonic() > due)
 
 
 def test_a_head_that_is_too_long_is_refused(tmp_path: Path) -> None:
@@ -26,6 +34,9 @@ def test_too_many_fields_are_refused(tmp_path: Path) -> None:
     with serving(tmp_path) as (plane, _, _):
         assert ask(plane.port, post("u", b"{}", *(f"X-{n}: 1" for n in range(100)))).status == 200
         assert ask(plane.port, post("u", b"{}", *(f"X-{n}: 1" for n in range(200)))).status == 431
+        # Also where they have one name, and where none of them goes on.
+        assert ask(plane.port, post("u", b"{}", *["X-A: 1"] * 200)).status == 431
+        assert ask(plane.port, post("u", b"{}", *["Connection: keep-alive"] * 200)).status == 431
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100001", b"Transfer-Encoding: chunked"])
@@ -110,6 +121,18 @@ def test_beyond_the_most_connections_the_longest_idle_one_goes(tmp_path: Path) -
             assert raw.answer().status == 200
 
 
+@pytest.mark.parametrize("said", [b"\r", b"\r\n", b"\r\n\r"])
+def test_who_sent_no_more_than_a_line_break_is_as_idle_as_who_sent_nothing(tmp_path: Path, said: bytes) -> None:
+    with serving(tmp_path, max_connections=10) as (plane, _, _):
+        strangers = [Raw(plane.port) for _ in range(10)]
+        for raw in strangers:
+            raw.send(said)
+        plane.until(lambda: plane.poll()["client_connections"] == 10)
+        await_until(lambda: ask(plane.port, post("u")).status == 200)
+        for raw in strangers:
+            raw.socket.close()
+
+
 def test_where_all_connections_are_busy_a_new_one_is_told_to_come_back(tmp_path: Path) -> None:
     with serving(tmp_path, max_connections=2) as (plane, champion, _):
         champion.mode = "hang"
@@ -149,3 +172,171 @@ def test_thousands_of_idle_connections_leave_others_unharmed(tmp_path: Path) -> 
         for raw in idle:
             raw.socket.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_body_that_trickles_in_is_given_up_and_one_that_comes_at_a_pace_is_not(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
+    with serving(tmp_path, body_s=0.5, min_body_rate=10_000) as (plane, champion, _):
+        with Raw(plane.port) as raw:
+            raw.send(head)
+            began = time.monotonic()
+            raw.socket.settimeout(0.05)
+            while not _spoken_to(raw):
+                raw.send(b"x")
+                assert time.monotonic() < began + 5
+            assert (raw.answer().status, raw.ended()) == (408, True)
+        with Raw(plane.port) as raw:
+            raw.send(head)
+            raw.socket.settimeout(0.05)
+            # Longer than the pause that is allowed, never with one.
+            for _ in range(20):
+                assert not _spoken_to(raw)
+                raw.send(b"x" * 5_000)
+            raw.socket.settimeout(5)
+            assert raw.answer().status == 200
+        assert champion.count == 1
+
+
+def _spoken_to(raw: Raw) -> bool:
+    """Whether an answer has begun, after a wait as long as the socket's."""
+    try:
+        return raw.more()
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("fields", [("Connection: close",), ()])
+def test_a_client_that_never_reads_its_answer_is_let_go(tmp_path: Path, fields: tuple[str, ...]) -> None:
+    with serving(tmp_path, stall_s=0.5, idle_s=0.5) as (plane, champion, _), socket.socket() as client:
+        champion.mode, champion.size = "large", 1_000_000
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.connect(("127.0.0.1", plane.port))
+        client.sendall(post("u", b"{}", *fields))
+        assert plane.exposures(1)[0].usable
+        plane.until(lambda: plane.poll()["client_connections"] == 0)
+
+
+def test_a_client_that_goes_on_reading_has_the_time_that_it_needs(tmp_path: Path) -> None:
+    with serving(tmp_path, stall_s=0.5) as (plane, champion, _), socket.socket() as client:
+        champion.mode, champion.size = "large", 1_000_000
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", plane.port))
+        client.sendall(post("u", b"{}", "Connection: close"))
+        got, began = 0, time.monotonic()
+        while data := client.recv(16_384):
+            got += len(data)
+            # Twice as long as one that reads nothing has.
+            await_until(lambda due=began + got / 1_000_000: time.monotonic() > due)
+        assert got > 1_000_000
+
+
+def test_who_takes_long_over_a_request_makes_room_for_who_comes(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
+    with (
+        serving(tmp_path, max_connections=2, head_s=0.3) as (plane, _, _),
+        Raw(plane.port) as first,
+        Raw(plane.port) as second,
+    ):
+        for raw in (first, second):
+            raw.send(head + b"x")
+        plane.until(lambda: plane.poll()["held_bytes"] == 2)
+        let_pass(0.4)
+        assert ask(plane.port, post("u")).status == 200
+        assert first.answer().status == 503
+        second.send(b"x" * 99_999)
+        assert second.answer().status == 200
+
+
+def test_the_bodies_of_clients_that_have_left_are_still_held(tmp_path: Path) -> None:
+    with serving(tmp_path, max_held_bytes=500_000) as (plane, champion, _):
+        champion.mode = "hang"
+        for number in range(3):
+            with Raw(plane.port) as raw:
+                raw.send(post("u", b"x" * 200_000))
+                if number < 2:
+                    await_until(lambda count=number + 1: champion.count == count)
+                    raw.reset()
+                else:
+                    assert raw.answer().status == 503
+        assert plane.poll()["held_bytes"] == 400_000
+        champion.release()
+        plane.until(lambda: plane.poll()["held_bytes"] == 0)
+
+
+def test_who_sends_ahead_and_reads_no_answer_makes_room_for_who_comes(tmp_path: Path) -> None:
+    with serving(tmp_path, max_connections=2, head_s=0.3) as (plane, champion, _), contextlib.ExitStack() as open_ones:
+        champion.mode, champion.size = "large", 900_000
+        for number in range(2):
+            raw = open_ones.enter_context(Raw(plane.port, receive_buffer=4_096))
+            raw.send(post(f"u{number}") * 30)
+        await_until(lambda: champion.count >= 2)
+        await_until(lambda: ask(plane.port, post("other")).status == 200)
+        assert champion.count < 60
+
+
+def test_who_drips_a_body_that_is_held_makes_room_for_the_bodies_of_others(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
+    with (
+        serving(tmp_path, max_held_bytes=150_000, head_s=0.3) as (plane, champion, _),
+        Raw(plane.port) as slow,
+        Raw(plane.port) as other,
+    ):
+        slow.send(head + b"x" * 90_000)
+        plane.until(lambda: plane.poll()["held_bytes"] == 90_000)
+        other.send(head + b"y" * 100_000)
+        assert other.answer().status == 503  # the other one has not taken long yet
+        let_pass(0.4)
+        assert ask(plane.port, post("v", b"y" * 100_000)).status == 200
+        assert slow.answer().status == 503
+        assert plane.poll()["held_bytes"] == 0
+        assert [len(request.body) for request in champion.requests] == [100_000]
+
+
+def test_who_drips_a_large_body_lets_go_of_the_servers_connection_for_who_waits(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: slow\r\nContent-Length: 100000\r\n\r\n"
+    with (
+        serving(tmp_path, champion_connections=1, head_s=0.3, limits={"replay_bytes": 1_000}) as (plane, champion, _),
+        Raw(plane.port) as slow,
+    ):
+        slow.send(head + b"x" * 2_000)
+        await_until(lambda: champion.begun == 1)
+        let_pass(0.4)
+        assert ask(plane.port, post("v")).status == 200
+        assert slow.answer().status == 503
+        assert {e.unit: e.answer_status for e in plane.exposures(2)} == {"slow": 499, "v": 200}
+
+
+def test_who_does_not_read_a_large_answer_lets_go_of_the_servers_connection_for_who_waits(tmp_path: Path) -> None:
+    with serving(tmp_path, champion_connections=1, head_s=0.3) as (plane, champion, _):
+        champion.mode, champion.size = "large", 50_000_000
+        with Raw(plane.port, receive_buffer=4_096) as slow:
+            slow.send(post("slow"))
+            slow.until(b"\r\n\r\n")
+            champion.mode = "good"
+            let_pass(0.4)
+            assert ask(plane.port, post("v")).status == 200
+
+
+def test_a_line_break_behind_a_body_is_no_request_that_comes_too_late(tmp_path: Path) -> None:
+    with serving(tmp_path, head_s=0.2) as (plane, _, _), Raw(plane.port) as raw:
+        for stray in (b"\r\n", b"\r\n\r\n\r", b"\r"):
+            raw.send(post("u") + stray)
+            assert raw.answer().status == 200
+            let_pass(0.6)
+            raw.send((b"\n" if stray.endswith(b"\r") else b"") + post("u"))
+            assert raw.answer().status == 200
+
+
+def test_a_body_that_comes_with_its_head_is_counted_among_those_that_are_held(tmp_path: Path) -> None:
+    with serving(tmp_path, max_held_bytes=50_000) as (plane, champion, _), contextlib.ExitStack() as open_ones:
+        champion.mode = "hang"
+        waiting = [open_ones.enter_context(Raw(plane.port)) for _ in range(2)]
+        for raw in waiting:
+            raw.send(post("u", b"x" * 20_000))
+        await_until(lambda: champion.count == 2)
+        assert plane.poll()["held_bytes"] == 40_000
+        assert ask(plane.port, post("v", b"x" * 20_000)).status == 503
+        champion.release()
+        assert [raw.answer().status for raw in waiting] == [200, 200]
+        assert plane.poll()["held_bytes"] == 0

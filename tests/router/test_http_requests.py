@@ -91,11 +91,8 @@ def test_a_client_that_ends_with_empty_lines_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_client_that_leaves_before_it_is_told_of_the_end_has_its_exposure(tmp_path: Path) -> None:
-    with serving(tmp_path, "hang", weight_bp=10_000, limits={"challenger_timeout_ms": 60_000}) as (
-        plane,
-        _,
-        challenger,
-    ):
+    limits = {"challenger_timeout_ms": 60_000, "champion_timeout_ms": 60_000}
+    with serving(tmp_path, "hang", weight_bp=10_000, limits=limits) as (plane, _, challenger):
         for n in range(20):
             with Raw(plane.port) as raw:
                 # More ahead than is read: the router learns that the client is gone when it writes.
@@ -188,6 +185,26 @@ def test_trace_and_forwarding_fields_say_who_asked(tmp_path: Path) -> None:
         assert two.values(b"x-forwarded-host") == [b"shop"]
 
 
+@pytest.mark.parametrize("own", ["X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"])
+def test_a_field_that_some_servers_take_for_one_of_the_routers_own_is_left_out(tmp_path: Path, own: str) -> None:
+    """Where '_' and '-' are one (WSGI, CGI), the client could say who it is and how it came."""
+    with serving(tmp_path) as (plane, champion, _), Raw(plane.port) as raw:
+        alike = [own.replace("-", "_"), own.upper().replace("-", "_"), own.lower().replace("-", "_", 1)]
+        for names in (alike[:1], alike[1:2], alike[2:], alike, [alike[0]] * 2):
+            # The second one has a head like the first's.
+            for value in ("6.6.6.6", "7.7.7.7"):
+                raw.send(post("u", BODY, "X_Mine: 1", *(f"{name}: {value}" for name in names)))
+                assert raw.answer().status == 200
+                went = [line.partition(b":") for line in champion.requests[-1].lines]
+                read = [
+                    value.strip() for name, _, value in went if name.lower().replace(b"_", b"-") == own.lower().encode()
+                ]
+                assert len(read) == 1
+                assert b"6.6.6.6" not in read[0]
+                assert b"7.7.7.7" not in read[0]
+                assert champion.requests[-1].values(b"x_mine") == [b"1"]
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_every_method_and_path_goes_on(tmp_path: Path, method: str) -> None:
     with serving(tmp_path) as (plane, champion, _):
@@ -259,7 +276,7 @@ def test_a_client_that_pauses_in_a_large_request_is_not_its_servers_fault(tmp_pa
     with serving(tmp_path, weight_bp=10_000, limits=limits) as (plane, _, challenger), Raw(plane.port) as raw:
         whole = HEAD + b"Content-Length: 5000\r\n\r\n" + b" " * 4_998 + b"{}"
         raw.send(whole[:3_000])
-        plane.until(lambda: plane.poll()["upstream_connections"] == 1)
+        await_until(lambda: challenger.begun == 1)
         # What takes the challenger's deadline, twice, is the pause.
         challenger.mode = "hang"
         for unit in ("v", "w"):
@@ -309,3 +326,27 @@ def test_an_answer_before_the_end_of_a_large_request_reaches_the_client(tmp_path
         raw.send(HEAD + b"Content-Length: 50000000\r\n\r\n" + b"x" * 2_000_000)
         answer = raw.answer()
         assert (answer.status, answer.closes) == (413, True)
+
+
+def test_a_held_body_that_its_server_takes_slowly_arrives_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is written at once, so there is nothing more to write when the server takes more."""
+    body = b'{"inputs": [' + b"1, " * 2_000_000 + b"1]}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        first = table(1, address, limits={"replay_bytes": 8 << 20, "capture_bytes": 0})
+        with running(tmp_path, first) as plane, Raw(plane.port) as raw:
+            raw.send(post("u", body))
+            taken, _ = server.accept()
+            with taken, taken.makefile("rb") as reading:
+                while line := reading.readline().strip():
+                    length = int(line.partition(b": ")[2]) if line.lower().startswith(b"content-length") else 0
+                    if length:
+                        due = length
+                assert reading.read(due) == body
+                taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                assert raw.answer().status == 200
+            assert len(plane.exposures(1)) == 1
+    assert "Traceback" not in capfd.readouterr().err

@@ -65,6 +65,7 @@ CORPUS = {
     "two Hosts": b"GET / HTTP/1.1\r\n" + H + b"Host: other\r\n\r\n",
     "target with a scheme": b"GET http://other/ HTTP/1.1\r\n" + H + b"\r\n",
     "target of CONNECT": b"CONNECT other:443 HTTP/1.1\r\n" + H + b"\r\n",
+    "CONNECT to a path": b"CONNECT /x:443 HTTP/1.1\r\n" + H + b"\r\n",
     "target without a slash": b"GET x HTTP/1.1\r\n" + H + b"\r\n",
     "no target": b"GET HTTP/1.1\r\n" + H + b"\r\n",
     "fragment in the target": b"GET /#x HTTP/1.1\r\n" + H + b"\r\n",

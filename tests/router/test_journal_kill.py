@@ -1,5 +1,7 @@
 """kill -9 at any moment: every acknowledged event is readable, none is there twice, nothing is torn."""
 
+import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -7,8 +9,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import httpx
+
+from router import tally
 from router.journal import Writer
-from tests.router.journals import assert_sound, ids, outcome, read_all
+from tests.router.journals import assert_sound, ids, outcome, read_all, until
+from tests.router.models import Model
+from tests.router.raw import Raw, post
+from tests.router.routers import started, table
 
 _PROGRAM = """
     import os, sys
@@ -62,6 +70,94 @@ def test_no_acknowledged_event_is_lost_or_doubled_by_a_kill(tmp_path: Path) -> N
     assert len(found) == len(set(found))
     assert {f"o{number}" for number in acknowledged} <= set(found)
     assert len(acknowledged) >= 20
+
+
+_OFFERING = """
+    import os, sys
+    from pathlib import Path
+    from router import tally
+    from router.journal import Writer
+    from tests.router.journals import exposure, outcome
+
+    writer = Writer(Path(sys.argv[1]), "j", capacity=300, flush_ms=3, rotate_bytes=50_000, tally=tally.inherited())
+    for burst in range(int(sys.argv[2])):
+        for number in range(25):
+            writer.offer(exposure(burst * 25 + number))
+        if burst % 7 == 3:
+            writer.append([outcome(burst)])
+    os.write(1, b"offered")
+    while True:
+        os.read(0, 1)
+"""
+
+
+def test_what_a_killed_writer_had_taken_and_not_written_is_counted_by_the_next(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    counted, offered = tally.made(), 0
+    program = [sys.executable, "-c", textwrap.dedent(_OFFERING), str(tmp_path)]
+    try:
+        for _ in range(12):
+            bursts = chance.randrange(1, 60)
+            child = subprocess.Popen(
+                [*program, str(bursts)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[counted], env=os.environ | tally.said(counted),
+            )  # fmt: skip
+            assert child.stdout is not None
+            assert child.stdout.read(7) == b"offered"
+            child.kill()
+            child.communicate()
+            offered += 25 * bursts
+        last = Writer(tmp_path, "j", tally=tally.Tally(counted))
+        last.close()
+        # In good order, and none of it twice: nothing more is counted.
+        again = Writer(tmp_path, "j", tally=tally.Tally(counted))
+        assert again.dropped == 0
+        again.close()
+    finally:
+        os.close(counted)
+    events = read_all(tmp_path, "j")
+    assert_sound(events)
+    lost = {event["started"]: event["dropped"] for event in events if event["type"] == "mark"}
+    written = sum(event["type"] == "exposure" for event in events)
+    assert 0 < sum(lost.values()) < offered
+    assert written + sum(lost.values()) == offered
+
+
+def test_answers_of_a_worker_that_is_killed_are_recorded_or_counted(tmp_path: Path) -> None:
+    with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        for number in range(40):
+            assert router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"u{number}"}).status_code == 200
+        (pid,) = router.workers()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+        until(lambda: router.generations() == [1], "it serves")
+        assert router.traffic.get(router.ready["traffic"], headers={"X-Unit": "u"}).status_code == 200
+        assert router.end() == 0
+    events = read_all(tmp_path / "journal", "router-w0")
+    assert_sound(events)
+    lost = {event["started"]: event["dropped"] for event in events if event["type"] == "mark"}
+    written = sum(event["type"] == "exposure" for event in events)
+    assert written + sum(lost.values()) == 41
+    assert sum(lost.values()) > 0
+
+
+def test_requests_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Path) -> None:
+    """They are lost to the arm that takes longer more often than to the other one."""
+    with Model("champion", "hang") as champion, started(tmp_path, "real", workers=1) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        port = httpx.URL(router.ready["traffic"]).port
+        assert port is not None
+        with contextlib.ExitStack() as open_ones:
+            for number in range(7):
+                open_ones.enter_context(Raw(port)).send(post(f"u{number}"))
+            until(lambda: champion.count == 7, "all of them are under way")
+            (pid,) = router.workers()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+        assert router.end() == 0
+    marks = [event for event in read_all(tmp_path / "journal", "router-w0") if event["type"] == "mark"]
+    assert {event["started"]: event["dropped"] for event in marks}.popitem()[1] == 7
 
 
 def test_a_killed_writer_does_not_keep_the_journal_locked(tmp_path: Path) -> None:

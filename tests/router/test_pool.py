@@ -1,14 +1,22 @@
 """The pool of connections to one model server counts each connection once, from its first moment to its last."""
 
 import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from router.heads import Response
+from router.lookup import Lookup
 from router.outbox import Outbox
 from router.pool import Pool, PoolLimits
 from router.upstream import Connection, Failure
 from tests.router.models import Model
-from tests.router.raw import post
+from tests.router.raw import await_until, post
 
 LIMITS = PoolLimits(connections=4, queue=0, connect_s=5, idle_s=5)
 
@@ -21,6 +29,8 @@ class Asker:
     def __init__(self) -> None:
         self.status = 0
         self.failure: Failure | None = None
+
+    def wait_in_line(self) -> None: ...
 
     def outgoing(self, connection: Connection) -> bytes:
         return post("u")
@@ -123,3 +133,147 @@ def test_a_connection_that_is_refused_is_not_counted_any_more() -> None:
             assert pool.connections == 0
 
     asyncio.run(refused())
+
+
+def test_those_who_wait_for_a_connection_are_told_when_the_server_goes() -> None:
+    async def left_alone(model: Model) -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), model.address, replace(LIMITS, connections=2, queue=10))
+        askers = [Asker() for _ in range(10)]
+        for asker in askers:
+            pool.ask(asker)
+        await asyncio.to_thread(await_until, lambda: model.count == 2)
+        await asyncio.to_thread(model.__exit__, None, None, None)
+        await seen_while(pool, askers)
+        assert {asker.failure for asker in askers[2:]} == {Failure.REFUSED}
+        assert pool.connections == 0
+
+    asyncio.run(left_alone(Model("champion", "hang").__enter__()))
+
+
+class Dns:
+    """The system's resolver with a name server of ours for ``*.test``, which answers or does not."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.silent: set[str] = set()
+        self.found = ["127.0.0.1"]
+        self.over = threading.Event()
+        self._real = socket.getaddrinfo
+
+    def answer(self, host: Any, port: Any, *args: Any, **named: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if not str(name).endswith(".test"):
+            return self._real(host, port, *args, **named)
+        self.asked.append(name)
+        if name in self.silent:
+            self.over.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        if not self.found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [info for address in self.found for info in self._real(address, port, *args, **named)]
+
+
+@pytest.fixture
+def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dns]:
+    dns = Dns()
+    monkeypatch.setattr(socket, "getaddrinfo", dns.answer)
+    yield dns
+    dns.over.set()
+
+
+@contextmanager
+def named(model: Model, dns: Dns, host: str) -> Iterator[Pool]:
+    """A pool in the running loop, for a server by its name."""
+    loop = asyncio.get_running_loop()
+    pool = Pool(loop, Outbox(loop), f"{host}:{model.address.rpartition(':')[2]}", replace(LIMITS, connections=100))
+    try:
+        yield pool
+    finally:
+        pool.retire()
+        # The loop waits for its own threads, if a lookup is in them.
+        dns.over.set()
+
+
+def test_a_name_that_dns_does_not_answer_for_keeps_nobody_from_another_server(dns: Dns) -> None:
+    async def both() -> None:
+        with named(model, dns, "challenger.test") as challenger, named(model, dns, "champion.test") as champion:
+            lost = [Asker() for _ in range(60)]
+            for asker in lost:
+                challenger.ask(asker)
+            asker = Asker()
+            champion.ask(asker)
+            await seen_while(champion, [asker])
+            assert asker.status == 200
+            dns.over.set()
+            await seen_while(challenger, lost)
+            assert dns.asked.count("challenger.test") == 1
+            assert {asker.failure for asker in lost} == {Failure.REFUSED}
+
+    dns.silent.add("challenger.test")
+    with Model("champion") as model:
+        asyncio.run(both())
+
+
+def test_a_server_stays_where_it_was_while_dns_is_silent(dns: Dns) -> None:
+    async def again() -> None:
+        lookup = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
+        for _ in range(3):
+            assert await lookup.addresses() == ["127.0.0.1"]
+        assert len(dns.asked) == 1
+        dns.silent.add("champion.test")
+        lookup.doubt()
+        for _ in range(3):
+            assert await lookup.addresses() == ["127.0.0.1"]
+        assert len(dns.asked) == 2
+
+    asyncio.run(again())
+
+
+def test_a_server_that_moved_since_it_was_looked_up_is_found_by_the_same_request(dns: Dns) -> None:
+    async def moved() -> None:
+        with named(model, dns, "champion.test") as pool:
+            dns.found = ["127.0.0.2"]
+            with socket.create_server(("127.0.0.2", pool.port)) as old:
+                before = Asker()
+                pool.ask(before)
+                old.setblocking(False)
+                async with asyncio.timeout(10):
+                    await asyncio.get_running_loop().sock_accept(old)
+            dns.found = ["127.0.0.1"]
+            asker = Asker()
+            pool.ask(asker)
+            await seen_while(pool, [asker])
+            assert asker.status == 200
+            assert len(dns.asked) == 2
+
+    with Model("champion") as model:
+        asyncio.run(moved())
+
+
+def test_connections_are_spread_over_the_addresses_of_a_name(dns: Dns) -> None:
+    async def thrice() -> list[list[str]]:
+        lookup = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
+        return [await lookup.addresses() for _ in range(3)]
+
+    dns.found = ["10.0.0.1", "fd00::1", "10.0.0.2"]
+    first, second = ["10.0.0.1", "10.0.0.2", "fd00::1"], ["10.0.0.2", "10.0.0.1", "fd00::1"]
+    assert asyncio.run(thrice()) == [first, second, first]
+
+
+def test_a_name_that_is_gone_is_refused_and_an_address_is_not_asked_for(dns: Dns) -> None:
+    async def gone() -> None:
+        loop = asyncio.get_running_loop()
+        lookup = Lookup(loop, "champion.test", 0.1)
+        assert await lookup.addresses() == ["127.0.0.1"]
+        dns.found = []
+        lookup.doubt()
+        for _ in range(2):
+            with pytest.raises(OSError, match="not known"):
+                await lookup.addresses()
+        assert len(dns.asked) == 3
+        for address in ("127.0.0.9", "::1"):
+            assert await Lookup(loop, address, 0.1).addresses() == [address]
+        assert len(dns.asked) == 3
+
+    asyncio.run(gone())

@@ -1,5 +1,6 @@
 """The whole router as a process: supervisor, API and real workers before real model servers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -209,6 +210,20 @@ def test_a_router_killed_under_load_starts_again_at_once_on_the_same_port(tmp_pa
                 assert time.monotonic() - began < 20
                 assert again.generations() == [1, 1]
                 assert _ask(again, "u").status_code == 200
+
+
+@pytest.mark.parametrize(("host", "reached"), [("*", {4, 6}), ("::", {6}), ("0.0.0.0", {4}), ("::1", {6})])
+def test_traffic_is_served_on_every_address_of_its_host_and_on_no_other(
+    tmp_path: Path, host: str, reached: set[int]
+) -> None:
+    with Model("champion") as champion, started(tmp_path, "real", workers=2, host=host) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        found = set()
+        for family, name in ((4, "127.0.0.1"), (6, "[::1]")):
+            with contextlib.suppress(httpx.ConnectError):
+                assert httpx.get(f"http://{name}:{router.ready['port']}/").status_code == 200
+                found.add(family)
+        assert found == reached
 
 
 def test_a_killed_worker_costs_at_most_the_events_of_the_last_batch(tmp_path: Path) -> None:

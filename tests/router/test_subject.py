@@ -87,6 +87,31 @@ def test_a_pointer_leads_to_a_scalar_or_to_nothing(pointer: str, text: str | Non
 
 
 @pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("18446744073709551615", "18446744073709551615"),
+        ("-9223372036854775808", "-9223372036854775808"),
+        ("9007199254740991.0", "9007199254740991"),
+        ("-9007199254740991.0", "-9007199254740991"),
+        ("1e15", "1000000000000000"),
+        ("-0.0", "0"),
+        # Not read exactly: 12345678901234567890123 and …124 are one number to a reader of JSON.
+        ("18446744073709551616", None),
+        ("12345678901234567890123", None),
+        ("-9223372036854775809", None),
+        ("9007199254740992.0", None),
+        ("9007199254740993.0", None),
+        ("-1e16", None),
+        ("1e300", None),
+    ],
+)
+def test_a_number_that_is_not_read_exactly_is_nobodys_id(number: str, text: str | None) -> None:
+    body = b'{"user": %b, "inputs": {"user": [%b]}}' % (number.encode(), number.encode())
+    assert find({"json_pointer": "/user"}, request(body)) == text
+    assert find({"feature": "user"}, request(body)) == text
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"dataframe_split": {"columns": ["x", "carrier"], "data": [[1, "UA"], [2, "AA"]]}},
@@ -108,6 +133,20 @@ def test_a_feature_is_found_in_csv() -> None:
     body = b'x,carrier,note\n1,UA,"a\nb"\n2,AA,c\n'
     assert find({"feature": "carrier"}, request(body, content_type="text/csv; charset=utf-8")) == "UA"
     assert find({"feature": "note"}, request(body, content_type="text/csv")) == "a\nb"
+
+
+@pytest.mark.parametrize("cell", ["a\u2028b", "a\u2029b", "a\u0085b", "a\vb", "a\fb", "a\x1cb", '"a\r\nb"', '"a\rb"'])
+def test_a_row_of_csv_ends_at_a_line_break_and_at_no_other_character(cell: str) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        body = f"note,user{end}{cell},ada{end}".encode()
+        assert find({"feature": "user"}, request(body, content_type="text/csv")) == "ada"
+        assert find({"feature": "note"}, request(body, content_type="text/csv")) == cell.strip('"')
+
+
+def test_the_mark_that_spreadsheets_write_before_the_first_column_is_no_part_of_its_name() -> None:
+    body = "\ufeffuser,note\nada,\ufeffx\n".encode()
+    assert find({"feature": "user"}, request(body, content_type="text/csv")) == "ada"
+    assert find({"feature": "note"}, request(body, content_type="text/csv")) == "\ufeffx"
 
 
 @pytest.mark.parametrize(

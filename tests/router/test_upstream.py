@@ -26,7 +26,9 @@ class Uploader:
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.told: list[int | bytes | str | Failure] = []
-        self.asked, self.answered = asyncio.Event(), asyncio.Event()
+        self.asked, self.begun, self.answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def wait_in_line(self) -> None: ...
 
     def outgoing(self, connection: Connection) -> bytes:
         self.connection = connection
@@ -45,6 +47,7 @@ class Uploader:
 
     def answer_body(self, data: bytes) -> None:
         self.told.append(data)
+        self.begun.set()
 
     def answer_pause(self) -> None: ...
 
@@ -54,6 +57,20 @@ class Uploader:
 
     def answer_failed(self, failure: Failure) -> None:
         self.told.append(failure)
+        self.answered.set()
+
+
+class Asker(Uploader):
+    """Asks with a request that is there as a whole."""
+
+    streamed = False
+
+    def outgoing(self, connection: Connection) -> bytes:
+        super().outgoing(connection)
+        return b"GET /invocations HTTP/1.1\r\nHost: model\r\n\r\n"
+
+    def answer_whole(self, response: Response, body: bytes) -> None:
+        super().answer_whole(response, body)
         self.answered.set()
 
 
@@ -106,3 +123,155 @@ def test_an_answer_that_came_before_the_connection_was_reset_is_the_answer() -> 
 def test_half_an_answer_before_a_reset_is_a_failure_told_once(answer: bytes, before: list[int | bytes]) -> None:
     with listening() as server:
         assert asyncio.run(told_after(server, answer)) == [*before, Failure.BROKEN]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_an_answer_that_nobody_asked_for_is_not_the_next_callers(waiting: bool) -> None:
+    """It lies unread in the socket when the next caller asks, or has waited for the connection."""
+
+    async def play(server: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        limits = PoolLimits(connections=1, queue=1, connect_s=5, idle_s=5)
+        pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", limits)
+        first, second = Asker(), Asker()
+        async with asyncio.timeout(10):
+            pool.ask(first)
+            await first.asked.wait()
+            taken, _ = server.accept()
+            if waiting:
+                pool.ask(second)
+            taken.sendall(answer(b"first"))
+            if waiting:
+                # Both are there before the first is read, and the second is beyond what one read takes.
+                assert first.connection is not None
+                first.connection.data_received(answer(b"first"))
+            else:
+                await first.answered.wait()
+                taken.sendall(answer(b"stray"))
+                pool.ask(second)
+            other, _ = await loop.run_in_executor(None, server.accept)
+            await second.asked.wait()
+            other.sendall(answer(b"second"))
+            await second.answered.wait()
+        assert first.told == [200, b"first", "end"]
+        assert second.told == [200, b"second", "end"]
+        for connection in (taken, other):
+            connection.close()
+
+    with listening() as server:
+        asyncio.run(play(server))
+
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def test_a_body_in_very_many_chunks_leaves_others_their_turn() -> None:
+    """Between the parts of one read everything else on the loop goes on; nothing of the body is lost or turned."""
+
+    async def play(server: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
+        caller = Asker()
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            loop.call_soon(turn)
+
+        async with asyncio.timeout(10):
+            pool.ask(caller)
+            await caller.asked.wait()
+            taken, _ = server.accept()
+            body = bytes(range(256)) * 40
+            chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+            taken.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks[:30_000])
+            loop.call_soon(turn)
+            await caller.begun.wait()
+            begun = turns
+            assert caller.connection is not None
+            # Who it is for does not keep up for a while.
+            caller.connection.pause()
+            taken.sendall(chunks[30_000:] + b"0\r\n\r\n")
+            held = len(b"".join(said for said in caller.told if isinstance(said, bytes)))
+            assert held < 1_000
+            caller.connection.resume()
+            await caller.answered.wait()
+        assert turns - begun > 20
+        assert b"".join(said for said in caller.told if isinstance(said, bytes)) == body
+        taken.close()
+
+    with listening() as server:
+        asyncio.run(play(server))
+
+
+def test_informational_heads_without_end_are_no_answer() -> None:
+    async def play(server: socket.socket, number: int) -> list[int | bytes | str | Failure]:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
+        caller = Asker()
+        async with asyncio.timeout(10):
+            pool.ask(caller)
+            await caller.asked.wait()
+            taken, _ = server.accept()
+            with taken:
+                taken.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * number + answer(b"at last"))
+                await caller.answered.wait()
+        return caller.told
+
+    with listening() as server:
+        assert asyncio.run(play(server, 16)) == [200, b"at last", "end"]
+        assert asyncio.run(play(server, 17)) == [Failure.BROKEN]
+
+
+def test_informational_heads_are_counted_for_each_answer_anew() -> None:
+    """Behind them the head that counts is known, and comes by itself."""
+
+    async def play(server: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
+        taken: socket.socket | None = None
+        for _ in range(40):
+            caller = Asker()
+            async with asyncio.timeout(10):
+                pool.ask(caller)
+                await caller.asked.wait()
+                if taken is None:
+                    taken, _ = server.accept()
+                    taken.settimeout(10)
+                await loop.run_in_executor(None, taken.recv, 65_536)
+                taken.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                for _ in range(5):  # turns of the loop, in which it is read by itself
+                    await asyncio.sleep(0)
+                taken.sendall(answer(b"ok"))
+                await caller.answered.wait()
+            assert caller.told == [200, b"ok", "end"]
+        assert taken is not None
+        taken.close()
+
+    with listening() as server:
+        asyncio.run(play(server))
+
+
+def test_a_server_that_said_too_much_has_each_connection_used_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What came after an answer was seen in time; the next time it could come too late to be told from an answer."""
+
+    async def play(server: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
+        async with asyncio.timeout(10):
+            for surplus in (b"\r\n", b"", b""):
+                caller = Asker()
+                pool.ask(caller)
+                await caller.asked.wait()
+                # Each on a connection of its own.
+                taken, _ = await loop.run_in_executor(None, server.accept)
+                with taken:
+                    taken.sendall(answer(b"mine") + surplus)
+                    await caller.answered.wait()
+                assert caller.told[-1] == "end"
+
+    with listening() as server:
+        asyncio.run(play(server))
+    assert "sent more than the answer" in caplog.text

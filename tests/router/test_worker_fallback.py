@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.router.load import run
 from tests.router.models import Model
 from tests.router.planes import running, serving, table
-from tests.router.raw import Raw, ask, post
+from tests.router.raw import Raw, ask, await_until, post
 
 ALL = {"weight_bp": 10_000, "limits": {"challenger_timeout_ms": 400}}
 # Way to misbehave → reason of the fallback, and status of the first attempt.
@@ -85,7 +86,7 @@ def test_a_request_that_was_never_sent_goes_to_the_champion_even_where_none_may_
 
 @pytest.mark.parametrize(("mode", "status"), [("500", 500), ("hang", 504), ("gone", 502), ("400", 400)])
 def test_a_failing_champion_is_nobodys_to_replace(tmp_path: Path, mode: str, status: int) -> None:
-    limits = {"limits": {"champion_timeout_ms": 300}}
+    limits = {"limits": {"challenger_timeout_ms": 300, "champion_timeout_ms": 300}}
     with serving(tmp_path, **limits) as (plane, champion, challenger):
         champion.mode = mode
         assert ask(plane.port, post("u")).status == status
@@ -156,6 +157,23 @@ def test_a_request_that_was_dropped_on_a_connection_in_use_counts_against_its_ar
         assert (failed.arm, failed.status, failed.served_by, failed.attempts) == (arm, 0, "champion", 2)
         assert failed.fallback_reason == ("Error" if arm == "challenger" else None)
         assert plane.poll()[f'unusable_total{{arm="{arm}"}}'] == 10
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_it_counts_as_much_where_the_arm_has_little_traffic(tmp_path: Path, arm: str) -> None:
+    """A challenger's connections are idle for seconds where it has one request in a hundred."""
+    weight: dict[str, Any] = {"weight_bp": 10_000 if arm == "challenger" else 0}
+    with serving(tmp_path, **weight) as (plane, champion, challenger), Raw(plane.port) as raw:
+        raw.send(post("u"))
+        assert raw.answer().status == 200
+        since = time.monotonic()
+        await_until(lambda: time.monotonic() - since > 2)
+        (champion if arm == "champion" else challenger).mode = "gone_once"
+        raw.send(post("u"))
+        assert raw.answer().status == 200
+        assert [(e.usable, e.arm, e.served_by) for e in plane.exposures(2)] == [
+            (True, arm, arm), (False, arm, "champion")
+        ]  # fmt: skip
 
 
 def test_an_answer_that_nobody_asked_for_never_reaches_anybody(tmp_path: Path) -> None:

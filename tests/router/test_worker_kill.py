@@ -47,7 +47,7 @@ def test_a_challenger_that_misbehaves_under_load_fails_no_request(tmp_path: Path
 
 
 def test_a_hanging_challenger_leaves_the_champions_users_unharmed(tmp_path: Path) -> None:
-    limits = {"challenger_timeout_ms": 60_000}
+    limits = {"challenger_timeout_ms": 60_000, "champion_timeout_ms": 60_000}
     config = {"challenger_connections": 8, "champion_connections": 8}
     with serving(tmp_path, "hang", weight_bp=5_000, limits=limits, **config) as (plane, _, challenger):
         load = Load(plane.port, lambda n: post(f"u{n}"), 32, 400)

@@ -1,6 +1,7 @@
 """Mirrored requests: the challenger answers unseen, nobody waits, and both answers are recorded."""
 
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from router.assignment import point
 from tests.router.load import run
-from tests.router.planes import serving
+from tests.router.models import Model
+from tests.router.planes import running, serving, table
 from tests.router.raw import Raw, ask, await_until, post
 
 MIRROR = {"mirror_bp": 10_000, "control_from_bp": 5_000}
@@ -27,6 +29,23 @@ def test_a_mirrored_request_is_answered_by_both_and_recorded_twice_under_one_id(
         (seen,), (copy,) = champion.requests, challenger.requests
         assert seen.body == copy.body
         assert seen.values(b"x-request-id") == copy.values(b"x-request-id")
+
+
+def test_a_page_that_passes_its_request_id_on_to_each_call_has_each_call_on_record(tmp_path: Path) -> None:
+    """Each with an id of its own in the journal, its mirror with the same; the servers and the page see the page's."""
+    with serving(tmp_path, **MIRROR) as (plane, champion, challenger):
+        for rows in range(1, 5):
+            body = json.dumps({"inputs": [0] * rows}).encode()
+            answer = ask(plane.port, post("u", body, "X-Request-Id: page-1"))
+            assert answer.fields[b"x-request-id"] == b"page-1"
+        exposures = plane.exposures(8)
+        shown = {e.request_id: e.inputs for e in exposures if not e.mirror}
+        assert len(shown) == 4
+        assert shown == {e.request_id: e.inputs for e in exposures if e.mirror}
+        assert exposures[0].request_id == "page-1"
+        for server in (champion, challenger):
+            assert {v for request in server.requests for v in request.values(b"x-request-id")} == {b"page-1"}
+        assert plane.poll()["repeated_ids_total"] == 3
 
 
 def test_units_are_mirrored_by_their_point(tmp_path: Path) -> None:
@@ -82,3 +101,31 @@ def test_mirrors_in_flight_are_bounded_and_the_rest_is_counted(tmp_path: Path) -
         challenger.release()
         await_until(lambda: plane.poll()["mirrors_in_flight"] == 0)
         assert sum(e.mirror for e in plane.exposures(53)) == 3
+
+
+def test_a_mirror_for_which_no_connection_is_free_was_not_made(tmp_path: Path) -> None:
+    """The limit is the router's: no failure of the challenger's, on no record."""
+    with serving(tmp_path, "hang", challenger_connections=1, **MIRROR) as (plane, _, challenger):
+        ask(plane.port, post("u1"))
+        await_until(lambda: challenger.count == 1)
+        ask(plane.port, post("u2"))
+        challenger.release()
+        seen = {(e.unit, e.mirror, e.mirrored, e.usable) for e in plane.exposures(3)}
+        assert seen == {("u1", False, True, True), ("u1", True, False, True), ("u2", False, False, True)}
+        counters = plane.poll()
+        assert (counters["mirrored_total"], counters["mirror_dropped_total"]) == (1, 1)
+
+
+def test_what_the_end_of_a_worker_cuts_off_is_not_mirrored(tmp_path: Path) -> None:
+    """Nobody would be there for the challenger's answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server, Model("challenger") as challenger:
+        first = table(1, f"127.0.0.1:{server.getsockname()[1]}", challenger.address, **MIRROR)
+        with running(tmp_path, first, drain_s=0.2) as plane, Raw(plane.port) as raw:
+            raw.send(post("u"))
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(65_536)
+                taken.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+                raw.until(b"first")
+                assert plane.drain() == 0
+            assert [(e.mirror, e.mirrored) for e in plane.exposures(1)] == [(False, False)]

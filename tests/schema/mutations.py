@@ -15,7 +15,7 @@ PLAIN: Tree = {
         "unit": {"header": "x-unit-id"},
         "segments": [{"name": "carrier", "feature": "carrier", "protected": True}],
         "prediction": {"json": "/predictions/0", "positive": 1, "threshold": 0.5},
-        "servers": {"champion": {"url": "http://127.0.0.1:1", "external": True}, "challenger": {"service": "b"}},
+        "servers": {"champion": {"service": "a", "external": True}, "challenger": {"service": "b"}},
         "traffic": {"router": {"timeout": "500ms", "judgeBytes": 4096}},
         "steps": [{"mirror": 100, "hold": "10m"}, {"weight": 1}, {"weight": 25.5, "hold": "1h30m", "approve": True}],
         "metrics": [
@@ -65,6 +65,7 @@ FIELDS: list[tuple[str, Any]] = [
     ("router", {}), ("allowSameVersion", True), ("holdback", 80), ("approvePromotion", True), ("grace", "5s"),
     ("tick", "1ms"), ("block", "10ms"), ("baseline", {"mean": 0.1, "latencies": [1, 2, 3, 4, 5]}),
     ("hold", None), ("hold", "20d"), ("minAge", "20d"), ("window", "20d"), ("tableTtl", "0s"), ("timeout", "0s"),
+    ("timeout", "40s"), ("championTimeout", "1ms"),
     ("overrideHeader", "X-Unit-Id"), ("service", "b"), ("cap", 500), ("mode", "Superior"), ("role", "Success"),
     ("margin", "1pp"), ("margin", "150%"), ("uid", "u"), ("namespace", "n"), ("model", "m"), ("minUnits", 10**10),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The CRD is a structural schema within the API server's rules, and says what the models say."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,12 +133,19 @@ def test_the_fields_are_those_of_the_models() -> None:
     assert set(kept["properties"]) == {f.alias for f in RolloutStatus.model_fields.values()}
 
 
-def test_people_see_step_weight_decision_reason_and_age() -> None:
-    assert [c["name"] for c in VERSION["additionalPrinterColumns"]] == ["Step", "Weight", "Decision", "Reason", "Age"]
-    for column in VERSION["additionalPrinterColumns"][:-1]:
+def test_people_see_step_weight_versions_decision_and_reason_and_more_where_they_ask_for_it() -> None:
+    columns = VERSION["additionalPrinterColumns"]
+    assert [c["name"] for c in columns if not c.get("priority")] == [
+        "Step", "Weight", "Champion", "Challenger", "Decision", "Reason", "Stalled", "Age",
+    ]  # fmt: skip
+    assert [c["name"] for c in columns if c.get("priority")] == ["Message"]
+    for column in columns:
         node = SCHEMA
-        for part in column["jsonPath"].split(".")[1:]:
-            node = node["properties"][part]
+        if column["name"] == "Age":
+            continue  # of every object
+        # Of a list, here and only of conditions, one item is picked.
+        for part in re.sub(r"\[\?\([^)]*\)\]", ".*", column["jsonPath"]).split(".")[1:]:
+            node = node["items"] if part == "*" else node["properties"][part]
         assert node["type"] == column["type"]
 
 

@@ -23,6 +23,7 @@ BEYOND = (
     "is finer than 0.01",
     "allowSameVersion: true makes it an A/A run",
     "is more than the reserved control",
+    "is shorter than timeout",
 )
 
 

@@ -74,7 +74,7 @@ GUARDS = (
     Guard(
         "confirmed-before-alias",
         "the alias moves only after every worker serves the promotion",
-        (Edit(endings, "promoting", "if not confirmed(status):", "if False:"),),
+        (Edit(endings, "_serves", "confirmed(status) and ", ""),),
         frozenset({Fault.SLOW, Fault.RESTART}),
     ),
     Guard(
@@ -98,7 +98,7 @@ GUARDS = (
     Guard(
         "kept-until-delivered",
         "a notice leaves status only when it was sent",
-        (Edit(loop.Loop, "_deliver", "        break\n", "        pass\n"),),
+        (Edit(loop.Loop, "_deliver", "        continue  #", "        pass  #"),),
         frozenset({Fault.FAIL_BEFORE}),
         first=42,
     ),

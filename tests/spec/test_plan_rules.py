@@ -51,6 +51,12 @@ LATENCY = {"name": "latency", "kind": "Latency", "margin": "10%"}
         ("traffic.router", {"overrideHeader": "X-Unit-ID"}, "spec.traffic.router.overrideHeader: X-Unit-ID is unit.he"),
         ("traffic.router", {"tableTtl": "5s"}, "spec.traffic.router.tableTtl: 5s must be longer than decision.tick"),
         ("traffic.router", {"timeout": "0s"}, "spec.traffic.router.timeout: 0s is out of range; allowed is a duration"),
+        ("traffic.router", {"timeout": "5s", "championTimeout": "1s"},
+         "spec.traffic.router.championTimeout: 1s is shorter than timeout, which is 5s; allowed is at least that"),
+        ("traffic.router", {"timeout": "1m"},
+         "spec.traffic.router.championTimeout: its default of 30s is shorter than timeout, which is 1m; allowed is"),
+        ("traffic.router", {"championTimeout": "999ms"},
+         "spec.traffic.router.championTimeout: 999ms is shorter than timeout, which is 1s; allowed is at least that"),
         ("model", {"name": "m", "champion": 3, "challenger": "03"}, "spec.model.challenger: is '3' like the champion"),
         ("model", {"name": "m", "challenger": "v3"}, "spec.model.challenger: 'v3' is no alias, MLflow keeps it for it"),
         ("model", {"name": "m", "challenger": -1}, "spec.model.challenger: -1 is no version number"),
@@ -59,6 +65,9 @@ LATENCY = {"name": "latency", "kind": "Latency", "margin": "10%"}
         ("servers", {"champion": {"url": "http://a:1"}, "challenger": {"url": "http://A:1/"}},
          "spec.servers.challenger.url: http://A:1/ is the champion's server too"),
         ("servers", {"champion": {"url": "http://a:99999"}}, "spec.servers.champion: http://a:99999 has no host and p"),
+        ("servers", {"champion": {"url": "http://\u00f6:80"}}, "spec.servers.champion: http://\u00f6:80 has no host"),
+        ("servers", {"champion": {"url": "http://a:"}}, "spec.servers.champion: http://a: has no host and p"),
+        ("servers", {"champion": {"url": "http://a..b:80"}}, "spec.servers.champion: http://a..b:80 has no host and p"),
         ("servers", {"champion": {"url": "ftp://a"}}, "spec.servers.champion.url: 'ftp://a' is not allowed; allowed:"),
     ],
 )  # fmt: skip
@@ -74,6 +83,13 @@ def test_superior_refuses_a_success_that_is_never_proven_better(kind: str) -> No
     assert refusals(text) == []
     (said,) = refusals(text.replace("decision: {", "decision: {mode: Superior, "))
     assert said.startswith(f"spec.metrics[0].role (errors): kind {kind} is never proven better")
+
+
+@pytest.mark.parametrize(
+    "router", [{"timeout": "1m", "championTimeout": "60s"}, {"timeout": "30s"}, {"championTimeout": "1s"}]
+)
+def test_the_champion_may_have_as_long_as_the_challenger(router: dict[str, str]) -> None:
+    assert refusals(changed("traffic.router", router)) == []
 
 
 def test_infinities_and_what_is_no_number_are_refused_wherever_a_number_is_wanted() -> None:

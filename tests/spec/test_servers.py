@@ -61,6 +61,28 @@ def test_routers_ask_a_server_as_it_is_declared(servers: dict[str, Any], probe: 
             r"containers\[0\].env: MODEL_URI is given by the controller",
         ),
         ({"spec": {"containers": [{"ports": [{"port": 80}]}]}}, r"containers\[0\].ports: a list with containerPort"),
+        *(
+            (
+                {"spec": {"containers": [{"ports": ports}]}},
+                r"ports: a list with containerPort, from 1 to 65535, is needed",
+            )
+            for ports in (5, [5], *([{"containerPort": port}] for port in (70000, 65536, 0, -1, True, "80", 80.0)))
+        ),
+        *(
+            (
+                {"spec": {**TEMPLATE["spec"], "initContainers": listed}},
+                "spec.initContainers: a list of containers is needed",
+            )
+            for listed in (5, "abc", [None], [1], {"a": 1})
+        ),
+        *(
+            ({"spec": {"containers": listed}}, "spec.containers: a list of containers is needed")
+            for listed in (5, "abc", [None], {"a": 1})
+        ),
+        (
+            {"spec": {**TEMPLATE["spec"], "initContainers": [{"env": [1]}]}},
+            r"initContainers\[0\].env: a list of name and value",
+        ),
         ({"metadata": {"labels": []}, **TEMPLATE}, "metadata.labels: a mapping is needed"),
     ],
 )
@@ -68,3 +90,12 @@ def test_what_is_wrong_with_a_template_is_told_by_its_path(template: dict[str, A
     (line,) = deployments.faults(template)
     assert line.startswith("spec.servers.template")
     assert re.search(said, line)
+
+
+@pytest.mark.parametrize("ports", [5, [5], [None], [{}], [{"containerPort": 70000}], {"a": 1}])
+def test_what_is_no_port_of_a_template_is_the_default_port(ports: Any) -> None:
+    """An attempt ends by it, where no other is known. What else is wrong with it changes no port."""
+    assert deployments.port_of({"spec": {"containers": [{"ports": ports}]}}) == deployments.DEFAULT_PORT
+    assert deployments.port_of({"spec": ports}) == deployments.DEFAULT_PORT
+    container = {"ports": [{"containerPort": 9000}], "env": [{"name": "MODEL_URI"}]}
+    assert deployments.port_of({"spec": {"containers": [container], "initContainers": ports}}) == 9000

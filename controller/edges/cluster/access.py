@@ -7,6 +7,7 @@ requests go over its connection pool. Nothing is retried here: the next tick doe
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -23,14 +24,20 @@ MANAGER = "understudy"
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 PAGE = 500
-ANSWER_BYTES = 64 << 20
+ANSWER_BYTES = 32 << 20
+DEEPEST = 200  # levels of an answer that is nested more deeply than we can read; what is below is cut off
 WATCH_S = 60  # the server ends a watch after this time; resuming costs one request
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SLACK_S = 10.0
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
 
 
 class Expired(EdgeError):
     """The server has forgotten that resource version: list again."""
+
+
+class TooLong(EdgeError):
+    """An answer of more bytes than are kept in memory."""
 
 
 class Listed(NamedTuple):
@@ -158,11 +165,16 @@ class Access:
         self._pool.clear()
 
     def _pages(self, resource: Resource, namespace: str | None, selector: str, take: Callable[[Node], object]) -> str:
-        query = {"limit": str(PAGE)}
-        if selector:
-            query["labelSelector"] = selector
+        limit, query = PAGE, {"labelSelector": selector} if selector else {}
         while True:
-            page = self._call("list", "GET", resource, (namespace, None, ""), query)
+            try:
+                page = self._call("list", "GET", resource, (namespace, None, ""), {**query, "limit": str(limit)})
+            except TooLong:
+                # Somebody's large objects may not hide everybody's: one alone is never too long (etcd takes 1.5 MiB).
+                if limit == 1:
+                    raise
+                limit //= 2
+                continue
             # Items of a list do not say what they are.
             for item in page["items"]:
                 take({**_typed(resource), **item})
@@ -246,7 +258,7 @@ class Access:
                 body += chunk
                 if len(body) > ANSWER_BYTES:
                     response.close()
-                    raise EdgeError(f"{what}: an answer of more than {ANSWER_BYTES} bytes")
+                    raise TooLong(f"{what}: an answer of more than {ANSWER_BYTES} bytes")
                 if time.monotonic() > end:
                     response.close()
                     raise EdgeError(f"{what}: the answer did not end within {self._deadline_s:g} s")
@@ -300,12 +312,32 @@ def _lines(response: Any, what: str) -> Iterator[bytes]:
 
 def _parsed(body: bytes, what: str) -> Node:
     try:
-        tree = json.loads(body)
+        try:
+            tree = json.loads(body)
+        except RecursionError:
+            tree = json.loads(_shallow(body))
     except ValueError:
         tree = None
     if not isinstance(tree, dict):
         raise EdgeError(f"{what}: the answer is no JSON object: {body[:200].decode(errors='replace')}")
     return tree
+
+
+def _shallow(body: bytes) -> bytes:
+    """``body`` with null for all that is nested more deeply than ``DEEPEST``: one object of a list may not hide the
+    others."""
+    kept: list[bytes] = []
+    depth = begin = 0
+    for found in _STRING_OR_BRACKET.finditer(body):
+        if found[0] in (b"[", b"{"):
+            depth += 1
+            if depth == DEEPEST + 1:
+                kept += body[begin : found.start()], b"null"
+        elif found[0] in (b"]", b"}"):
+            if depth == DEEPEST + 1:
+                begin = found.end()
+            depth -= 1
+    return b"".join([*kept, body[begin:]])
 
 
 def _decoded(status: int, body: bytes, what: str, said: Node | None = None) -> Node:

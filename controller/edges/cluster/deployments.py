@@ -5,47 +5,62 @@ or sent to sleep, and once when traffic is about to move there; in between it is
 """
 
 import copy
-import hashlib
-import json
-from typing import Any
+from typing import Any, TypeGuard
 
 from controller.edges.cluster.access import Node
 from controller.spec import Probe
 
 ROLLOUT, VERSION = "understudy.dev/rollout", "understudy.dev/version"  # labels of Deployments and pods
-DIGEST = "understudy.dev/applied"  # annotations: of what we applied
-SIZED = "understudy.dev/sized"  # … for what we last wrote the number of pods; none while it sleeps
+SIZED = "understudy.dev/sized"  # annotations: for what we last wrote the number of pods; none while it sleeps
 UNWANTED = "understudy.dev/unwanted-since"
-DEFAULT_PORT = 8080
+DEFAULT_PORT, LARGEST_PORT = 8080, 65_535
 
 
 def faults(template: Any) -> list[str]:
     """What is wrong with a pod template, as far as we have to know it; the API server knows the rest."""
     where = "spec.servers.template"
-    containers = _dict(_dict(template).get("spec")).get("containers")
-    if not isinstance(containers, list) or not containers or not all(isinstance(c, dict) for c in containers):
+    spec = _dict(_dict(template).get("spec"))
+    if not _mappings(spec.get("containers")) or not spec["containers"]:
         return [f"{where}.spec.containers: a list of containers is needed, the first of which serves the model"]
     said = []
     for field in ("containers", "initContainers"):
-        for i, container in enumerate(_dict(template["spec"]).get(field) or []):
-            env = _dict(container).get("env", [])
-            if not isinstance(env, list) or not all(isinstance(e, dict) for e in env):
+        containers = spec.get(field) or []
+        if not _mappings(containers):
+            said.append(f"{where}.spec.{field}: a list of containers is needed")
+            continue
+        for i, container in enumerate(containers):
+            env = container.get("env", [])
+            if not _mappings(env):
                 said.append(f"{where}.spec.{field}[{i}].env: a list of name and value is needed")
             elif any(e.get("name") == "MODEL_URI" for e in env):
                 said.append(f"{where}.spec.{field}[{i}].env: MODEL_URI is given by the controller; leave it out")
-    ports = containers[0].get("ports", [])
-    if not isinstance(ports, list) or not all(isinstance(_dict(p).get("containerPort"), int) for p in ports):
-        said.append(f"{where}.spec.containers[0].ports: a list with containerPort is needed, or none for 8080")
+    ports = spec["containers"][0].get("ports", [])
+    if not _mappings(ports) or not all(_is_port(p.get("containerPort")) for p in ports):
+        said.append(
+            f"{where}.spec.containers[0].ports: a list with containerPort, from 1 to {LARGEST_PORT}, is needed,"
+            f" or none for {DEFAULT_PORT}"
+        )
     meta = _dict(template).get("metadata", {})
     if not isinstance(meta, dict) or not isinstance(meta.get("labels", {}), dict):
         said.append(f"{where}.metadata.labels: a mapping is needed")
     return said
 
 
-def port_of(template: Node) -> int:
-    """Where the model is served: the first port of the first container."""
-    ports = template["spec"]["containers"][0].get("ports") or [{"containerPort": DEFAULT_PORT}]
-    return int(ports[0]["containerPort"])
+def port_of(template: Any) -> int:
+    """Where the model is served: the first port of the first container. The default where that is no port: an attempt
+    may have to end by a template that is refused."""
+    containers = _dict(_dict(template).get("spec")).get("containers")
+    ports = containers[0].get("ports") if _mappings(containers) and containers else None
+    port = ports[0].get("containerPort") if _mappings(ports) and ports else None
+    return port if _is_port(port) else DEFAULT_PORT
+
+
+def port_of_pod(pod: Node) -> int:
+    """Where a pod of ours serves, which may be of an earlier template than the declared one. Containers that others put
+    into it, before our first one or after, do not have MODEL_URI."""
+    containers = pod["spec"]["containers"]
+    ours = [each for each in containers if any(e["name"] == "MODEL_URI" for e in each.get("env") or ())]
+    return port_of({"spec": {"containers": ours or containers}})
 
 
 def labels(rollout: str, version: str) -> dict[str, str]:
@@ -73,13 +88,8 @@ def body(rollout: str, version: str, uri: str, template: Node, probe: Probe) -> 
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
         "template": made,
     }
-    meta = {"name": f"{rollout}-v{version}", "labels": own, "annotations": {DIGEST: _digest(spec)}}
+    meta = {"name": f"{rollout}-v{version}", "labels": own}
     return {"metadata": meta, "spec": spec}
-
-
-def applied(found: Node, wanted: Node) -> bool:
-    """Whether ``found`` is what we last applied."""
-    return annotation(found, DIGEST) == annotation(wanted, DIGEST)
 
 
 def annotation(found: Node, name: str) -> str | None:
@@ -96,6 +106,13 @@ def size(found: Node) -> int:
     return int(found["spec"].get("replicas", 1))
 
 
+def settled(found: Node) -> bool:
+    """Whether all of its pods are of the template that it has now."""
+    status = found.get("status") or {}
+    seen = status.get("observedGeneration") == found["metadata"].get("generation")
+    return bool(seen and status.get("updatedReplicas", 0) == status.get("replicas", 0))
+
+
 def refusal(found: Node) -> str:
     """Why it can make no pods: a quota, or a policy of the namespace; empty: it can."""
     conditions = (found.get("status") or {}).get("conditions") or []
@@ -104,9 +121,13 @@ def refusal(found: Node) -> str:
     )
 
 
-def _digest(spec: Node) -> str:
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _dict(value: Any) -> Node:
     return value if isinstance(value, dict) else {}
+
+
+def _mappings(value: Any) -> TypeGuard[list[Node]]:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _is_port(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_PORT

@@ -16,6 +16,7 @@ from controller.status import PersonRequest
 PREFIX = "understudy.dev/request."
 IDENTITY = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,53}[A-Za-z0-9])?"
 LONGEST = 2_000  # characters of one annotation
+NUMBERS = 1 << 53  # times and orders are below it: what every reader of JSON can hold
 
 
 def written(request: PersonRequest, order: int) -> tuple[str, str]:
@@ -39,9 +40,10 @@ def read(annotations: dict[str, str]) -> tuple[list[PersonRequest], dict[str, st
             continue
         try:
             fields = json.loads(text[: LONGEST + 1], object_pairs_hook=_once)
-            order = int(fields.pop("order", 0))
+            order = fields.pop("order", 0)
             request = PersonRequest.model_validate({**fields, "id": name.removeprefix(PREFIX)})
-        except (ValueError, TypeError, AttributeError) as error:
+            _storable(request, order)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             wrong[name] = _fault(error)
         else:
             found.append((request.at, order, request))
@@ -55,8 +57,23 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def _storable(request: PersonRequest, order: object) -> None:
+    """ValueError for what can be read, and could never be written into a status: it would fail every commit."""
+    for name, number in (("at", request.at), ("order", order)):
+        if not isinstance(number, int) or not 0 <= number < NUMBERS:
+            raise ValueError(f"{name}: a whole number from 0 to {NUMBERS - 1} is needed")
+    for name, text in (("who", request.who), ("why", request.why)):
+        if not _encodable(text):
+            raise ValueError(f"{name}: half of a surrogate pair is no character")
+
+
+def _encodable(text: str) -> bool:
+    return text.isascii() or text.encode(errors="replace").decode() == text
+
+
 def _fault(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        told = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return told.encode(errors="replace").decode()
     return f'{error}; write JSON such as {{"verb":"approve","who":"ada","why":"…"}}'

@@ -46,6 +46,7 @@ class ClusterTraffic:
         self._tokens = tokens
         self._deadline_s = deadline_s
         self._keep_at = 0.0
+        self._wanted = routers.replicas
         self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None
         self._told: frozenset[str] = frozenset()
         self.token = ""
@@ -89,24 +90,27 @@ class ClusterTraffic:
         if time.monotonic() < self._keep_at:
             return
         self.token = self._tokens.of(self._owner)
-        self._owned.once(SECRETS, self._set.secret(self.token))
+        if len(self.replicas) < self._wanted:
+            # It is not ours to read; without it no router starts.
+            self._owned.once(SECRETS, self._set.secret(self.token))
         self._owned.keep(SERVICES, self._set.headless())
         self._owned.keep(SERVICES, self._set.service())
         self._owned.keep(BUDGETS, self._set.budget())
-        self._keep_set()
+        self._wanted = self._keep_set()
         self._keep_at = time.monotonic() + KEEP_S
 
-    def _keep_set(self) -> None:
-        """As it is found, but for what is ours. Somebody else who writes in between (its controller does whenever a
-        pod changes) is the first: then it is read again."""
+    def _keep_set(self) -> int:
+        """As it is found, but for what is ours; how many routers there are to be. Somebody else who writes in between
+        (its controller does whenever a pod changes) is the first: then it is read again."""
         for left in reversed(range(KEEPS)):
             held = self._owned.found(STATEFULSETS, self._set.name)
             try:
-                self._owned.keep(STATEFULSETS, self._set.stateful_set(held))
-                return
+                kept = self._owned.keep_found(STATEFULSETS, self._set.stateful_set(held), held)
+                return int(kept["spec"]["replicas"])
             except Conflict:
                 if not left:
                     raise
+        raise AssertionError
 
     def _ours(self, pod: Node) -> bool:
         """Whether it is of our set: whoever else wears its labels is not told the token."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from controller import specfile
-from controller.core.conditions import refused
+from controller.core.conditions import failing, refused
 from controller.core.record import Record
 from controller.edges.cluster import requests
 from controller.edges.cluster.access import Access, Node
@@ -25,7 +25,7 @@ from controller.ports import Stored
 from controller.status import PersonRequest, Progress, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
-DELETION = "deletion"  # id of the request that a deletion stands for
+DELETION = ":deletion"  # id of the request that a deletion stands for; no annotation's name can hold it
 OPEN_REQUESTS = 100
 COMMIT_TRIES = 5  # while others write what does not concern us
 
@@ -45,7 +45,12 @@ class ClusterStore:
     def load(self, key: str) -> Stored:
         """As the port says. SpecError where the spec cannot be understood, EdgeError where the status cannot."""
         entry = self._watched.get(key)
-        found = entry.object
+        if entry.fault:
+            raise SpecError(*entry.fault.split("\n"))
+        return self._read(entry, entry.object)
+
+    def _read(self, entry: Entry, found: Node) -> Stored:
+        """The rollout of ``entry`` by its object ``found``, or by another one in its place."""
         meta = found["metadata"]
         annotations = meta.get("annotations", {})
         own = {k: v for k, v in annotations.items() if not k.startswith(requests.PREFIX)}
@@ -110,6 +115,17 @@ class ClusterStore:
         seen = {"rollout": key, "generation": entry.object["metadata"]["generation"], "clock": max(now, held.clock)}
         status = refused(held.model_copy(update=seen), reason, message)
         if _timeless(status) == _timeless(held):
+            return False
+        self._watched.put(self._replace(key, status, entry))
+        return True
+
+    def fails(self, key: str, reason: str, message: str, now: int) -> bool:
+        """Say in the conditions that passes over ``key`` fail; whether that is new. The next one that does not says
+        how it stands again."""
+        entry = self._watched.get(key)
+        held = status_of(entry)
+        status = failing(held.model_copy(update={"rollout": key}), reason, message, now)
+        if status.conditions == held.conditions:
             return False
         self._watched.put(self._replace(key, status, entry))
         return True
@@ -183,12 +199,13 @@ class ClusterStore:
 
 
 def status_of(entry: Entry) -> RolloutStatus:
-    """The status, empty where there is none yet or where it came with a copy of another object."""
+    """The status, empty where there is none yet or where it came with a copy of another object. EdgeError where it
+    cannot be read."""
     found = entry.object.get("status")
     if not found or found.get("uid") != entry.uid:
         return RolloutStatus(uid=entry.uid)
     try:
-        return RolloutStatus.model_validate(found)
+        return RolloutStatus.stored(found)
     except ValidationError as error:
         raise unreadable(f"the status of {key_of(entry.object)}", error) from error
 

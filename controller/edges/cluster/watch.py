@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -22,6 +23,7 @@ from controller.status import Progress
 log = logging.getLogger("understudy.watch")
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+DEEPEST = 100  # levels of one field of a spec; a pod template has a dozen, and what we write JSON with stops at 254
 ENDS = frozenset(progress.value for progress in Progress if progress.terminal)
 UNUSED = ("managedFields", "selfLink")
 
@@ -35,7 +37,7 @@ def follow(
     """List, then watch, until ``end``; what fails is tried again at growing distances.
 
     ``listed`` gives the resource version to go on from, ``watched`` what came after one, ``changed`` is told each of it
-    but the bookmarks.
+    but the bookmarks. What goes wrong with one object is logged, and costs no other one.
     """
     pause, since = FIRST_PAUSE_S, ""
     while not end.is_set():
@@ -45,7 +47,7 @@ def follow(
             for kind, found in watched(since):
                 since = found["metadata"]["resourceVersion"]
                 if kind != "BOOKMARK":
-                    changed(kind, found)
+                    apart(found, partial(changed, kind, found))
                 if end.is_set():
                     break
             pause = FIRST_PAUSE_S
@@ -58,10 +60,20 @@ def follow(
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
+def apart(found: Node, take: Callable[[], object]) -> None:
+    """``take`` the object ``found``; where that fails it is passed over."""
+    try:
+        take()
+    except Exception:
+        meta = found.get("metadata") or {}
+        log.exception("%s/%s cannot be read and is passed over", meta.get("namespace"), meta.get("name"))
+
+
 class Entry(NamedTuple):
     """One rollout. ``version`` is the server's; ``state`` changes with spec and status, which decisions are made on;
     ``stamp`` with what the controller is told by others: spec, requests, finalizers, deletion.
-    ``live``: an attempt is under way; ``ended``: the last one is over; ``going``: the object is being deleted."""
+    ``live``: an attempt is under way; ``ended``: the last one is over; ``going``: the object is being deleted.
+    ``fault``: why its spec is not kept, but for the model's name; empty: it is."""
 
     version: int
     state: str
@@ -72,6 +84,7 @@ class Entry(NamedTuple):
     live: bool
     ended: bool
     going: bool
+    fault: str
     body: bytes
 
     @property
@@ -82,7 +95,7 @@ class Entry(NamedTuple):
 
 class Watched:
     """The rollouts of one namespace, or of all. ``feed`` is called with the key of each that changed or went, and of
-    those of the same model.
+    those of the same model where another one may release it by this.
 
     Before ``run`` has listed them, and where it is never called, each is read from the server when it is asked for.
     """
@@ -94,6 +107,8 @@ class Watched:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._models: dict[str, set[str]] = {}
+        self._holders: dict[str, str] = {}  # by model: the key of the rollout that may release it
+        self._ended = 0  # version of the newest end that was heard of: what is older and not known is gone
         self.synced = threading.Event()
         self.heard = time.monotonic()  # when the server last answered
         self.lists = 0
@@ -119,6 +134,14 @@ class Watched:
         with self._lock:
             return {key: self._entries[key] for key in self._models.get(model, ())}
 
+    def waits(self, key: str) -> bool:
+        """Whether ``key`` can do nothing but wait: for its model, or to be written so that it can be read."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.fault:
+                return entry is not None
+            return not (entry.live or entry.going) and self._holders.get(entry.model) != key
+
     def get(self, key: str) -> Entry:
         """The rollout ``key``. NotFound without it."""
         if not self.synced.is_set():
@@ -140,16 +163,23 @@ class Watched:
         return self.put(found)
 
     def put(self, found: Node) -> Entry:
-        """Keep ``found`` unless something newer is known; what is known then."""
+        """Keep ``found`` unless something newer is known or it is gone; what is known then."""
         key, entry = key_of(found), _entry(found)
+        if entry.going and not found["metadata"].get("finalizers"):  # nothing keeps it any more
+            self._drop(key, entry.version)
+            return entry
         with self._lock:
             held = self._entries.get(key)
             if held is not None and held.version > entry.version:
                 return held
+            if held is None and entry.version <= self._ended:
+                return entry
             self._entries[key] = entry
-            self._filed(key, held, entry)
+            fed = self._filed(key, held, entry)
         if held is None or held.stamp != entry.stamp:
-            self._tell(key, held, entry)
+            fed.add(key)
+        for each in sorted(fed):
+            self._feed(each)
         return entry
 
     def run(self, end: threading.Event) -> None:
@@ -158,14 +188,16 @@ class Watched:
 
     def _list(self) -> str:
         found: set[str] = set()
+        self._ended = 0  # the list tells it anew
 
         def take(item: Node) -> None:
             found.add(key_of(item))
-            self.put(item)
+            apart(item, partial(self.put, item))
 
         version = self._access.each(ROLLOUTS, self._namespace, take)
         with self._lock:
             gone = self._entries.keys() - found
+            self._ended = int(version)
         for key in gone:
             self._drop(key)
         self.heard = time.monotonic()
@@ -182,7 +214,8 @@ class Watched:
 
     def _changed(self, kind: str, found: Node) -> None:
         if kind == "DELETED":
-            self._drop(key_of(found), int(found["metadata"]["resourceVersion"]))
+            self._ended = int(found["metadata"]["resourceVersion"])
+            self._drop(key_of(found), self._ended)
         else:
             self.put(found)
 
@@ -192,23 +225,54 @@ class Watched:
             if held is None or (version is not None and held.version > version):
                 return  # declared anew since
             del self._entries[key]
-            self._filed(key, held, None)
-        self._tell(key, held)
+            fed = self._filed(key, held, None)
+        for each in sorted({key, *fed}):
+            self._feed(each)
 
-    def _filed(self, key: str, old: Entry | None, new: Entry | None) -> None:
+    def _filed(self, key: str, old: Entry | None, new: Entry | None) -> set[str]:
+        """File ``key`` by its model; those who are concerned by that, for the model is another one's now."""
+        if old is not None and new is not None and (old.model, claim(old)) == (new.model, claim(new)):
+            return set()
         if old is not None:
             self._models[old.model].discard(key)
             if not self._models[old.model]:
                 del self._models[old.model]
         if new is not None:
             self._models.setdefault(new.model, set()).add(key)
+        models = {entry.model for entry in (old, new) if entry is not None}
+        return {each for model in models if self._passed_on(model, key) for each in self._models.get(model, ())}
 
-    def _tell(self, key: str, *states: Entry | None) -> None:
-        """``key`` changed, and with it whether others may release its models."""
-        with self._lock:
-            others = {k for entry in states if entry is not None for k in self._models.get(entry.model, ())}
-        for each in {key, *others}:
-            self._feed(each)
+    def _passed_on(self, model: str, key: str) -> bool:
+        """See who may release ``model`` after ``key`` has changed; whether that is another one. All of its rollouts
+        are looked at only where the one that might is no longer sure to: there may be thousands."""
+        before, of = self._holders.get(model), self._models.get(model, set())
+        if before is None or before == key:
+            first = min(of, key=lambda k: claim(self._entries[k]), default=None)
+        else:
+            first = min({before, key} & of, key=lambda k: claim(self._entries[k]))
+        if first is None or not claim(self._entries[first]).stays:
+            self._holders.pop(model, None)
+        else:
+            self._holders[model] = first
+        return self._holders.get(model) != before
+
+
+class Claim(NamedTuple):
+    """What decides who may release a model: the least of these, if it ``stays``."""
+
+    leaves: bool
+    rests: bool
+    created: str
+    uid: str
+
+    @property
+    def stays(self) -> bool:
+        return not self.leaves
+
+
+def claim(entry: Entry) -> Claim:
+    """A live attempt comes before all others, then the oldest object; one that goes, and is at nothing, has none."""
+    return Claim(entry.going and not entry.live, not entry.live, entry.created, entry.uid)
 
 
 def key_of(found: Node) -> str:
@@ -223,16 +287,36 @@ def _entry(found: Node) -> Entry:
     status = found.get("status") or {}
     state = hashlib.blake2b(orjson.dumps([meta["uid"], meta["generation"], status], option=orjson.OPT_SORT_KEYS))
     progress = status.get("progress", "Pending")
-    model = (found.get("spec") or {}).get("model") or {}
+    spec = found.get("spec") or {}
+    name = str((spec.get("model") or {}).get("name", ""))
+    deep = [field for field, value in spec.items() if _beyond(value)]
+    if deep:
+        found = {**found, "spec": {"model": {"name": name}}}
     return Entry(
         version=int(meta["resourceVersion"]),
         state=state.hexdigest()[:32],
         stamp=hash(orjson.dumps(stamp, option=orjson.OPT_SORT_KEYS)),
         uid=meta["uid"],
-        model=str(model.get("name", "")),
+        model=name,
         created=meta["creationTimestamp"],
         going="deletionTimestamp" in meta,
         live=status.get("attempt") is not None and progress not in ENDS,
         ended=progress in ENDS,
+        fault="\n".join(f"spec.{field}: is nested more than {DEEPEST} levels deep; write it flatter" for field in deep),
         body=orjson.dumps({**found, "metadata": meta}),
     )
+
+
+def _beyond(value: object) -> bool:
+    """Whether ``value`` is nested more deeply than ``DEEPEST``. Looked at a level at a time, for there is no bound."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True

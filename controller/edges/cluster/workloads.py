@@ -15,8 +15,8 @@ from controller.core.endings import confirmed
 from controller.edges.cluster import deployments, pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.adopted import AdoptedServers
-from controller.edges.cluster.owned import KEEP_S, Owned, Owner
-from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, usable
+from controller.edges.cluster.owned import Owned, Owner
+from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, sent, usable
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, selector
 from controller.errors import EdgeError
 from controller.ports import ServerObservation, Stored
@@ -53,7 +53,6 @@ class ClusterWorkloads:
         self._questions = Questions()
         self._adopted = AdoptedServers(access, owner.namespace, self._questions)
         self._refused: dict[Arm, str] = {}
-        self._keep_at: dict[Arm, float] = {}
         self._found: Found | None = None
 
     def ensure(self, arm: Arm, version: str | None) -> None:
@@ -72,14 +71,15 @@ class ClusterWorkloads:
             raise
 
     def observe(self, arm: Arm) -> ServerObservation:
-        """As the port says. Ready: every pod that is to be there is ready and has answered the model's own example."""
+        """As the port says. Ready: every pod that is to be there is ready and has answered the model's own example;
+        before an attempt begins, no pod is of another template than the declared one."""
         stored = self._read()
         version = servers_wanted(stored.status).get(arm)
         if version is None:
             return ServerObservation(None, (), False)
         declared = declared_for(stored, arm, version)
         if declared is not None:
-            return self._adopted.observe(declared, version)
+            return self._adopted.observe(declared, version, kept_for(stored.status, version))
         if arm == "champion":  # a tick begins with it
             self._found = None
         return self._own(stored, arm, version, self._look())
@@ -101,22 +101,27 @@ class ClusterWorkloads:
             text = self._refused.get(arm) or f"the Deployment of version {version} is being made"
             return ServerObservation(version, (), False, text)
         listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
-        port, probe = deployments.port_of(servers.template), servers.probe or HEALTH
-        ready = tuple(sorted(Server(pods.address(p, port), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
+        probe = servers.probe or HEALTH
+        ready = tuple(sorted(Server(_upstream(p), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
         faults = self._questions.faults(version, ready, probe)
-        upstreams = tuple(s.upstream for s in ready if s.upstream not in faults)[:UPSTREAMS]
+        upstreams = sent(ready, faults, kept_for(stored.status, version))
         size = deployments.size(found)
         sized = _cause(stored.status, arm) in (None, deployments.annotation(found, deployments.SIZED))
-        if sized and upstreams and len(upstreams) >= min(size, UPSTREAMS):
+        # An attempt begins with pods of one template; in its middle others scale and mend as they like.
+        begins = stored.status.progress is Progress.PENDING
+        one = not begins or (arm not in self._refused and deployments.settled(found))
+        count = sum(server.upstream not in faults for server in ready) if begins else len(upstreams)
+        if sized and one and upstreams and count >= min(size, UPSTREAMS):
             return ServerObservation(version, upstreams, True, self._refused.get(arm, ""))
         said = [
-            f"{len(upstreams)} of {size} pods of version {version} are ready{'' if sized else '; more come'}",
+            f"{count} of {size} pods of version {version} are ready{'' if sized else '; more come'}",
+            "" if one else "pods of another template are still there",
             next((f"{upstream}: {fault.text}" for upstream, fault in faults.items()), ""),
             pods.fault(listed) or deployments.refusal(found),
             self._refused.get(arm, ""),
         ]
         # Pods that are there and not ready: with a version that serves, the routers judge them.
-        there = usable(sorted(pods.address(p, port) for p in listed if pods.stays(p)), faults)
+        there = usable(sorted(_upstream(p) for p in listed if pods.stays(p)), faults)
         return ServerObservation(version, upstreams or there, False, "; ".join(filter(None, said)))
 
     def _run(self, stored: Stored, arm: Arm, version: str, found: dict[str, Node]) -> None:
@@ -130,11 +135,11 @@ class ClusterWorkloads:
         uri, probe = f"models:/{spec.model.name}/{version}", servers.probe or HEALTH
         body = deployments.body(self._owner.name, version, uri, servers.template, probe)
         now = found.get(version)
-        if now is None or not deployments.applied(now, body) or time.monotonic() >= self._keep_at.get(arm, 0.0):
-            now = found[version] = self._owned.keep(DEPLOYMENTS, body)
+        kept = self._owned.keep(DEPLOYMENTS, body) if now is None else self._owned.keep_found(DEPLOYMENTS, body, now)
+        if kept is not now:
+            found[version] = kept
             self._found = None
-            self._keep_at[arm] = time.monotonic() + KEEP_S
-        self._size(stored.status, arm, now, found, servers.replicas or 1)
+        self._size(stored.status, arm, kept, found, servers.replicas or 1)
 
     def _size(self, status: RolloutStatus, arm: Arm, now: Node, found: dict[str, Node], least: int) -> None:
         """Write the number of pods where that is ours to do: when it was made, when it is woken, and once when all
@@ -188,10 +193,26 @@ class ClusterWorkloads:
         self._access.patch(DEPLOYMENTS, {"metadata": meta, "spec": spec})
 
 
+def _upstream(pod: Node) -> str:
+    return pods.address(pod, deployments.port_of_pod(pod))
+
+
 def _cause(status: RolloutStatus, arm: Arm) -> str | None:
     """What brings all traffic to ``arm``, by a name of its own; None: nothing."""
     comes = {"champion": Progress.ROLLING_BACK, "challenger": Progress.PROMOTING}[arm]
     return f"{status.attempts}/{status.progress}" if status.progress is comes else None
+
+
+def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
+    """Which upstreams of ``version`` need not have been asked: before an attempt begins, those of the table in force,
+    and later all that are ready. A controller that has just begun has asked nobody, and a dozen at a look is not what
+    should be left of a champion with thirty pods."""
+    if status.progress is not Progress.PENDING:
+        return lambda _: True
+    table = status.table
+    targets = (table.champion, table.challenger) if table is not None else ()
+    named = [target.upstreams for target in targets if target is not None and target.version == version]
+    return {upstream for upstreams in named for upstream in upstreams}.__contains__
 
 
 def declared_for(stored: Stored, arm: Arm, version: str) -> Declared | None:

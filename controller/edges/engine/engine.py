@@ -12,6 +12,7 @@ from controller.core.fold import Fold, Statistics, fold
 from controller.core.pairs import PairFold
 from controller.edges.engine import gauges, ingest, schema
 from controller.edges.engine.blocks import Cells
+from controller.edges.engine.kept import Kept, insert
 from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
 from controller.edges.engine.settle import Settling, one, outcome_names, settle_exposures, settle_outcomes
 from controller.edges.engine.span import Span
@@ -26,7 +27,14 @@ MOST_REQUESTS = 40_000_000  # beyond so many, requests are kept for an hour afte
 _PRUNE_EVERY = 600_000_000
 _SUM_UP_FROM = 200_000
 
+STATE, FOLD, PROGRESS = "state", "fold", "progress"  # kinds of what is kept
+
 Key = tuple[str, str, bool]  # metric, segment, whether of a mirror
+
+
+def _key(text: str) -> Key:
+    metric, segment, pair = json.loads(text)
+    return metric, segment, pair
 
 
 class Engine:
@@ -57,23 +65,23 @@ class Engine:
     def _load(self) -> None:
         """Take what is committed; also after a failed transaction, so that memory never runs ahead of the file."""
         con = self.con
-        found = con.execute("SELECT body FROM meta WHERE key = 'state'").fetchone()
-        self._state: State = restored(State, json.loads(found[0])) if found else State()
+        self.kept = Kept(con)
+        found = self.kept.taken(STATE).get("")
+        self._state: State = restored(State, json.loads(found)) if found else State()
         self._saved = self._state
         self._segments = ingest.Segments(con)
         self._cells = Cells(con, self._segments.names)
-        self._folds: dict[Key, Fold] = {
-            (metric, segment, pair): loaded(body)
-            for metric, segment, pair, body in con.execute("SELECT metric, segment, pair, body FROM folds").fetchall()
-        }
+        self._judged: list[tuple[object, ...]] = []  # blocks to be written
+        self._folds: dict[Key, Fold] = {_key(text): loaded(body) for text, body in self.kept.taken(FOLD).items()}
         self._progress: dict[str, Progress] = {
-            metric: restored(Progress, json.loads(body))
-            for metric, body in con.execute("SELECT metric, body FROM progress").fetchall()
+            metric: restored(Progress, json.loads(body)) for metric, body in self.kept.taken(PROGRESS).items()
         }
-        self._staged = one(con, "SELECT count(*) FROM staged_exposures") + one(
-            con, "SELECT count(*) FROM staged_outcomes"
-        )
-        self._pending = one(con, "SELECT count(*) FROM pending")
+        counts = con.execute(
+            "SELECT (SELECT count(*) FROM staged_exposures) + (SELECT count(*) FROM staged_outcomes), "
+            "(SELECT count(*) FROM pending)"
+        ).fetchone()
+        assert counts is not None
+        self._staged, self._pending = counts
 
     @property
     def settled(self) -> int:
@@ -86,20 +94,16 @@ class Engine:
         if self._depth:
             yield
             return
-        if self._broken and self._passing:
-            raise EdgeError("the statistics of this pass were lost in an earlier error")
-        if self._broken and self._path is not None:
-            self.close()
-            self.con, self.close = schema.connect(self._path, self._shared)
-            self._load()
-            self._broken = False
+        self._mend()
         self.con.execute("BEGIN")
         self._depth = 1
         try:
             yield
             if self._state != self._saved:
-                body = json.dumps(plain(self._state))
-                self.con.execute("INSERT OR REPLACE INTO meta VALUES ('state', ?)", [body])
+                self.kept.put(STATE, "", json.dumps(plain(self._state)))
+            self.kept.write()
+            insert(self.con, "cells", self._judged)
+            self._judged = []
             self.con.execute("COMMIT")
             self._saved = self._state
         except BaseException:
@@ -107,6 +111,16 @@ class Engine:
             raise
         finally:
             self._depth = 0
+
+    def _mend(self) -> None:
+        """Open the state again where it has refused a write."""
+        if self._broken and self._passing:
+            raise EdgeError("the statistics of this pass were lost in an earlier error")
+        if self._broken and self._path is not None:
+            self.close()
+            self.con, self.close = schema.connect(self._path, self._shared)
+            self._load()
+            self._broken = False
 
     def _roll_back(self) -> None:
         try:
@@ -124,6 +138,7 @@ class Engine:
 
         Raises ValueError for another rollout than before, or an attempt that is over.
         """
+        self._mend()
         state = self._state
         if state.rollout not in ("", query.rollout):
             raise ValueError(f"these are the statistics of rollout {state.rollout}, not of {query.rollout}")
@@ -136,6 +151,7 @@ class Engine:
             con.execute("INSERT INTO foreign_ids SELECT h, t FROM requests UNION SELECT unit, t FROM requests")
             for table in schema.OF_THE_ATTEMPT:
                 con.execute(f"DELETE FROM {table}")
+            self.kept.forget(FOLD, PROGRESS)
             # Outcomes of units may belong to the new attempt's first exposures; they are matched anew.
             con.execute(
                 "INSERT INTO pending SELECT * EXCLUDE (request_n, request_t, credit_t), TRUE FROM outcomes "
@@ -193,8 +209,11 @@ class Engine:
         state = self._state
         mirrors = tuple(e.number for e in query.epochs if e.kind == "mirror")
         step = Settling(state.attempt, state.settled, until, state.last_n, mirrors, query.grace)
+        arrived = 0
         if self._staged:
             tally = settle_exposures(self.con, step)
+            arrived = tally.kept
+            self._staged -= tally.staged
             self._state = (
                 self._state.counted(
                     received=tally.kept, late=tally.late, duplicates=tally.duplicates, clashes=tally.clashes
@@ -203,14 +222,12 @@ class Engine:
                 ._replace(last_n=state.last_n + tally.kept)
             )
         if self._staged or self._pending:
-            said = settle_outcomes(self.con, step, query.metrics)
+            said = settle_outcomes(self.con, step, query.metrics, arrived)
             self._state = self._state.counted(
                 received=said.kept, late=said.late, duplicates=said.duplicates, unknown=said.unknown
             )
-            self._staged = one(self.con, "SELECT count(*) FROM staged_exposures") + one(
-                self.con, "SELECT count(*) FROM staged_outcomes"
-            )
-            self._pending = one(self.con, "SELECT count(*) FROM pending")
+            self._staged -= said.staged
+            self._pending = said.waiting
         self._state = self._state._replace(settled=until)
 
     def _judge(self, query: StatisticsQuery, plan: MetricPlan) -> None:
@@ -234,8 +251,7 @@ class Engine:
             self._progress[plan.name] = now
             if self._passing:
                 return
-            body = json.dumps(plain(now))
-            self.con.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", [plan.name, body])
+            self.kept.put(PROGRESS, plan.name, json.dumps(plain(now)))
 
     def _baseline(self, span: Span, progress: Progress) -> Progress:
         sums = progress.baseline
@@ -271,19 +287,12 @@ class Engine:
             changed.add(key)
         if not self._passing:
             for key in changed:
-                self.con.execute("INSERT OR REPLACE INTO folds VALUES (?, ?, ?, ?)", [*key, dumped(self._folds[key])])
-            self._keep(span, [*weighted, *paired])
-        return progress._replace(evidence_to=span.last, weighted=progress.weighted or bool(weighted))
-
-    def _keep(self, span: Span, blocks: list[Block]) -> None:
-        for start in range(0, len(blocks), 200):
-            part = blocks[start : start + 200]
-            values: list[object] = []
-            for b in part:
+                self.kept.put(FOLD, json.dumps(key), dumped(self._folds[key]))
+            for b in (*weighted, *paired):
                 until = (b.block + 1) * span.plan.block
-                values += (b.metric, b.segment, b.epoch, b.block, b.pair is not None, until, json.dumps(plain(b)))
-            marks = ",".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(part))
-            self.con.execute(f"INSERT INTO cells VALUES {marks}", values)
+                body = json.dumps(plain(b))
+                self._judged.append((b.metric, b.segment, b.epoch, b.block, b.pair is not None, until, body))
+        return progress._replace(evidence_to=span.last, weighted=progress.weighted or bool(weighted))
 
     def _prune(self, query: StatisticsQuery) -> None:
         """Forget what no cell can ask for any more: rows older than the longest window, the grace and a day.

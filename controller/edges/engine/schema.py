@@ -11,7 +11,7 @@ import duckdb
 
 from controller.errors import EdgeError
 
-VERSION = 4
+VERSION = 5
 MEMORY = "512MB"
 
 # Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs.
@@ -49,12 +49,11 @@ TABLES = {
     # The largest level that units have reached, as additions likewise (see ``service``).
     "worst": "metric VARCHAR, pair BOOLEAN, segment INTEGER, unit UBIGINT, level SMALLINT",
     "cells": "metric VARCHAR, segment VARCHAR, epoch INTEGER, block BIGINT, pair BOOLEAN, until BIGINT, body VARCHAR",
-    "folds": "metric VARCHAR, segment VARCHAR, pair BOOLEAN, body VARCHAR, PRIMARY KEY (metric, segment, pair)",
-    "progress": "metric VARCHAR PRIMARY KEY, body VARCHAR",
-    "positions": "journal VARCHAR PRIMARY KEY, body VARCHAR",
-    "meta": "key VARCHAR PRIMARY KEY, body VARCHAR",
+    # Texts by kind and key; of several the one with the largest n counts (see ``kept``).
+    "kept": "n BIGINT, kind VARCHAR, key VARCHAR, body VARCHAR",
+    "meta": "key VARCHAR, body VARCHAR",
 }
-OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "worst", "cells", "folds", "progress")
+OF_THE_ATTEMPT = ("requests", "entries", "crossed", "scores", "worst", "cells")
 
 
 class Opened(NamedTuple):
@@ -126,13 +125,16 @@ def connect(path: Path | None, shared: SharedStates | None = None) -> Opened:
 
 def _prepared(con: duckdb.DuckDBPyConnection) -> str:
     """Its version, once all tables are there."""
-    con.execute("BEGIN")
-    for name, columns in TABLES.items():
-        con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-    con.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", [str(VERSION)])
-    if not con.execute("SELECT 1 FROM combos LIMIT 1").fetchall():
+    version = "SELECT body FROM meta WHERE key = 'version'"
+    try:
+        found = con.execute(version).fetchall()
+    except duckdb.CatalogException:  # a new one
+        con.execute("BEGIN")
+        for name, columns in TABLES.items():
+            con.execute(f"CREATE TABLE {name} ({columns})")
+        con.execute("INSERT INTO meta VALUES ('version', ?)", [str(VERSION)])
         con.execute("INSERT INTO segments VALUES (0, '')")
         con.execute("INSERT INTO combos VALUES (0, 0)")
-    con.execute("COMMIT")
-    found: str = con.execute("SELECT body FROM meta WHERE key = 'version'").fetchall()[0][0]
-    return found
+        con.execute("COMMIT")
+        found = con.execute(version).fetchall()
+    return str(found[0][0])

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import duckdb
+import numpy as np
 
 from controller.core.cells import MetricPlan
+from controller.edges.engine.entering import Counts, enter
 from controller.kinds import AWAITING, LABELLED
 
 HORIZON = 600_000_000  # µs within which a repeated request id is a duplicate, and within which pairs are sought
@@ -30,12 +32,13 @@ class Settling(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What became of the exposures of a step; ``epochs``: (epoch, count name, increment)."""
+    """What became of the ``staged`` exposures of a step; ``epochs``: (epoch, count name, increment)."""
 
+    staged: int
     kept: int
     duplicates: int
     late: int
-    epochs: list[tuple[int, str, int]]
+    epochs: Counts
     clashes: int
 
 
@@ -50,44 +53,57 @@ def one(con: duckdb.DuckDBPyConnection, query: str, values: list[object] | None 
     return int(row[0] or 0) if row else 0
 
 
+def many(con: duckdb.DuckDBPyConnection, change: str, values: list[object] | None = None) -> int:
+    """How many rows ``change`` inserted, deleted or put into a new table."""
+    return one(con, change, values)
+
+
 def settle_exposures(con: duckdb.DuckDBPyConnection, step: Settling) -> Tally:
     """Move staged exposures before the watermark to ``requests`` and enter their units into epochs."""
     due = f"attempt = {step.attempt} AND t < {step.until}"
-    staged = one(con, f"SELECT count(*) FROM staged_exposures WHERE {due}")
+    ids = con.execute(f"SELECT h, mirror, t FROM staged_exposures WHERE {due}").fetchnumpy()
+    staged = len(ids["h"])
     if staged == 0:
-        return Tally(0, 0, 0, [], 0)
-    oldest = one(con, f"SELECT min(t) FROM staged_exposures WHERE {due}") - HORIZON
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE arrived AS
-        SELECT * FROM staged_exposures WHERE {due}
-        QUALIFY row_number() OVER (PARTITION BY h, mirror ORDER BY t, epoch, challenger, usable, bucket) = 1
-        """
-    )
+        return Tally(0, 0, 0, 0, [], 0)
+    oldest, mirrored = int(ids["t"].min()), ids["mirror"].astype(bool)
+    different = len(np.unique(ids["h"][mirrored])) + len(np.unique(ids["h"][~mirrored]))
     # Written as an inner join so that the few rows that arrived are hashed, and not the many that are known.
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE again AS
-        SELECT a.h, a.mirror, min(r.unit) AS unit FROM arrived a
-        JOIN requests r ON r.h = a.h AND r.mirror = a.mirror WHERE r.t >= {oldest} GROUP BY a.h, a.mirror
-        """
-    )
-    new = "arrived a ANTI JOIN again k ON k.h = a.h AND k.mirror = a.mirror"
-    late = one(con, f"SELECT count(*) FROM {new} WHERE a.t < {step.since}")
-    con.execute(
+    known = f"JOIN requests r ON r.h = a.h AND r.mirror = a.mirror WHERE r.t >= {oldest - HORIZON}"
+    rows = f"(SELECT * FROM staged_exposures WHERE {due}) a"
+    late = clashes = 0
+    once = staged == different and one(con, f"SELECT count(*) FROM {rows} {known}") == 0
+    if not once:
+        con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE arrived AS
+            SELECT * FROM {rows}
+            QUALIFY row_number() OVER (PARTITION BY h, mirror ORDER BY t, epoch, challenger, usable, bucket) = 1
+            """
+        )
+        con.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE again AS
+            SELECT a.h, a.mirror, min(r.unit) AS unit FROM arrived a {known} GROUP BY a.h, a.mirror
+            """
+        )
+        rows = "arrived a ANTI JOIN again k ON k.h = a.h AND k.mirror = a.mirror"
+    if oldest < step.since:
+        late = one(con, f"SELECT count(*) FROM {rows} WHERE a.t < {step.since}")
+    kept = many(
+        con,
         f"""
         CREATE OR REPLACE TEMP TABLE settled AS
         SELECT {step.last_n} + row_number() OVER (ORDER BY t, request_id, mirror) AS n, a.* EXCLUDE (attempt)
-        FROM {new} WHERE a.t >= {step.since}
-        """
+        FROM {rows} WHERE a.t >= {step.since}
+        """,
     )
-    kept = one(con, "SELECT count(*) FROM settled")
     con.execute("INSERT INTO requests SELECT * EXCLUDE (request_id, fell_back, numbers) FROM settled ORDER BY n")
     duplicates = staged - kept - late
-    clashes = _clashes(con, due) if duplicates else 0
+    if duplicates:
+        clashes = _clashes(con, due)
     con.execute(f"DELETE FROM staged_exposures WHERE {due}")
-    epochs = _requests_by_epoch(con, step) + _enter(con, step)
-    return Tally(kept, duplicates, late, epochs, clashes)
+    epochs = enter(con, step.mirrors) if kept else []
+    return Tally(staged, kept, duplicates, late, epochs, clashes)
 
 
 def _clashes(con: duckdb.DuckDBPyConnection, due: str) -> int:
@@ -103,115 +119,87 @@ def _clashes(con: duckdb.DuckDBPyConnection, due: str) -> int:
     )
 
 
-def _requests_by_epoch(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, str, int]]:
-    counted = con.execute(
-        f"""
-        SELECT epoch,
-            count_if(NOT challenger AND NOT mirror),
-            count_if(CASE WHEN epoch IN {within(step.mirrors)} THEN mirror ELSE challenger AND NOT mirror END),
-            count_if(fell_back)
-        FROM settled WHERE hashed GROUP BY epoch
-        """
-    ).fetchall()
-    names = ("champion_requests", "challenger_requests", "fallbacks")
-    return [(row[0], name, count) for row in counted for name, count in zip(names, row[1:], strict=True)]
-
-
-def _enter(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, str, int]]:
-    """First hash-assigned exposures of units in epochs, and the sample ratio's first ones of the attempt."""
-    mirrors = within(step.mirrors)
-    con.execute(
-        """
-        CREATE OR REPLACE TEMP TABLE entered AS
-        WITH firsts AS (
-            SELECT epoch, unit, mirror, min(n) AS n FROM settled WHERE hashed GROUP BY epoch, unit, mirror
-        )
-        SELECT f.epoch, f.unit, f.mirror, f.n, s.t, s.challenger, s.evidence, s.combo, s.numbers
-        FROM firsts f JOIN settled s ON s.n = f.n
-        ANTI JOIN entries e ON e.epoch = f.epoch AND e.unit = f.unit AND e.mirror = f.mirror
-        """
-    )
-    counted = con.execute(
-        f"""
-        WITH weighted AS (
-            SELECT epoch, unit, n, challenger, evidence,
-                row_number() OVER (PARTITION BY unit ORDER BY n) = 1 AS earliest
-            FROM entered WHERE NOT mirror AND epoch NOT IN {mirrors}
-        ),
-        firsts AS (
-            SELECT w.* FROM weighted w
-            ANTI JOIN (SELECT unit FROM entries WHERE NOT mirror AND epoch NOT IN {mirrors}) e ON e.unit = w.unit
-            WHERE w.earliest AND w.evidence
-        )
-        SELECT epoch, CASE WHEN challenger THEN 'first_challenger' ELSE 'first_champion' END, count(*)
-        FROM firsts GROUP BY ALL
-        UNION ALL
-        SELECT epoch, CASE WHEN challenger OR mirror THEN 'challenger_units' ELSE 'champion_units' END, count(*)
-        FROM entered WHERE evidence OR epoch IN {mirrors} GROUP BY ALL
-        """
-    ).fetchall()
-    con.execute("INSERT INTO entries SELECT * FROM entered")
-    return counted + _cross(con, step)
-
-
-def _cross(con: duckdb.DuckDBPyConnection, step: Settling) -> list[tuple[int, str, int]]:
-    """Units that are evidence for an arm which is not the one they entered the epoch with."""
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE crossing AS
-        SELECT DISTINCT s.epoch, s.unit FROM settled s
-        JOIN entries e ON e.epoch = s.epoch AND e.unit = s.unit AND NOT e.mirror
-        ANTI JOIN crossed c ON c.epoch = s.epoch AND c.unit = s.unit
-        WHERE s.evidence AND e.evidence AND s.challenger <> e.challenger AND NOT s.mirror
-            AND s.epoch NOT IN {within(step.mirrors)}
-        """
-    )
-    counted = con.execute("SELECT epoch, 'overlap', count(*) FROM crossing GROUP BY epoch").fetchall()
-    if counted:
-        con.execute("INSERT INTO crossed SELECT * FROM crossing")
-    return counted
-
-
 class OutcomeTally(NamedTuple):
-    """What became of the outcomes of a step."""
+    """What became of the ``staged`` outcomes of a step; ``waiting``: how many have no request yet."""
 
+    staged: int
     kept: int
     duplicates: int
     late: int
     unknown: int
+    waiting: int
 
 
-def settle_outcomes(con: duckdb.DuckDBPyConnection, step: Settling, metrics: Iterable[MetricPlan]) -> OutcomeTally:
+class Waiting(NamedTuple):
+    """Outcomes that are pending: all, those that name a request, fresh ones of these, and those of units that can be
+    matched now."""
+
+    all: int
+    requests: int
+    fresh: int
+    units: int
+
+
+def settle_outcomes(
+    con: duckdb.DuckDBPyConnection, step: Settling, metrics: Iterable[MetricPlan], arrived: int
+) -> OutcomeTally:
     """Move staged outcomes before the watermark on, once each, and match what waits with its request.
 
-    Only fresh outcomes look among the requests of earlier steps.
+    Only fresh outcomes look among the requests of earlier steps; ``arrived``: how many this step has.
     """
     metrics = [m for m in metrics if m.family in AWAITING]
+    staged, kept = _say(con, step)
+    found = con.execute(
+        f"""
+        SELECT count(*), count_if(request <> 0), count_if(request <> 0 AND fresh),
+            count_if(request = 0 AND t < {step.until})
+        FROM pending
+        """
+    ).fetchone()
+    assert found is not None
+    waiting = Waiting(*found)
+    labels = sorted({m.outcome for m in metrics if m.family in LABELLED and m.outcome})
+    unknown = late = matched = 0
+    gone = _away(con) if waiting.fresh else 0
+    if _match(con, step, labels, waiting, arrived):
+        unknown, overdue = _strangers(con, step, outcome_names(metrics))
+        late = _late(con, step, metrics) if kept and overdue else 0
+        con.execute("INSERT INTO outcomes SELECT * FROM matched")
+        matched = many(con, "DELETE FROM pending WHERE h IN (SELECT h FROM matched)")
+    if waiting.fresh:
+        con.execute("UPDATE pending SET fresh = FALSE WHERE fresh AND request <> 0")
+    return OutcomeTally(staged, kept, staged - kept, late, unknown, waiting.all - gone - matched)
+
+
+def _say(con: duckdb.DuckDBPyConnection, step: Settling) -> tuple[int, int]:
+    """Make staged outcomes before the watermark pending, once each: how many there were, and how many are new."""
     due = f"ingest_t < {step.until}"
-    staged = one(con, f"SELECT count(*) FROM staged_outcomes WHERE {due}")
-    kept = 0
-    if staged:
-        con.execute(
+    found = con.execute(f"SELECT count(*), count(DISTINCT h) FROM staged_outcomes WHERE {due}").fetchone()
+    assert found is not None
+    staged, ids = found
+    if staged == 0:
+        return 0, 0
+    rows, kept = f"(SELECT * FROM staged_outcomes WHERE {due})", staged
+    if staged != ids or one(con, f"SELECT count(*) FROM seen_outcomes s SEMI JOIN {rows} due ON due.h = s.h"):
+        rows = "said"
+        kept = many(
+            con,
             f"""
             CREATE OR REPLACE TEMP TABLE said AS
             WITH due AS (SELECT * FROM staged_outcomes WHERE {due})
             SELECT due.* FROM due ANTI JOIN seen_outcomes s ON s.h = due.h
             QUALIFY row_number() OVER (PARTITION BY due.h ORDER BY ingest_t, t, name, value, row) = 1
-            """
+            """,
         )
-        kept = one(con, "SELECT count(*) FROM said")
-        con.execute("INSERT INTO seen_outcomes SELECT h, ingest_t FROM said")
-        con.execute("INSERT INTO pending SELECT *, TRUE FROM said")
-        con.execute(f"DELETE FROM staged_outcomes WHERE {due}")
-    if one(con, "SELECT count(*) FROM pending") == 0:
-        return OutcomeTally(kept, staged - kept, 0, 0)
-    labels = sorted({m.outcome for m in metrics if m.family in LABELLED and m.outcome})
-    unknown = _match(con, step, labels, outcome_names(metrics))
-    late = _late(con, step, metrics) if kept else 0
-    con.execute("INSERT INTO outcomes SELECT * FROM matched")
-    con.execute("DELETE FROM pending WHERE h IN (SELECT h FROM matched)")
-    con.execute("UPDATE pending SET fresh = FALSE WHERE fresh AND request <> 0")
-    return OutcomeTally(kept, staged - kept, late, unknown)
+    con.execute(f"INSERT INTO seen_outcomes SELECT h, ingest_t FROM {rows}")
+    con.execute(f"INSERT INTO pending SELECT *, TRUE FROM {rows}")
+    con.execute(f"DELETE FROM staged_outcomes WHERE {due}")
+    return staged, kept
+
+
+def _away(con: duckdb.DuckDBPyConnection) -> int:
+    """Forget fresh outcomes that name a request of another attempt: how many."""
+    return many(con, "DELETE FROM pending WHERE fresh AND request <> 0 AND request IN (SELECT h FROM foreign_ids)")
 
 
 def outcome_names(metrics: Iterable[MetricPlan]) -> list[str]:
@@ -219,64 +207,83 @@ def outcome_names(metrics: Iterable[MetricPlan]) -> list[str]:
     return sorted({name for m in metrics for name in m.outcomes})
 
 
-def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], wanted: list[str]) -> int:
-    """Make ``matched``: the pending outcomes whose request is known, or that need none; how many units are unknown.
+def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], waiting: Waiting, arrived: int) -> int:
+    """Make ``matched``: the pending outcomes whose request is known, or that need none; how many. The table is there
+    only where it is not empty.
 
     By request: its first exposure of that id. By unit: what names a label belongs to the unit's latest request at or
     before it, which is known once the watermark has passed the outcome.
     """
-    con.execute("DELETE FROM pending WHERE fresh AND request <> 0 AND request IN (SELECT h FROM foreign_ids)")
-    newest = one(con, "SELECT max(n) FROM requests")
-    asked = "p.fresh" if newest <= step.last_n else f"(p.fresh OR r.n > {step.last_n})"
-    if one(con, "SELECT count(*) FROM pending WHERE fresh AND request <> 0") == 0:
-        asked = f"r.n > {step.last_n}"
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE matched AS
-        WITH found AS (
-            SELECT p.h, min(r.n) AS n FROM pending p JOIN requests r ON r.h = p.request
-            WHERE p.request <> 0 AND NOT r.mirror AND {asked} GROUP BY p.h
-        )
+    parts = []
+    if waiting.fresh or (waiting.requests and arrived):
+        parts.append(_by_request(step, waiting, arrived))
+    if waiting.units:
+        parts.append(_by_unit(step, labels))
+    if not parts:
+        return 0
+    values: list[object] = [labels] if waiting.units and labels else []
+    return many(con, f"CREATE OR REPLACE TEMP TABLE matched AS {' UNION ALL '.join(parts)}", values)
+
+
+def _by_request(step: Settling, waiting: Waiting, arrived: int) -> str:
+    asked = [*(["p.fresh"] if waiting.fresh else []), *([f"r.n > {step.last_n}"] if arrived else [])]
+    return f"""
         SELECT p.* EXCLUDE (fresh) REPLACE (r.unit AS unit), r.n AS request_n, r.t AS request_t,
             greatest(p.t, r.t) AS credit_t
-        FROM found f JOIN pending p ON p.h = f.h JOIN requests r ON r.n = f.n
-        """
-    )
-    by_unit = f"request = 0 AND t < {step.until}"
-    if one(con, f"SELECT count(*) FROM pending WHERE {by_unit}") == 0:
-        return 0
-    con.execute(
+        FROM (
+            SELECT p.h, min(r.n) AS n FROM pending p JOIN requests r ON r.h = p.request
+            WHERE p.request <> 0 AND NOT r.mirror AND ({" OR ".join(asked)}) GROUP BY p.h
+        ) f JOIN pending p ON p.h = f.h JOIN requests r ON r.n = f.n
+    """
+
+
+def _by_unit(step: Settling, labels: list[str]) -> str:
+    waiting = f"(SELECT * FROM pending WHERE request = 0 AND t < {step.until})"
+    nothing = "CAST(NULL AS BIGINT)"
+    if not labels:
+        return f"SELECT * EXCLUDE (fresh), {nothing} AS request_n, {nothing} AS request_t, t AS credit_t FROM {waiting}"
+    return f"""
+        SELECT w.* EXCLUDE (fresh), r.n AS request_n, r.t AS request_t, w.t AS credit_t
+        FROM {waiting} w LEFT JOIN (
+            SELECT l.h, max(r.n) AS n FROM {waiting} l JOIN requests r ON r.unit = l.unit AND r.t <= l.t
+            WHERE NOT r.mirror AND list_contains(?, l.name) GROUP BY l.h
+        ) l ON l.h = w.h LEFT JOIN requests r ON r.n = l.n
+    """
+
+
+def _strangers(con: duckdb.DuckDBPyConnection, step: Settling, wanted: list[str]) -> tuple[int, int]:
+    """Of ``matched``: how many outcomes that somebody looks at are of units that nobody knows, and how many came so
+    late that their block may have been final."""
+    asked = "request = 0 AND request_n IS NULL AND list_contains(?, name)"
+    found = con.execute(
+        f"SELECT count_if({asked}), count_if(ingest_t > credit_t + {step.grace}) FROM matched", [wanted]
+    ).fetchone()
+    assert found is not None
+    units, overdue = found
+    if units == 0:
+        return 0, overdue
+    # Here too what came is hashed, and not what is known.
+    strange = many(
+        con,
         f"""
-        INSERT INTO matched
-        WITH waiting AS (SELECT * FROM pending WHERE {by_unit}),
-        labels AS (SELECT h, unit, t FROM waiting WHERE list_contains(?, name)),
-        latest AS (
-            SELECT l.h, max(r.n) AS n FROM labels l JOIN requests r ON r.unit = l.unit AND r.t <= l.t
-            WHERE NOT r.mirror GROUP BY l.h
-        )
-        SELECT w.* EXCLUDE (fresh), r.n, r.t, w.t
-        FROM waiting w LEFT JOIN latest l ON l.h = w.h LEFT JOIN requests r ON r.n = l.n
-        """,
-        [labels],
-    )
-    con.execute(
-        """
         CREATE OR REPLACE TEMP TABLE strangers AS
-        SELECT m.h, m.unit FROM matched m
-        WHERE m.request = 0 AND m.request_n IS NULL AND list_contains(?, m.name)
-            AND m.unit NOT IN (SELECT unit FROM entries) AND m.unit NOT IN (SELECT h FROM foreign_ids)
+        SELECT m.h, m.unit FROM (SELECT h, unit FROM matched WHERE {asked}) m ANTI JOIN (
+            SELECT e.unit FROM entries e SEMI JOIN matched x ON x.unit = e.unit
+            UNION ALL
+            SELECT f.h FROM foreign_ids f SEMI JOIN matched x ON x.unit = f.h
+        ) k ON k.unit = m.unit
         """,
         [wanted],
     )
+    if strange == 0:
+        return 0, overdue
     # Units that were only ever served by hand or by a stale table are no strangers either.
     known = one(con, "SELECT count(DISTINCT s.h) FROM strangers s JOIN requests r ON r.unit = s.unit")
-    return one(con, "SELECT count(*) FROM strangers") - known
+    return strange - known, overdue
 
 
 def _late(con: duckdb.DuckDBPyConnection, step: Settling, metrics: list[MetricPlan]) -> int:
     """Outcomes in ``matched`` that came after the block was final to which they would have counted."""
-    if one(con, f"SELECT count(*) FROM matched WHERE ingest_t > credit_t + {step.grace}") == 0:
-        return 0
     parts, names = [], []
     for m, name in [(plan, name) for plan in metrics for name in plan.outcomes]:
         names.append(name)

@@ -3,7 +3,9 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +16,15 @@ from controller.core.covariates import misread
 from controller.core.fold import Statistics
 from controller.edges.engine import tailer
 from controller.edges.engine.engine import Engine
-from controller.edges.engine.rows import Pointer, exposure_row, outcome_row, sample_row
+from controller.edges.engine.rows import (
+    ExposureRow,
+    OutcomeRow,
+    Pointer,
+    SampleRow,
+    exposure_row,
+    outcome_row,
+    sample_row,
+)
 from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.state import plain, restored
 from controller.edges.engine.tailer import Place
@@ -24,6 +34,8 @@ from controller.kinds import SCORED
 _Row = TypeVar("_Row")
 # Rows after which what is staged is settled, so that a long backlog is not held in one piece.
 _SETTLE_AFTER = 100_000
+_COUNT_AFTER = 10_000  # rows that are put into the state together, at least, while there are more
+POSITION = "position"  # kind of what is kept
 
 
 class _Journal(NamedTuple):
@@ -35,6 +47,17 @@ class _Journal(NamedTuple):
     @property
     def key(self) -> str:
         return f"{self.directory}/{self.name}"
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """Rows of several journals that are not counted yet, the losses that were noticed, and the places after them."""
+
+    places: dict[str, Place] = field(default_factory=dict)
+    exposures: list[ExposureRow] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    samples: list[SampleRow] = field(default_factory=list)
+    losses: Counter[str] = field(default_factory=Counter)
 
 
 class JournalSource:
@@ -63,8 +86,8 @@ class JournalSource:
         self._acknowledges = state is not None
         self._reader = reader
         self._budget_s = budget_s
-        found = self._engine.con.execute("SELECT journal, body FROM positions").fetchall()
-        self._places: dict[str, Place] = {key: restored(Place, json.loads(body)) for key, body in found}
+        found = self._engine.kept.taken(POSITION)
+        self._places: dict[str, Place] = {key: restored(Place, json.loads(body)) for key, body in found.items()}
         self._said: dict[Path, dict[str, Any]] = {}
 
     @property
@@ -92,8 +115,7 @@ class JournalSource:
         labels = any(m.family in SCORED for m in query.metrics)
         pointer = Pointer(query.prediction) if labels else None
         try:
-            with self._engine.batch():
-                self._engine.adopt(query)
+            self._engine.adopt(query)
             unread = self._tail(query, pointer, now)
             unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
             statistics = self._engine.advance(query, self._watermark(now, unread))
@@ -110,21 +132,28 @@ class JournalSource:
         complete: set[str] = set()
         deadline = time.monotonic() + self._budget_s
         read = 0
+        gathered = _Gathered()
         while True:
             waiting = {j: numbers for j, numbers in self._listed().items() if j.key not in complete}
             if not waiting:
+                self._count(gathered)
                 return set()
             while waiting:
-                journal = min(waiting, key=lambda j: self._places.get(j.key, Place()).t)
-                rows = self._read(journal, waiting[journal], query, pointer)
+                places = {j: gathered.places.get(j.key) or self._places.get(j.key, Place()) for j in waiting}
+                journal = min(waiting, key=lambda j: places[j].t)
+                rows = self._read(journal, waiting[journal], places[journal], query, pointer, gathered)
                 if rows is None:
                     complete.add(journal.key)
                     del waiting[journal]
                     continue
-                unread = {j.key for j in waiting}
-                if time.monotonic() > deadline:
-                    return unread
                 read += rows
+                unread = {j.key for j in waiting}
+                late = time.monotonic() > deadline
+                if late or read >= _SETTLE_AFTER or len(gathered.exposures) + len(gathered.outcomes) >= _COUNT_AFTER:
+                    self._count(gathered)
+                    gathered = _Gathered()
+                if late:
+                    return unread
                 if read >= _SETTLE_AFTER:
                     self._engine.advance(query, self._watermark(now, unread))
                     read = 0
@@ -137,35 +166,46 @@ class JournalSource:
         }
 
     def _read(
-        self, journal: _Journal, numbers: list[int], query: StatisticsQuery, pointer: Pointer | None
-    ) -> int | None:
-        """One chunk of a journal, in one transaction with the place after it: how many rows; None at its end."""
-        old = self._places.get(journal.key, Place())
+        self, journal: _Journal, numbers: list[int], old: Place, query: StatisticsQuery, pointer: Pointer | None,
+        gathered: _Gathered,
+    ) -> int | None:  # fmt: skip
+        """Put one chunk of a journal after ``old`` to what is ``gathered``: how many rows; None at its end."""
         try:
             lines, place = tailer.read(journal.directory, journal.name, numbers, old)
         except ValueError as error:
             raise EdgeError(f"{journal.key}: {error}") from error
         if not lines:
-            # Known from now on, so that the watermark waits for its first line.
-            self._places.setdefault(journal.key, place)
+            if journal.key not in gathered.places:
+                # Known from now on, so that the watermark waits for its first line.
+                self._places.setdefault(journal.key, place)
             return None
         found = tailer.understand(lines, place)
         asked = query.covariates
         exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked))
         outcomes, more = _rows(found.outcomes, outcome_row)
         samples, wrong = _rows(found.samples, sample_row)
-        with self._engine.batch():
-            self._engine.ingest(exposures, outcomes, samples)
-            self._engine.count(
-                lost=found.lost,
-                no_unit=found.no_unit,
-                malformed=found.malformed + spoilt + more + wrong,
-                misread=sum(misread(e.get("attributes") or {}) for e in found.exposures) if asked else 0,
-            )
-            body = json.dumps(plain(found.place))
-            self._engine.con.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", [journal.key, body])
-        self._places[journal.key] = found.place
+        gathered.exposures.extend(exposures)
+        gathered.outcomes.extend(outcomes)
+        gathered.samples.extend(samples)
+        gathered.losses.update(
+            lost=found.lost,
+            no_unit=found.no_unit,
+            malformed=found.malformed + spoilt + more + wrong,
+            misread=sum(misread(e.get("attributes") or {}) for e in found.exposures) if asked else 0,
+        )
+        gathered.places[journal.key] = found.place
         return len(exposures) + len(outcomes)
+
+    def _count(self, gathered: _Gathered) -> None:
+        """Count what was gathered, in one transaction with the places after it."""
+        if not gathered.places:
+            return
+        with self._engine.batch():
+            self._engine.ingest(gathered.exposures, gathered.outcomes, gathered.samples)
+            self._engine.count(**gathered.losses)
+            for key, place in gathered.places.items():
+                self._engine.kept.put(POSITION, key, json.dumps(plain(place)))
+        self._places.update(gathered.places)
 
     def _watermark(self, now: int, unread: set[str]) -> int:
         """Nothing earlier will follow: the least last time of the journals that still live, or are not read out.

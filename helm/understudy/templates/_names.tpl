@@ -40,9 +40,10 @@ app.kubernetes.io/name: {{ include "understudy.controller" . }}
 {{- /* The settings as variables, those first that the chart decides: where names and namespaces are not the program's
 own defaults. */ -}}
 {{- define "understudy.variables" -}}
-{{- range $name := list "trackingUri" "logLevel" "leaseS" "callS" "ticks" "idleS" "aliasS" "routerImage" "routerReplicas" "routerVolume" "prometheusUrl" "lingerS" "drainS" -}}
+{{- range $name := list "trackingUri" "logLevel" "leaseS" "callS" "ticks" "idleS" "aliasS" "routerImage" "routerReplicas" "routerVolume" "prometheusUrl" "lingerS" "allowModels" "drainS" -}}
 {{- if hasKey $.Values.settings $name }}
-- {name: UNDERSTUDY_{{ $name | snakecase | upper }}, value: {{ get $.Values.settings $name | quote }}}
+{{- $value := get $.Values.settings $name }}
+- {name: UNDERSTUDY_{{ $name | snakecase | upper }}, value: {{ if kindIs "slice" $value }}{{ join "\n" $value | quote }}{{ else }}{{ quote $value }}{{ end }}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.watchNamespace }}

@@ -25,6 +25,7 @@ OTHER = {
     "trackingUri": "https://mlflow.example", "logLevel": "debug", "leaseS": 30, "callS": 2.5, "ticks": 16,
     "idleS": 86400, "aliasS": 60, "routerImage": "registry.example/router:1", "routerReplicas": 3,
     "routerVolume": "20Gi", "prometheusUrl": "http://prometheus:9090", "lingerS": 0.5, "drainS": 45.2,
+    "allowModels": ("shop=shop-*", "*=a shared one, \"x\""),
 }  # fmt: skip
 
 
@@ -136,6 +137,8 @@ WRONG = {
     "settings.routerReplicas=33": ("/settings/routerReplicas", "maximum"),
     "settings.routerVolume=1GB": ("/settings/routerVolume", "does not match"),
     "settings.prometheusUrl=prometheus:9090": ("/settings/prometheusUrl", "does not match"),
+    "settings.allowModels=shop=a": ("/settings/allowModels", "want array"),
+    "settings.allowModels[0]=shop": ("/settings/allowModels/0", "does not match"),
     "settings.trackingUrl=http://a": ("/settings", "'trackingUrl'"),
     "settings.callS=9": ("settings.callS", "at most half of settings.leaseS"),
     "env[0].name=1A": ("/env/0/name", "does not match"),

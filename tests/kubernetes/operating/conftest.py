@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from controller.edges.cluster.access import Access
-from controller.edges.cluster.resources import ROLLOUTS
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.resources import DEPLOYMENTS, ROLLOUTS
 from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.machines import Machines
 from tests.kubernetes.operating.node import KubeNode
-from tests.kubernetes.operating.real import RealTheatre
+from tests.kubernetes.operating.real import RealTheatre, serving
+from tests.kubernetes.operating.templated import Clock, Found, workloads
 from tests.kubernetes.operating.theatre import NAMESPACES, Theatre, until
+from tests.kubernetes.operating.wired import WiredTheatre
 from tests.router.models import Model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,6 +65,43 @@ def real(access: Access, kubeconfig: Path, node: KubeNode, namespace: str, tmp_p
 
 
 @pytest.fixture
-def models() -> Iterator[tuple[Model, Model]]:
-    with Model("champion") as champion, Model("challenger") as challenger:
-        yield champion, challenger
+def wired(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[WiredTheatre]:
+    made = WiredTheatre(access, kubeconfig, namespace, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def models(access: Access, namespace: str) -> Iterator[tuple[Model, Model]]:
+    """Those that ``real.declared`` is about."""
+    with serving(access, namespace) as made:
+        yield made
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def machines(theatre: Theatre, controllers: ControlPlane, clock: Clock) -> Iterator[Machines]:
+    """Where the theatre's rollouts run their pods."""
+    made = Machines(theatre.access, theatre.namespace)
+
+    theatre.workloads = lambda access, store, key: workloads(access, lambda: store.load(key), key, clock)
+    yield made
+    theatre.close()
+    made.close()
+
+
+@pytest.fixture
+def template(machines: Machines) -> Node:
+    container = {"name": "model", "image": "understudy-serve", "args": ["serve", "$(MODEL_URI)"],
+                 "ports": [{"containerPort": machines.port}]}  # fmt: skip
+    return {"metadata": {"labels": {"team": "flights"}}, "spec": {"containers": [container]}}
+
+
+@pytest.fixture
+def found(theatre: Theatre) -> Found:
+    """The Deployment of a version."""
+    return lambda version: theatre.access.get(DEPLOYMENTS, theatre.namespace, f"late-v{version}")

@@ -1,22 +1,27 @@
 """A theatre whose loops are the operator's own, with routers as real processes and clients who ask them."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
 from controller import wiring
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.resources import SERVICES, SLICES
 from controller.operator.operator import Making
 from controller.settings import OperatorSettings
 from controller.spec import ModelRollout
 from controller.status import RolloutStatus
+from tests.kubernetes.operating.machines import own_address
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.theatre import SPEC, AwayRegistry, Theatre, until
 from tests.meanwhile import Meanwhile
 from tests.router.models import Model
 
+PORT = 8080
+SERVED = {"champion": "model-a", "challenger": "model-b"}  # Services
 BODY = b'{"inputs": [[1.0]]}'
 
 
@@ -85,10 +90,25 @@ class Clients(Meanwhile):
                         self.failed.append(f"{name}: {answer.status_code}")
 
 
-def declared(models: tuple[Model, Model], **decision: object) -> Node:
-    """A spec whose servers are ``models``."""
-    champion, challenger = ({"url": f"http://{model.address}"} for model in models)
+@contextmanager
+def serving(access: Access, namespace: str) -> Iterator[tuple[Model, Model]]:
+    """A model server behind the Service of each arm, until the end of the block."""
+    host = own_address()
+    with Model("champion", host=host) as champion, Model("challenger", host=host) as challenger:
+        for model in (champion, challenger):
+            name = SERVED[model.arm]
+            meta: Node = {"namespace": namespace, "name": name}
+            access.create(SERVICES, {"metadata": meta, "spec": {"ports": [{"name": "http", "port": PORT}]}})
+            meta = {"namespace": namespace, "name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}}
+            ready = {"addresses": [host], "conditions": {"ready": True}}
+            ports = [{"name": "http", "port": model.port}]
+            access.create(SLICES, {"metadata": meta, "addressType": "IPv4", "endpoints": [ready], "ports": ports})
+        yield champion, challenger
+
+
+def declared(**decision: object) -> Node:
+    """A spec whose servers are those of ``serving``."""
     return {
-        "servers": {"champion": champion, "challenger": challenger},
+        "servers": {arm: {"service": name, "port": PORT} for arm, name in SERVED.items()},
         "decision": {**SPEC["decision"], "tick": "300ms", **decision},
     }

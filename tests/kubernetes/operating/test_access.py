@@ -52,6 +52,20 @@ def test_a_list_has_every_page(access: Access, namespace: str, monkeypatch: pyte
     assert {(item["apiVersion"], item["kind"]) for item in listed.items} == {("v1", "Secret")}
 
 
+def test_a_page_that_is_too_long_is_asked_for_in_smaller_ones(
+    access: Access, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        access.create(SECRETS, secret(namespace, f"s{number}", text="x" * 30_000 * (number % 2)))
+    monkeypatch.setattr(module, "ANSWER_BYTES", 100_000)
+    assert sorted(item["metadata"]["name"] for item in access.list(SECRETS, namespace).items) == [
+        f"s{n}" for n in range(9)
+    ]
+    monkeypatch.setattr(module, "ANSWER_BYTES", 20_000)
+    with pytest.raises(EdgeError, match=r"list Secret .*: an answer of more than 20000 bytes"):
+        access.list(SECRETS, namespace)
+
+
 def test_a_watch_tells_what_happened_since(access: Access, namespace: str) -> None:
     since = access.list(SECRETS, namespace).version
     made = access.create(SECRETS, secret(namespace, "one"))

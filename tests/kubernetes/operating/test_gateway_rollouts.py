@@ -16,6 +16,7 @@ from tests.kubernetes.operating.scraping import scraping
 from tests.kubernetes.operating.split import Split, backends, declared, splitting
 from tests.kubernetes.operating.theatre import SPEC, gone, until
 from tests.meanwhile import Meanwhile
+from tests.ports.tracking_server import Wire
 
 RULE = {"backendRefs": backends()}
 STEPS = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1s"}]
@@ -104,6 +105,32 @@ def test_a_rollout_that_is_deleted_under_way_gives_all_requests_back(real: RealT
     real.access.delete(ROLLOUTS, real.namespace, "late")
     until(real.gone, "it is gone", 60)
     assert written(split) == [10_000, 0]
+
+
+@pytest.mark.timeout(240)
+def test_while_prometheus_does_not_answer_nothing_is_decided_and_then_it_goes_on(
+    access: Access, kubeconfig: Path, prometheus: str, split: Split, namespace: str, tmp_path: Path
+) -> None:
+    wire = Wire(int(prometheus.rpartition(":")[2]))
+    theatre = RealTheatre(access, kubeconfig, namespace, tmp_path)
+    theatre.operator(prometheus_url=wire.uri)
+    theatre.apply(**declared(steps=[{"weight": 50, "hold": "1h"}], **TICK))
+    with Users(split):
+        waits = (Reason.HOLD_TIME, Reason.MIN_UNITS, Reason.GATE)
+        before = theatre.until("it has evidence", lambda s: s.step == 0 and s.reason in waits, 100)
+        wire.cut()
+        found = theatre.until("it is stale", lambda s: s.reason is Reason.STALE, 100)
+        assert (found.progress, found.attempt, found.step) == (Progress.RUNNING, before.attempt, 0)
+        assert {c.type: c.status for c in found.conditions if c.type in ("Valid", "Stalled")} == {
+            "Valid": "False",
+            "Stalled": "False",
+        }
+        assert written(split) == [5000, 5000]
+        wire.restore()
+        found = theatre.until("it goes on", lambda s: s.reason in waits, 100)
+        assert (found.progress, found.attempt, found.step) == (Progress.RUNNING, before.attempt, 0)
+    theatre.close()
+    wire.cut()
 
 
 def test_without_the_address_of_a_prometheus_it_is_refused_and_the_setting_named(

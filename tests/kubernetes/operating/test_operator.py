@@ -11,6 +11,7 @@ import pytest
 
 from controller.core.conditions import refused
 from controller.edges.cluster.access import Node
+from controller.edges.cluster.requests import PREFIX
 from controller.edges.cluster.resources import LEASES, ROLLOUTS
 from controller.edges.cluster.store import FINALIZER
 from controller.operator.operator import serve
@@ -18,7 +19,7 @@ from controller.operator.passes import parted
 from controller.status import Observed, Progress, Reason, RolloutStatus
 from router.table import RouteTable, Source, Target
 from tests.kubernetes.control_plane import ControlPlane
-from tests.kubernetes.operating.theatre import STAY, Theatre, until
+from tests.kubernetes.operating.theatre import STAY, UNREADABLE, Theatre, deep, until
 
 
 def kstatus(found: Node) -> str:
@@ -53,7 +54,23 @@ def test_a_good_challenger_is_promoted_and_everybody_can_see_it(theatre: Theatre
     shown = subprocess.run(
         [*control_plane.command, "-n", theatre.namespace, "get", "mro"], check=True, capture_output=True, text=True
     ).stdout
-    assert "Promote" in shown
+    head, row = (line.split() for line in shown.splitlines())
+    wanted = {"WEIGHT": "100", "CHAMPION": "1", "CHALLENGER": "2", "DECISION": "Promote", "REASON": "Proven"}
+    assert {name: value for name, value in zip(head, row, strict=True) if name in wanted} == wanted
+
+
+def test_nothing_is_begun_before_all_rollouts_are_listed(theatre: Theatre) -> None:
+    theatre.apply(steps=STAY)
+    late = theatre.operator(start=False)
+    watch, *others = late._threads
+    for thread in others:
+        thread.start()
+    until(late.leader.leads, "it leads")
+    late.queue.add(theatre.key())
+    listed = theatre.object()["metadata"]["resourceVersion"]
+    assert theatre.rests(late) == listed
+    watch.start()
+    theatre.reaches(Progress.RUNNING)
 
 
 def test_a_harmful_challenger_is_rolled_back(theatre: Theatre) -> None:
@@ -107,6 +124,57 @@ def test_what_a_person_asks_for_is_done_and_recorded_by_name(theatre: Theatre) -
     assert "by ada to see" in status.message
 
 
+def test_requests_that_cannot_be_read_stop_nothing(theatre: Theatre) -> None:
+    theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    annotations = {f"{PREFIX}r{number}": text for number, text in enumerate(UNREADABLE)}
+    meta = {"namespace": theatre.namespace, "name": "late", "annotations": annotations}
+    theatre.access.patch(ROLLOUTS, {"metadata": meta})
+    theatre.ask("abort")  # whoever reads this has read those
+    status = theatre.reaches(Progress.ROLLED_BACK)
+    assert (status.reason, status.paused) == (Reason.ABORTED, False)
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+
+
+def test_no_request_of_a_person_keeps_a_deletion_from_being_obeyed(theatre: Theatre) -> None:
+    """Whatever its id is: each is obeyed once, and a deletion stands for a request too."""
+    theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    text = '{"verb":"resume","who":"ada","why":"","at":1}'
+    meta = {"namespace": theatre.namespace, "name": "late", "annotations": {f"{PREFIX}deletion": text}}
+    theatre.access.patch(ROLLOUTS, {"metadata": meta})
+    until(lambda: "deletion" in theatre.status().handled, "it is handled")
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+    assert theatre.weight() == 0
+
+
+def test_a_pass_that_fails_by_a_defect_is_told_and_tried_again(theatre: Theatre) -> None:
+    operator = theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    theatre.registry.defect = OverflowError("no such number")
+
+    def stalled() -> dict[str, str]:
+        said = {c.type: c for c in theatre.status().conditions}
+        return {"status": said["Stalled"].status, "reason": said["Stalled"].reason, "message": said["Stalled"].message}
+
+    told = until(lambda: (s := stalled())["status"] == "True" and s, "it says that it does not go on")
+    assert told["reason"] == "TickFailed"
+    assert "OverflowError: no such number" in told["message"]
+    until(lambda: "TickFailed" in {e["reason"] for e in theatre.events()}, "an Event tells it")
+    assert kstatus(theatre.object()) == "Failed"
+    assert theatre.status().progress is Progress.RUNNING
+    assert operator.healthy() == ""
+    theatre.registry.defect = None
+    until(lambda: stalled()["status"] == "False", "it goes on")
+    status = theatre.reaches(Progress.ROLLED_BACK, errors=0.6, requests=200)
+    assert status.reason in (Reason.SERVICE_HARM, Reason.CHALLENGER_UNAVAILABLE)
+
+
 def test_two_rollouts_of_one_model_are_refused_until_one_is_gone(theatre: Theatre) -> None:
     theatre.operator()
     theatre.apply("first", steps=STAY)
@@ -133,6 +201,26 @@ def test_a_spec_that_cannot_be_understood_says_so_and_is_looked_at_again(theatre
     assert "spec.decision.block" in status.message
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING)
+
+
+@pytest.mark.parametrize("levels", [300, 1100])
+def test_a_spec_that_is_nested_too_deeply_is_refused_and_costs_nobody_else(
+    theatre: Theatre, control_plane: ControlPlane, levels: int
+) -> None:
+    operator = theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    deep(theatre, control_plane, levels, "abyss")
+    status = until(lambda: (s := theatre.status("abyss")).conditions and s, "it is refused")
+    assert status.reason is Reason.INVALID_SPEC
+    assert status.message == "spec.servers: is nested more than 100 levels deep; write it flatter"
+    theatre.apply("next", model={"name": "other"}, decision={"tick": "10m", "block": "1m"})
+    until(lambda: theatre.status("next").conditions, "who comes after it is heard of")
+    theatre.ask("abort")
+    theatre.reaches(Progress.ROLLED_BACK)
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "abyss")
+    until(lambda: theatre.gone("abyss"), "it is gone")
+    assert operator.healthy() == ""
 
 
 def test_a_refused_or_ended_rollout_may_be_deleted(theatre: Theatre) -> None:
@@ -188,6 +276,7 @@ def test_while_the_registry_is_away_nobody_with_weight_is_left_behind(theatre: T
         (Progress.ROLLING_BACK, 3, None, False),  # the alias can still be moved back
         (Progress.ROLLING_BACK, 3, "away", False),  # not confirmed, and routers have some seconds left
         (Progress.ROLLING_BACK, 10, "away", True),  # the routers are gone
+        (Progress.ROLLING_BACK, 10, None, False),
         (Progress.ROLLED_BACK, 0, None, True),
         (Progress.HOLDBACK, 0, None, True),
         (Progress.PROMOTED, 0, None, True),
@@ -201,6 +290,7 @@ def test_when_a_deleted_rollout_may_go(progress: Progress, seconds: int, registr
         observed=Observed(registry_error=registry, confirmed=-1),
     )  # fmt: skip
     assert parted(status) is gone
+    assert parted(status, refused=True) is (gone or (progress is Progress.ROLLING_BACK and seconds >= 10))
 
 
 def test_those_at_work_come_before_those_that_are_over(theatre: Theatre) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,15 @@ import yaml
 from click.testing import CliRunner, Result
 
 from controller.cli import group
-from controller.edges.cluster.access import Access
+from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.requests import PREFIX, read
 from controller.edges.cluster.resources import ROLLOUTS, Resource
+from controller.edges.cluster.store import FINALIZER
 from controller.errors import EdgeError
-from controller.status import PersonRequest
+from controller.status import PersonRequest, Progress, Reason
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.conftest import ROOT
-from tests.kubernetes.operating.theatre import Theatre, until
+from tests.kubernetes.operating.theatre import SPEC, STAY, Theatre, until
 
 ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
 ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
@@ -38,13 +39,13 @@ Login = Callable[..., Path]
 
 @pytest.fixture
 def login(theatre: Theatre, control_plane: ControlPlane) -> Login:
-    """Makes the kubeconfig of a new user who has these verbs on the namespace's rollouts."""
+    """Makes the kubeconfig of a new user who has these verbs on the namespace's rollouts, and rules ``beside``."""
 
-    def made(name: str, *verbs: str) -> Path:
+    def made(name: str, *verbs: str, beside: Iterable[Node] = ()) -> Path:
         access, meta = theatre.access, {"namespace": theatre.namespace, "name": name}
         access.create(ACCOUNTS, {"metadata": meta})
         rule = {"apiGroups": ["understudy.dev"], "resources": ["modelrollouts"], "verbs": list(verbs)}
-        access.create(ROLES, {"metadata": meta, "rules": [rule]})
+        access.create(ROLES, {"metadata": meta, "rules": [*([rule] if verbs else []), *beside]})
         subject = {"kind": "ServiceAccount", **meta}
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
         access.create(BINDINGS, {"metadata": meta, "subjects": [subject], "roleRef": role})
@@ -132,6 +133,49 @@ def test_nobody_asks_in_anothers_name_or_edits_by_the_right_to_ask(theatre: Thea
     editor.patch(ROLLOUTS, {"metadata": place, "spec": {"decision": {"minUnits": 1}}})
 
 
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "never-was", "uid": "0-0"}]},
+        {"finalizers": ["example.com/for-ever", FINALIZER]},
+        {"finalizers": []},
+        {"labels": {"team": "eve"}},
+    ],
+    ids=["an owner that is none", "a finalizer of others", "without ours", "a label"],
+)
+def test_nobody_deletes_or_keeps_from_it_by_the_right_to_ask(theatre: Theatre, login: Login, meta: Node) -> None:
+    """The garbage collector takes what has no owner any more, and a foreign finalizer is waited for."""
+    theatre.apply()
+    theatre.store().hold(theatre.key())
+    before = theatre.object()["metadata"]
+    place = {"namespace": theatre.namespace, "name": "late"}
+    eve = Access(login("eve", *READ, "patch", "approve"))
+    with pytest.raises(EdgeError, match=r"403.*(takes the verb update|the controller is its own)"):
+        eve.patch(ROLLOUTS, {"metadata": {**place, **meta}})
+    assert theatre.object()["metadata"] == before
+    if "ownerReferences" not in meta:
+        Access(login("editor", *READ, "patch", "update")).patch(ROLLOUTS, {"metadata": {**place, **meta}})
+
+
+@pytest.mark.usefixtures("policy")
+def test_the_controllers_own_account_takes_its_finalizer_and_gives_it_back(theatre: Theatre, login: Login) -> None:
+    """It may patch and not update, too, and writes the status."""
+    manifest = yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text(encoding="utf-8"))
+    (role,) = [each for each in manifest if each["kind"] == "ClusterRole"]
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
+    theatre.operating = login("controller", beside=[*role["rules"], leases])
+    theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    assert theatre.object()["metadata"]["finalizers"] == [FINALIZER]
+    ada = Access(login("ada", *READ, "patch", "pause"))
+    ask(ada, theatre, f'{{"verb":"pause","who":"system:serviceaccount:{theatre.namespace}:ada","why":""}}')
+    until(lambda: theatre.status().paused and not requests(theatre), "it is obeyed, and the annotation is gone")
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+
+
 def test_kubectl_understudy_is_the_same_command(
     theatre: Theatre, control_plane: ControlPlane, kubeconfig: Path
 ) -> None:
@@ -162,3 +206,20 @@ def test_who_asks_on_a_cluster_cannot_be_chosen(theatre: Theatre, kubeconfig: Pa
     assert said.stderr == "error: ROLLOUT: there is no rollout 'other'; there is: late\n"
     said = understudy("abort", "late", "--why", "x" * 3000, *place)
     assert (said.exit_code, requests(theatre)) == (2, [])
+
+
+def test_who_edits_an_approval_away_approves_nothing_by_it(theatre: Theatre) -> None:
+    """What was measured while it was asked for is not promoted: the attempt starts again."""
+    theatre.operator()
+    theatre.apply(decision={**SPEC["decision"], "approvePromotion": True})
+
+    def waits() -> bool:
+        theatre.scene("late").live()
+        return theatre.status().reason is Reason.AWAITING_APPROVAL
+
+    until(waits, "it waits for an approval")
+    theatre.apply(steps=SPEC["steps"])
+    status = theatre.reaches(Progress.RUNNING, step=0)
+    assert (status.attempts, status.past) == (2, ("2",))
+    assert theatre.registry.alias("flights", "champion") == "1"
+    until(lambda: "Superseded" in {e["reason"] for e in theatre.events()}, "it is told")

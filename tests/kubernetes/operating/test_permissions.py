@@ -113,7 +113,7 @@ def route(real: RealTheatre) -> None:
 
 def asks_for_everything(operator: Operator, real: RealTheatre, node: KubeNode, models: tuple[Model, Model]) -> None:
     """All that an operator ever asks the API server for, up to its end."""
-    real.apply(**declared(models))
+    real.apply(**declared())
     until(lambda: len(node.ready()) == 2, "both routers are ready", 60)
     with Clients(node):
         real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)

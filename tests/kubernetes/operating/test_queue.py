@@ -51,6 +51,50 @@ def test_what_is_added_while_it_is_in_hand_comes_again_after_it() -> None:
     assert queue.take(0.0) is None
 
 
+def test_those_that_wait_come_after_all_others_that_are_due() -> None:
+    waiting = {"w1", "w2"}
+    queue = Queue(clock=Clock(), waits=waiting.__contains__)
+    for key, due in (("w1", -9.0), ("w2", -8.0), ("late", 9.0), ("b", -1.0), ("a", -2.0)):
+        queue.add(key, due)
+    assert [taken(queue) for _ in range(5)] == ["a", "b", "w1", "w2", None]
+
+
+def test_one_that_has_waited_and_need_not_any_more_is_among_the_others() -> None:
+    waiting = {"w1", "w2"}
+    queue = Queue(clock=Clock(), waits=waiting.__contains__)
+    for key, due in (("w1", -9.0), ("w2", -8.0), ("a", -7.0)):
+        queue.add(key, due)
+    waiting.discard("w2")
+    queue.add("w2", 0.0)
+    assert [taken(queue) for _ in range(4)] == ["w2", "a", "w1", None]
+    assert len(queue) == 3
+
+
+def test_those_that_wait_are_not_in_all_hands_at_once() -> None:
+    """One of them may take as long as a call's deadline."""
+    queue = Queue(clock=Clock(), waits=lambda key: key != "at work", aside=2)
+    for key in ("a", "b", "c"):
+        queue.add(key, 0.0)
+    assert [taken(queue) for _ in range(3)] == ["a", "b", None]
+    queue.add("at work", 0.0)
+    assert taken(queue) == "at work"
+    queue.give_back("a", None)
+    assert [taken(queue) for _ in range(2)] == ["c", None]
+
+
+def test_those_that_wait_get_a_turn_however_much_else_is_due() -> None:
+    queue = Queue(clock=Clock(), waits=lambda key: key == "w")
+    for number in range(100):
+        queue.add(f"k{number}", 0.0)
+    queue.add("w", 0.0)
+    assert "w" in [taken(queue) for _ in range(20)]
+
+
+def taken(queue: Queue) -> str | None:
+    found = queue.take(0.0)
+    return found and found.key
+
+
 def test_beyond_the_bound_a_new_key_is_refused_and_counted() -> None:
     queue = Queue(limit=2)
     assert [queue.add(key) for key in ("a", "b", "c", "a")] == [True, True, False, True]

@@ -32,22 +32,31 @@ class Kept:
         return not self.busy.is_set()
 
 
-def test_those_that_were_read_longest_ago_are_put_away_but_for_one_that_is_being_read() -> None:
+def test_those_that_are_open_stay_and_who_comes_is_put_away_but_for_one_that_is_being_read() -> None:
     shelf, states = Shelf(2), [Kept() for _ in range(4)]
-    for state in states[:2]:
+    for state in [*states[:3], *states[:3]]:
         shelf.used(state)
-    shelf.used(states[0])
+    assert ([state.away for state in states], len(shelf)) == ([0, 0, 2, 0], 2)
+    states[3].busy.set()
+    shelf.used(states[3])
+    assert ([state.away for state in states], len(shelf)) == ([0, 0, 2, 0], 3)
+    states[3].busy.clear()
+    shelf.used(states[3])
+    assert ([state.away for state in states], len(shelf)) == ([0, 0, 2, 1], 2)
+    shelf.closed(states[0])
     shelf.used(states[2])
-    assert [state.away for state in states] == [0, 1, 0, 0]
-    states[0].busy.set()
-    shelf.used(states[3])
-    assert ([state.away for state in states], len(shelf)) == ([0, 1, 0, 0], 3)
-    states[0].busy.clear()
-    shelf.used(states[3])
-    assert ([state.away for state in states], len(shelf)) == ([1, 1, 0, 0], 2)
-    shelf.closed(states[2])
+    assert (states[2].away, len(shelf)) == (2, 2)
+
+
+def test_one_that_was_not_read_for_long_makes_room() -> None:
+    clock = [0.0]
+    shelf, states = Shelf(2, 10.0, lambda: clock[0]), [Kept() for _ in range(3)]
+    shelf.used(states[0])
+    clock[0] = 6.0
     shelf.used(states[1])
-    assert (states[2].away, len(shelf)) == (0, 2)
+    clock[0] = 12.0
+    shelf.used(states[2])
+    assert ([state.away for state in states], len(shelf)) == ([1, 0, 0], 2)
 
 
 @pytest.fixture

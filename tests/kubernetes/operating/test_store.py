@@ -1,24 +1,27 @@
 """ClusterStore on a real API server: the contract of every store, and what only a cluster has."""
 
+import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.core.record import Record
-from controller.edges.cluster.access import Access
+from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.records import RecordLog
-from controller.edges.cluster.requests import PREFIX
+from controller.edges.cluster.requests import PREFIX, read
 from controller.edges.cluster.resources import ROLLOUTS
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError, SpecError
 from controller.ports import Stored
+from controller.schema.crd import crd as definition
 from controller.spec import ModelRollout
 from controller.status import PersonRequest, Progress, RolloutStatus
-from tests.kubernetes.operating.theatre import SPEC, STAY, Theatre
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.operating.theatre import SPEC, STAY, UNREADABLE, Theatre, until
 from tests.ports.contracts.rollouts import advanced, attempt, record, request
 from tests.ports.contracts.store import StoreContract
 
@@ -91,10 +94,11 @@ def test_a_request_is_an_annotation_that_goes_once_it_is_handled(theatre: Theatr
 
 def test_an_annotation_that_is_no_request_is_none(theatre: Theatre, access: Access) -> None:
     theatre.apply()
-    texts = {"a": "approve", "b": '{"verb":"dance"}', "c": '{"verb":"pause","who":"ada","who":"eve"}', "d": "[1]"}
-    annotations = {PREFIX + name: text for name, text in texts.items()}
+    texts = ("approve", '{"verb":"dance"}', '{"verb":"pause","who":"ada","who":"eve"}', "[1]", *UNREADABLE)
+    annotations = {f"{PREFIX}r{number}": text for number, text in enumerate(texts)}
     access.patch(ROLLOUTS, {"metadata": {"namespace": theatre.namespace, "name": "late", "annotations": annotations}})
     assert theatre.store().load(theatre.key()).requests == ()
+    assert read(annotations)[1].keys() == annotations.keys()
 
 
 def test_the_status_of_another_object_is_not_taken_over(theatre: Theatre, access: Access) -> None:
@@ -106,6 +110,63 @@ def test_the_status_of_another_object_is_not_taken_over(theatre: Theatre, access
     found = theatre.object()
     access.replace(ROLLOUTS, {**found, "status": json.loads(copied.model_dump_json(by_alias=True))}, "status")
     assert store.load(key).status == RolloutStatus(uid=found["metadata"]["uid"])
+
+
+NEWER: Node = {"learned": {"type": "string"}}  # a field that no release knows yet
+NEW: Node = {"learned": "by a newer release"}
+
+
+@pytest.fixture
+def newer(access: Access, theatre: Theatre, control_plane: ControlPlane) -> Iterator[Callable[[Node], None]]:
+    """Writes the late rollout's status with more in it, as a newer release with its own definition does."""
+    tree = copy.deepcopy(definition())
+    (version,) = tree["spec"]["versions"]
+    status = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    status |= {**NEWER, "reason": {"type": "string"}}
+    status["observed"]["properties"] |= NEWER
+    control_plane.define(tree)
+
+    def put(more: Node) -> None:
+        def written() -> bool:
+            found = theatre.object()
+            held = {**found["status"], **more, "observed": {**found["status"]["observed"], **NEW}}
+            kept = access.replace(ROLLOUTS, {**found, "status": held}, "status")["status"]
+            return "learned" in kept and "learned" in kept["observed"]
+
+        until(written, "the server keeps what the newer release wrote")
+
+    yield put
+    theatre.close()
+    control_plane.define(definition())
+
+
+def test_who_goes_back_to_an_older_controller_is_watched_by_it(theatre: Theatre, newer: Callable[[Node], None]) -> None:
+    one = theatre.operator()
+    theatre.apply(steps=STAY)
+    before = theatre.reaches(Progress.RUNNING, step=1)
+    until(lambda: theatre.weight() == 5000, "the weight of the step is served")
+    assert one.stop()
+    newer(NEW)
+    theatre.operator()
+    status = theatre.reaches(Progress.ROLLED_BACK, errors=0.6, requests=200)
+    assert (status.attempt, status.attempts, theatre.weight()) == (before.attempt, 1, 0)
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+
+
+def test_a_status_that_cannot_be_read_keeps_nobody_from_deleting(
+    theatre: Theatre, newer: Callable[[Node], None]
+) -> None:
+    one = theatre.operator()
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    assert one.stop()
+    newer({**NEW, "reason": "NobodyKnewOfThis"})
+    theatre.operator()
+    with pytest.raises(EdgeError, match="was it written by another release"):
+        theatre.store().load(theatre.key())
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone", within=60)
 
 
 def test_an_ended_rollout_is_not_written_for_the_time_alone(theatre: Theatre) -> None:

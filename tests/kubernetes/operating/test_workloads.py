@@ -1,92 +1,21 @@
 """Model servers from a rollout's pod template: Deployments on a real API server, with Kubernetes' controllers."""
 
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from controller import wiring
 from controller.edges.cluster import deployments
+from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, ROLLOUTS
-from controller.edges.cluster.workloads import ClusterWorkloads
+from controller.edges.cluster.watch import Watched
 from controller.errors import NotFound, SpecError
-from controller.operator.operator import Operator
-from controller.ports import Stored
 from controller.settings import OperatorSettings
 from controller.status import Progress, Reason
-from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.machines import Machines
+from tests.kubernetes.operating.templated import LINGER_S, Clock, Found, at_work, replicas, scale, workloads
 from tests.kubernetes.operating.theatre import STAY, Theatre, until
-
-LINGER_S = 0.5
-
-
-class Clock:
-    """Seconds since 1970; it runs, unless it is ``held``."""
-
-    held: float | None = None
-
-    def __call__(self) -> float:
-        return time.time() if self.held is None else self.held
-
-
-def workloads(access: Access, read: Callable[[], Stored], key: str, clock: Clock) -> ClusterWorkloads:
-    namespace, _, name = key.partition("/")
-    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def machines(theatre: Theatre, controllers: ControlPlane, clock: Clock) -> Iterator[Machines]:
-    """Where the theatre's rollouts run their pods."""
-    made = Machines(theatre.access, theatre.namespace)
-
-    theatre.workloads = lambda access, store, key: workloads(access, lambda: store.load(key), key, clock)
-    yield made
-    theatre.close()
-    made.close()
-
-
-@pytest.fixture
-def template(machines: Machines) -> Node:
-    container = {"name": "model", "image": "understudy-serve", "args": ["serve", "$(MODEL_URI)"],
-                 "ports": [{"containerPort": machines.port}]}  # fmt: skip
-    return {"metadata": {"labels": {"team": "flights"}}, "spec": {"containers": [container]}}
-
-
-Found = Callable[[str], Node]
-
-
-@pytest.fixture
-def found(theatre: Theatre) -> Found:
-    """The Deployment of a version."""
-    return lambda version: theatre.access.get(DEPLOYMENTS, theatre.namespace, f"late-v{version}")
-
-
-def replicas(found: Node) -> int:
-    return int(found["spec"]["replicas"])
-
-
-def scale(theatre: Theatre, version: str, size: int) -> None:
-    """As an autoscaler does."""
-    meta = {"namespace": theatre.namespace, "name": f"late-v{version}"}
-    Access(theatre.kubeconfig, manager="autoscaler").patch(DEPLOYMENTS, {"metadata": meta, "spec": {"replicas": size}})
-
-
-def at_work(theatre: Theatre, template: Node, step: int | None = None, **settings: Any) -> Operator:
-    """The operator of a rollout that runs, in ``step``, from which it does not go on by itself."""
-    operator = theatre.operator(**settings)
-    theatre.apply(steps=STAY, servers={"template": template})
-    theatre.reaches(Progress.RUNNING, step=step)
-    return operator
 
 
 def test_a_rollout_runs_its_servers_from_the_template_to_the_end(
@@ -164,10 +93,30 @@ def test_who_scales_a_deployment_is_not_fought(
     template["metadata"]["labels"]["team"] = "trains"
     theatre.apply(steps=STAY, servers={"template": template})
     until(lambda: found("1")["spec"]["template"]["metadata"]["labels"]["team"] == "trains", "it is applied")
+    until(lambda: theatre.status().attempts == 2, "other servers are another attempt")
+    theatre.reaches(Progress.RUNNING)
     assert (replicas(found("1")), replicas(found("2"))) == (3, 1)
     theatre.ask("promote")
     theatre.reaches(Progress.PROMOTED)
     assert replicas(found("2")) == 3  # all traffic comes to it
+
+
+def test_another_image_in_the_middle_is_another_attempt_that_begins_without_pods_of_the_old(
+    theatre: Theatre, machines: Machines, template: Node
+) -> None:
+    at_work(theatre, template, step=1)
+    template["spec"]["containers"][0]["image"] = "another"
+    theatre.apply(steps=STAY, servers={"template": template})
+    status = until(lambda: (s := theatre.status()).attempts == 2 and s.progress is Progress.RUNNING and s, "it begins")
+    assert status.past == ("2",)
+    for version, served in (("1", status.observed.champion_upstreams), ("2", status.observed.challenger_upstreams)):
+        images = {p["status"].get("podIP"): p["spec"]["containers"][0]["image"] for p in machines.pods(version)}
+        assert {images[upstream.rpartition(":")[0]] for upstream in served} == {"another"}
+    theatre.apply(steps=STAY, servers={"champion": {"service": "a"}, "challenger": {"service": "b"}})
+    until(lambda: theatre.weight() == 0, "Services that do not exist are sent nobody")
+    status = until(lambda: (s := theatre.status()).reason is Reason.SERVERS_NOT_READY and s, "it waits for them")
+    assert status.table is not None
+    assert set(status.table.champion.upstreams) == machines.upstreams("1")
 
 
 def test_all_traffic_comes_to_a_challenger_that_has_as_many_pods_as_the_champion(
@@ -247,8 +196,8 @@ def test_a_challenger_that_somebody_ends_is_sent_nothing_until_it_is_back(
     at_work(theatre, template, step=1)
     scale(theatre, "2", 0)
     until(lambda: theatre.weight() == 0, "it is sent nothing")
-    status = until(lambda: (s := theatre.status()).observed.servers_message and s, "it is told")
-    assert "0 of 0 pods of version 2 are ready" in status.observed.servers_message
+    told = "0 of 0 pods of version 2 are ready"
+    status = until(lambda: told in (s := theatre.status()).observed.servers_message and s, "it is told")
     assert (status.progress, replicas(found("2"))) == (Progress.RUNNING, 0)
     scale(theatre, "2", 1)
     until(lambda: theatre.weight() == 5000, "it is back")
@@ -348,8 +297,16 @@ def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, t
 @pytest.mark.parametrize(
     ("servers", "said"),
     [
-        ({}, "spec.servers.champion: a server is needed: service or url, or a template for both"),
+        ({}, "spec.servers.champion: a server is needed: a service, or a template for both"),
         ({"template": {"spec": {}}}, "spec.servers.template.spec.containers: a list of containers is needed"),
+        (
+            {"champion": {"service": "late"}, "challenger": {"service": "b"}},
+            "spec.servers.champion.service: late is the Service of this rollout's own routers",
+        ),
+        (
+            {"champion": {"service": "a"}, "challenger": {"service": "late-router"}},
+            "spec.servers.challenger.service: late-router is the Service of this rollout's own routers",
+        ),
         (
             {"champion": {"service": "a", "external": True}, "challenger": {"service": "b"}},
             "spec.servers.champion.external: is not supported on a cluster yet",
@@ -358,7 +315,8 @@ def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, t
 )
 def test_servers_that_nobody_could_run_are_refused(theatre: Theatre, tmp_path: Path, servers: Node, said: str) -> None:
     settings = OperatorSettings(router_image="router", state_dir=tmp_path)
-    make = wiring.build_cluster(settings, theatre.access, theatre.store(), theatre.registry, "tests")  # type: ignore[arg-type]
+    store = AcceptedStore(theatre.access, Watched(theatre.access, theatre.namespace), tmp_path)
+    make = wiring.build_cluster(settings, theatre.access, store, theatre.registry, "tests")  # type: ignore[arg-type]
     theatre.apply(servers=servers)
     with pytest.raises(SpecError) as refused:
         make(theatre.key())

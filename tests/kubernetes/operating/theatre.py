@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from controller.ports import ResolvedVersion, Workloads
 from controller.settings import OperatorSettings
 from controller.status import PersonRequest, Progress, RolloutStatus
 from router.assignment import assign
+from tests.kubernetes.control_plane import ControlPlane
 
 LEASE_S = 3.0
 SPEC: Node = {
@@ -33,6 +36,19 @@ SPEC: Node = {
 }
 NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
 STAY = [{"weight": 5, "hold": "100ms"}, {"weight": 50, "hold": "1h"}]  # steps that never end by themselves
+
+UNREADABLE = (  # as requests: what no number, no text and no depth of ours can be
+    '{"verb":"pause","order":1e999}',
+    '{"verb":"pause","order":"1"}',
+    '{"verb":"pause","at":1e999}',
+    '{"verb":"pause","at":99999999999999999999999999}',
+    '{"verb":"pause","at":-1}',
+    '{"verb":"pause","why":"\\ud800"}',
+    '{"verb":"pause","who":"\\udfff"}',
+    '{"verb":"pause","\\ud800":1}',
+    '{"verb":"pause","x":' + "[" * 1900,
+    '{"verb":"pause","x":' + "[" * 900 + "]" * 900 + "}",
+)
 
 
 def until(holds: Callable[[], Any], what: str, within: float = 30.0) -> Any:
@@ -74,12 +90,28 @@ class AwayRegistry(MemoryRegistry):
 
     away = False
     asked = 0
+    defect: Exception | None = None  # what no registry should raise
+    refuses = False  # to move an alias, though it answers
 
     def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
         self.asked += 1
+        if self.defect is not None:
+            raise self.defect
         if self.away:
             raise EdgeError("the registry is away")
         return super().resolve(model, reference)
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        self._writable()
+        super().set_alias(model, alias, version)
+
+    def delete_alias(self, model: str, alias: str, version: str) -> None:
+        self._writable()
+        super().delete_alias(model, alias, version)
+
+    def _writable(self) -> None:
+        if self.refuses:
+            raise EdgeError("403: PERMISSION_DENIED")
 
     def all_aliases(self) -> dict[str, dict[str, str]]:
         names = {move.model for move in self.moves}
@@ -171,6 +203,11 @@ class Theatre:
             made.start()
         return made
 
+    def operator_for_all(self, **more: Any) -> Operator:
+        """A replica for all namespaces, and a model that no other test has: their rollouts may still be there."""
+        self.model(self.namespace)
+        return self.operator(namespaced=False, lease=self.namespace, lease_namespace="default", **more)
+
     def making(self, settings: OperatorSettings) -> Making:
         """How the loops of an operator are made."""
         return Making(self._making, lambda _: None, self.registry.all_aliases)
@@ -204,7 +241,7 @@ class Theatre:
         """As it is stored now; empty before the first tick."""
         found = self.object(name)
         held = found["status"]
-        return RolloutStatus.model_validate(held) if held["uid"] else RolloutStatus(uid=found["metadata"]["uid"])
+        return RolloutStatus.stored(held) if held["uid"] else RolloutStatus(uid=found["metadata"]["uid"])
 
     def reaches(
         self, progress: Progress, name: str = "late", *, within: float = 30.0, step: int | None = None, **live: Any
@@ -231,7 +268,7 @@ class Theatre:
 
     def rests(self, operator: Operator, seconds: float = 1.0) -> str:
         """Wait until passes over the ended rollout have written nothing for so long; its resource version."""
-        version, since = "", 0.0
+        version, since = "", time.monotonic()
         while time.monotonic() - since < seconds:
             operator.queue.add(self.key())
             found = self.object()["metadata"]["resourceVersion"]
@@ -261,3 +298,13 @@ class Theatre:
             self.access.patch(ROLLOUTS, {"metadata": {**meta, "finalizers": []}})
             with contextlib.suppress(NotFound):
                 self.access.delete(ROLLOUTS, self.namespace, meta["name"])
+
+
+def deep(theatre: Theatre, plane: ControlPlane, levels: int, name: str) -> None:
+    """Make a rollout whose template is nested so deeply; the server takes up to ten thousand levels."""
+    spec = {**SPEC, "model": {"name": f"{name}-deep"}, "servers": {"template": "HERE"}}
+    body = {"apiVersion": ROLLOUTS.api, "kind": ROLLOUTS.kind, "metadata": {"name": name}, "spec": spec}
+    text = json.dumps(body).replace('"HERE"', '{"a":' * levels + "1" + "}" * levels)
+    command = [*plane.command, "-n", theatre.namespace, "create", "-f", "-"]
+    done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

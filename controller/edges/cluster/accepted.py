@@ -1,0 +1,137 @@
+"""A live attempt outlasts an edit that cannot be understood: nobody stays at a weight that is not watched.
+
+It goes on under the spec that was accepted last, which is what this process read last or, after a start, what its last
+decision was made under. Another replica knows neither: under what is left of the declared spec it ends the attempt as a
+changed plan does, and in the holdback, where the promoted version is the champion, the holdback.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from controller.core import replay
+from controller.core.conditions import hampered, refused
+from controller.core.record import Record
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.store import ClusterStore, status_of
+from controller.edges.cluster.watch import Entry, Watched
+from controller.errors import EdgeError, SpecError
+from controller.ports import Stored
+from controller.spec import RolloutSpec
+from controller.status import PersonRequest, Progress, Reason, RolloutStatus
+
+log = logging.getLogger("understudy.accepted")
+SPLIT = (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
+MOVING = (Progress.PROMOTING, Progress.ROLLING_BACK)  # when aliases are moved
+LEFT = ("model", "unit", "servers", "traffic")  # what the end of an attempt needs of a spec
+PLAN: Node = {
+    "model": {"name": "unknown"},
+    "unit": {"header": "x-unit"},
+    "steps": [{"weight": 1}],
+    "metrics": [{"name": "errors", "kind": "ErrorRate", "margin": "1pp", "baseline": {"mean": 0.01}}],
+}
+
+
+class AcceptedStore(ClusterStore):
+    """``ClusterStore`` whose live attempts keep the spec that was accepted last while the declared one is refused.
+
+    ``faults``: what else is wrong with a spec for this controller, by the rollout's name.
+    """
+
+    def __init__(self, access: Access, watched: Watched, folder: Path) -> None:
+        super().__init__(access, watched, folder)
+        self.faults: Callable[[str, RolloutSpec], list[str]] = lambda _name, _spec: []
+        self._accepted: dict[str, tuple[str, RolloutSpec]] = {}  # by key: the object's uid, of live attempts alone
+        self._refusals: dict[str, str] = {}
+        self._hampered: dict[str, str] = {}
+
+    def load(self, key: str) -> Stored:
+        """As the port says. SpecError where the declared spec is refused, and no live attempt has another to go by."""
+        try:
+            stored = super().load(key)
+            said = self._wrong(key, stored.rollout.spec)
+            if said:
+                raise SpecError(*said)
+        except SpecError as error:
+            entry = self._watched.get(key)
+            if status_of(entry).progress not in SPLIT:
+                self.forget(key)
+                raise
+            self._refusals[key] = str(error)
+            return self._outlasting(key, entry)
+        self.forget(key)
+        if stored.status.progress in SPLIT:
+            self._accepted[key] = (stored.status.uid, stored.rollout.spec)
+        return stored
+
+    def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
+        """As the port says; the conditions tell of a refused spec, or of an alias that is not moved."""
+        text, hampered_by = self._refusals.get(key), self._hampered.get(key)
+        if hampered_by and status.progress in MOVING:
+            status = hampered(status, hampered_by, status_of(self._watched.get(key)))
+        if text is not None:
+            status = refused(status, Reason.INVALID_SPEC, text, since=status_of(self._watched.get(key)))
+        return super().commit(key, status, version, record)
+
+    def hamper(self, key: str, text: str) -> bool:
+        """Let the conditions of ``key`` tell from the next commit on why an alias is not moved; empty: it is. Whether
+        that begins now."""
+        before = self._hampered.pop(key, "")
+        if text:
+            self._hampered[key] = text
+        return bool(text and not before)
+
+    def refusal(self, key: str) -> str | None:
+        """Why the declared spec is not the one that ``key`` was last loaded with; None: it is."""
+        return self._refusals.get(key)
+
+    def forget(self, key: str) -> None:
+        """Nothing has to be known of ``key`` beyond what is declared."""
+        self._accepted.pop(key, None)
+        self._refusals.pop(key, None)
+
+    def _wrong(self, key: str, spec: RolloutSpec) -> list[str]:
+        """What ``faults`` says. What it cannot look at is refused: a live attempt outlasts that, and not a pass that
+        fails."""
+        try:
+            return self.faults(key.rpartition("/")[2], spec)
+        except EdgeError:
+            raise
+        except Exception as error:
+            log.exception("%s: its spec cannot be looked at", key)
+            return [f"spec: cannot be looked at: {type(error).__name__}: {error}"]
+
+    def _outlasting(self, key: str, entry: Entry) -> Stored:
+        """The rollout under the spec that was accepted last, or under what is left of the declared one."""
+        uid, spec = self._accepted.get(key) or ("", None)
+        spec = spec if uid == entry.uid else None
+        if spec is None:
+            spec = self._decided_under(key, status_of(entry))
+        if spec is None:
+            return self._ending(entry)
+        self._accepted[key] = (entry.uid, spec)
+        stored = self._declared(entry, PLAN)
+        return stored._replace(rollout=stored.rollout.model_copy(update={"spec": spec}))
+
+    def _decided_under(self, key: str, status: RolloutStatus) -> RolloutSpec | None:
+        """The spec of the decision in force, where this replica made it."""
+        try:
+            records = self.records(key)
+            return replay.inputs(records[-1]).spec if records and records[-1].sequence == status.sequence else None
+        except (EdgeError, ValueError):
+            return None
+
+    def _ending(self, entry: Entry) -> Stored:
+        """Under a spec of another plan, which ends an attempt that runs; a promotion under way is aborted."""
+        declared: dict[str, Any] = entry.object.get("spec") or {}
+        stored = self._declared(entry, {**PLAN, **{name: declared[name] for name in LEFT if name in declared}})
+        if stored.status.progress is not Progress.PROMOTING:
+            return stored
+        why = "because the declared spec is refused and the one before is not known here"
+        abort = PersonRequest(id=f"refused-{stored.generation}", verb="abort", why=why)
+        return stored._replace(requests=(*stored.requests, abort))
+
+    def _declared(self, entry: Entry, spec: Node) -> Stored:
+        """The rollout of ``entry``, had people declared ``spec``."""
+        return self._read(entry, {**entry.object, "spec": spec})

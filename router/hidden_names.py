@@ -1,0 +1,140 @@
+"""Which names of fields are to be hidden, however they are written: ``cardNumber``, ``card_number``, ``CARD-NUMBER``.
+
+Asked of whole bodies ("may there be one in it?") and of single names. Nothing here takes longer than the length of its
+text, and what is remembered is bounded: names come from strangers.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from itertools import accumulate
+
+# What nobody wants to find in a log file, whatever the model; several words are one name (cardNumber, card_number).
+DEFAULT_NAMES = (
+    "authorization", "auth", "bearer", "jwt", "cookie", "password", "passwd", "pwd", "passcode", "passphrase", "secret",
+    "token", "credential", "api key", "private key", "session id", "ssn", "social security", "tax id", "passport",
+    "card number", "credit card", "cvv", "cvc", "iban", "account number", "email", "e mail", "phone",
+)  # fmt: skip
+# Shorter names have to be a word of their own: "ssn" is no part of "lessness".
+_SHORT = 5
+_MOST_KNOWN = 4_096
+_LONGEST_KNOWN = 512
+# A name of more characters is not taken apart: it is hidden where it seems to hold one of ours.
+LONGEST_NAME = 100
+# What may stand between the words of a name, and what between names besides: mostly a body is numbers, and without
+# them there is little to search.
+_JOINTS = b"_-. \t\r\n/()"
+_NUMBERS = b"0123456789,+[]"
+_LOWER = bytes(range(256)).lower()
+# Characters that nobody sees, which could stand in the midst of a name, and two that stand for whole sentences.
+_UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_BETWEEN = re.compile(r"[\W_]+")
+
+
+def plain(text: str) -> str:
+    """The text with one form for every letter (full width, ligatures), without what nobody sees."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a name in lower case and singular: ``userEmails`` is (user, email)."""
+    parts = _BETWEEN.split(_HUMP.sub(" ", plain(name)).casefold())
+    return tuple(part[:-1] if len(part) > 3 and part[-1] == "s" != part[-2] else part for part in parts if part)
+
+
+class HiddenNames:
+    """Names to be hidden, prepared for being looked for.
+
+    A field has a name if some of its words in a row spell it (``work_email``, ``emailAddress``, ``pass_word``), or if,
+    from five letters on, the field written without blanks begins or ends with it (``accesstoken``).
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        split = tuple(dict.fromkeys(words for name in names if (words := words_of(name))))
+        self._joined = frozenset("".join(words) for words in split)
+        self._long = tuple(name for name in self._joined if len(name) >= _SHORT)
+        # A text without the longest word of any name has no name in it.
+        self._hints = _shortest({max(words, key=len) for words in split})
+        self._hinted = re.compile("|".join(map(re.escape, self._hints))).search
+        self._long_words = tuple(words for words in split if len("".join(words)) >= _SHORT)
+        self._short_words = tuple(words for words in split if len("".join(words)) < _SHORT)
+        own = "".join(self._joined).encode()
+        self._joints = bytes(set(_JOINTS).difference(own))
+        self._thrown = bytes(set(_JOINTS + _NUMBERS).difference(own))
+        self._known: dict[str, bool] = {}
+        # Texts without their numbers, in which no name is: requests of one model are mostly alike.
+        self._harmless: set[bytes] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._hints)
+
+    def in_text(self, text: str) -> bool:
+        """Whether one may stand somewhere in it, escaped or not; often said of texts that hold none."""
+        if not self._hints:
+            return False
+        # An escaped letter could hide a name from a search in the text, and so could an encoding besides UTF-8.
+        if "\\u" in text or "\0" in text:
+            return True
+        data = _bytes(text)
+        flat = data.translate(_LOWER, self._thrown)
+        if flat in self._harmless:
+            return False
+        if not self._any_hint(flat.decode("utf-8", "replace")):
+            if len(flat) <= _LONGEST_KNOWN:
+                if len(self._harmless) >= _MOST_KNOWN:
+                    self._harmless.clear()
+                self._harmless.add(flat)
+            return False
+        # Without the numbers between them, two words may look like one.
+        joined, apart = data.translate(_LOWER, self._joints).decode(), data.lower().decode()
+        return any(all(word in joined for word in words) for words in self._long_words) or any(
+            all(word in apart for word in words) for words in self._short_words
+        )
+
+    def _any_hint(self, text: str) -> bool:
+        for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
+            if hint in text:
+                return True
+        return False
+
+    def may_be(self, field: str) -> bool:
+        """Whether a field of this name may have to be hidden: a quick look, of which most do not need a second one."""
+        flat = _bytes(field).translate(_LOWER, self._thrown).decode("utf-8", "replace")
+        return bool(self._hints) and self._hinted(flat) is not None
+
+    def has(self, field: str) -> bool:
+        """Whether a field of this name is to be hidden."""
+        found = self._known.get(field)
+        if found is None:
+            if len(field) > LONGEST_NAME:
+                return self.may_be(field)
+            found = self.may_be(field) and self._spelled(field)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[field] = found
+        return found
+
+    def _spelled(self, field: str) -> bool:
+        words = words_of(field)
+        joined = "".join(words)
+        if joined.startswith(self._long) or joined.endswith(self._long):
+            return True
+        bounds = {0, *accumulate(map(len, words))}
+        return any(at in bounds and at + len(name) in bounds for name in self._joined for at in _places(name, joined))
+
+
+def _places(name: str, text: str) -> Iterator[int]:
+    at = text.find(name)
+    while at >= 0:
+        yield at
+        at = text.find(name, at + 1)
+
+
+def _bytes(text: str) -> bytes:
+    return (text if text.isascii() else plain(text).casefold()).encode("utf-8", "replace")
+
+
+def _shortest(hints: set[str]) -> tuple[str, ...]:
+    """Without those that contain another one."""
+    return tuple(sorted(hint for hint in hints if not any(other != hint and other in hint for other in hints)))

@@ -1,0 +1,94 @@
+"""How long a client may take, and when it has to make room for others."""
+
+from typing import TYPE_CHECKING
+
+from router.ending import Ending
+from router.errors import Refused
+from router.pace import NEVER, Pace
+
+if TYPE_CHECKING:
+    from router.exchange import Exchange
+    from router.plane import Plane
+    from router.pool import Pool
+
+HEAD, BODY, BUSY, LINGER = range(4)
+
+
+class Patience(Ending):
+    """A client's connection as far as somebody waits for the client. ``crowded``: it does not keep up with answers."""
+
+    __slots__ = ("__weakref__", "_ahead", "_at", "_budget", "_exchange", "_pace", "_partial", "crowded")
+
+    def __init__(self, plane: "Plane") -> None:
+        super().__init__(plane)
+        self._at = HEAD
+        self._pace = Pace(plane.config.body_s, plane.config.min_body_rate)
+        # What the client has sent but nobody has looked at; of the head of a request if it is ``_partial``.
+        self._ahead = b""
+        self._partial = False
+        # Bytes of a body that is being received, and of nobody's exchange yet.
+        self._budget = 0
+        self._exchange: Exchange | None = None
+        self.crowded = False
+
+    def _break_body(self, refused: Refused) -> None:
+        """Receive no more of a request, and say why."""
+        raise NotImplementedError
+
+    def refuse(self, status: int, why: str) -> None:
+        """Answer with an error of our own, and end the connection."""
+        raise NotImplementedError
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request has begun; half a line break is none."""
+        return self._at == HEAD and self._ahead in (b"", b"\r")
+
+    def held_for(self, now: float) -> float:
+        """Seconds that the client has held its connection by sending one request or taking one answer, beyond what
+        anybody may; 0 or less where it did not.
+        """
+        config = self._plane.config
+        if self._at == BODY or (self._at == HEAD and self._partial):
+            return self._pace.taken_s(now) - config.head_s
+        if self._at == LINGER:
+            return now - self._closing_from - config.head_s if self._unwritten else 0.0
+        if not self.crowded:
+            return 0.0
+        began = self.due - config.idle_s if self._exchange is None else self._exchange.sent_at
+        return now - began - config.head_s
+
+    def holds_bytes(self) -> bool:
+        """Whether it is sending a body of which a part is held."""
+        return self._at == BODY and self._budget > 0
+
+    def holds(self, pool: "Pool") -> bool:
+        """Whether a connection of ``pool`` is busy with its request."""
+        exchange = self._exchange
+        return exchange is not None and exchange.connection is not None and exchange.connection.pool is pool
+
+    def overdue(self) -> None:
+        """What was waited for did not come."""
+        self.due = NEVER
+        if self._at == LINGER:
+            self._overdue_at_the_end()
+        elif self._at == BODY:
+            self._break_body(Refused(408, "the body of the request took too long"))
+        elif self._partial and self._at == HEAD:
+            self.refuse(408, "the head of the request took too long")
+        else:
+            self.cut()
+
+    def make_room(self) -> None:
+        """Go for the sake of others: nobody is owed anything here, or the client takes its time."""
+        if self._at == BODY:
+            self._break_body(Refused(503, "others need what this request takes so long to let go of"))
+        else:
+            self.cut()
+        if self._unwritten:
+            self.transport.abort()
+
+    def cut(self) -> None:
+        """End the connection; nobody is owed anything on it."""
+        self._at = LINGER
+        self._close_written()

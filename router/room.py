@@ -1,0 +1,69 @@
+"""Room for those who come: clients that take their time let go of what there is not enough of."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from router.downstream import Client
+    from router.plane import Plane
+    from router.pool import Pool
+
+# This part of those who may go makes room at a time: looking for them costs, so it should be worth it.
+_SHARE = 64
+# After a search it is not searched again for so long, seconds, where that may happen at every request.
+_REST_S = 0.1
+
+
+class Room:
+    """Of one worker. Nobody has to go before it has taken longer over one request or answer than ``head_s``, but
+    those that are idle.
+    """
+
+    def __init__(self, plane: "Plane") -> None:
+        self._plane = plane
+        self._rest_until = 0.0
+
+    def connection(self) -> bool:
+        """Close the clients that have been idle for the longest, or else those that have been sending one request or
+        taking one answer for the longest; False where there is none.
+        """
+        idle = [client for client in self._plane.clients if client.idle and not client.crowded]
+        found = sorted(idle, key=attrgetter("due")) or self._slow(lambda client: True)
+        for client in found[: max(1, len(found) // _SHARE)]:
+            client.make_room()
+        return bool(found)
+
+    def body(self) -> bool:
+        """Have those go that have been sending a body that is held for the longest, until what is held is not too much;
+        False where it still is.
+        """
+        plane = self._plane
+        most = plane.config.max_held_bytes
+        if self._rested():
+            for client in self._slow(lambda client: client.holds_bytes()):
+                client.make_room()
+                if plane.held_bytes <= most:
+                    break
+        return plane.held_bytes <= most
+
+    def server(self, pool: "Pool") -> None:
+        """Somebody waits for a connection of ``pool``: those let go of theirs who keep it busy for the longest."""
+        if self._rested():
+            found = self._slow(lambda client: client.holds(pool))
+            for client in found[: max(1, len(found) // _SHARE)]:
+                client.make_room()
+
+    def _rested(self) -> bool:
+        now = monotonic()
+        if now < self._rest_until:
+            return False
+        self._rest_until = now + _REST_S
+        return True
+
+    def _slow(self, wanted: Callable[["Client"], bool]) -> list["Client"]:
+        """Who has taken too long, the longest first."""
+        now = monotonic()
+        found = [client for client in self._plane.clients if client.held_for(now) > 0 and wanted(client)]
+        return sorted(found, key=lambda client: client.held_for(now), reverse=True)

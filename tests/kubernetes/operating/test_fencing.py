@@ -1,0 +1,102 @@
+"""What a leader does in the world it does only while it leads: one that slept in its midst does no more."""
+
+import threading
+
+import pytest
+
+from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.lease import Leader, NotLeading
+from controller.edges.cluster.owned import Owner
+from controller.edges.cluster.resources import DEPLOYMENTS, ROUTES, SECRETS, Resource
+from controller.edges.cluster.store import ClusterStore
+from controller.edges.cluster.workloads import ClusterWorkloads
+from controller.operator.operator import Operator
+from controller.ports import Workloads
+from controller.status import Reason
+from router.assignment import Arm
+from tests.kubernetes.operating.theatre import LEASE_S, STAY, Theatre, until
+
+WRITES = ("create", "apply", "patch", "replace", "delete")
+
+
+class Sleeping(ClusterWorkloads):
+    """Whoever is about to run a server may be stopped until a test lets it go on."""
+
+    shut = False
+
+    def __init__(self, access: Access, store: ClusterStore, key: str) -> None:
+        namespace, _, name = key.partition("/")
+        owner = Owner(namespace, name, store.load(key).status.uid)
+        super().__init__(access, owner, lambda: store.load(key), 600.0)
+        self.waiting, self.go_on = threading.Event(), threading.Event()
+
+    def ensure(self, arm: Arm, version: str | None) -> None:
+        if self.shut:
+            self.shut = False
+            self.waiting.set()
+            assert self.go_on.wait(60)
+        super().ensure(arm, version)
+
+
+def served(image: str) -> Node:
+    return {"template": {"spec": {"containers": [{"name": "model", "image": image}]}}}
+
+
+def images(theatre: Theatre) -> list[str]:
+    """Of all Deployments of the rollout."""
+    found = theatre.access.list(DEPLOYMENTS, theatre.namespace).items
+    return [each["spec"]["template"]["spec"]["containers"][0]["image"] for each in found]
+
+
+def written(operator: Operator) -> int:
+    """How often it has written a Deployment."""
+    return sum(operator.calls[verb, "Deployment"] for verb in WRITES)
+
+
+def test_a_leader_that_slept_between_its_commit_and_its_acts_leaves_the_servers_to_the_next(theatre: Theatre) -> None:
+    """Its commit was good; meanwhile another leads, and another template is declared."""
+    made: list[Sleeping] = []
+
+    def workloads(access: Access, store: ClusterStore, key: str) -> Workloads:
+        made.append(Sleeping(access, store, key))
+        return made[-1]
+
+    theatre.workloads = workloads
+    one = theatre.operator(ticks=1)
+    theatre.apply(steps=STAY, servers=served("first"))
+    until(lambda: images(theatre) == ["first", "first"], "both are made")
+    made[0].shut = True
+    assert made[0].waiting.wait(10)
+    theatre.lines[one].set()  # it sleeps: its lease is not renewed
+    two = theatre.operator()
+    until(two.leader.leads, "the other leads", within=4 * LEASE_S)
+    theatre.apply(steps=STAY, servers=served("second"))
+    until(lambda: images(theatre) == ["second", "second"], "the other has applied the template")
+    before = written(one)
+    theatre.lines[one].clear()
+    made[0].go_on.set()
+    until(lambda: one.queue.idle(5), "its pass is over")
+    assert not one.leader.leads()
+    assert (written(one), images(theatre)) == (before, ["second", "second"])
+    assert theatre.status().reason is Reason.SERVERS_NOT_READY
+
+
+@pytest.mark.parametrize("resource", [SECRETS, DEPLOYMENTS, ROUTES], ids=lambda r: r.kind)
+def test_no_object_of_any_kind_is_written_by_who_does_not_lead(
+    access: Access, namespace: str, resource: Resource
+) -> None:
+    """By no verb: it is refused here, before the server hears of it."""
+    leader = Leader(access, namespace, "lease", "one")
+    guarded = access.guarded(leader.check)
+    body: Node = {"metadata": {"namespace": namespace, "name": "made"}}
+    before = access.calls.copy()
+    for write in (
+        lambda: guarded.create(resource, body),
+        lambda: guarded.apply(resource, body),
+        lambda: guarded.patch(resource, body),
+        lambda: guarded.replace(resource, body),
+        lambda: guarded.delete(resource, namespace, "made"),
+    ):
+        with pytest.raises(NotLeading):
+            write()
+    assert not [key for key in access.calls - before if key[1] == resource.kind]
