@@ -102,13 +102,17 @@ class Call:
         return now - self.asked_at > self.routes.challenger_s or self.queued
 
     def attempt(
-        self, body: bytes, *, usable: bool, unjudged: bool = False, cut: bool = False, late: bool | None = None
+        self, body: bytes, *, usable: bool, unjudged: bool = False, complete: bool = False, late: bool | None = None
     ) -> Attempt:
-        """The attempt as it ended now; ``late`` where that is known from earlier."""
+        """The attempt as it ended now; ``late`` where that is known from earlier.
+
+        Unless its answer came to its end, what is held of it is only a part.
+        """
         status = 0 if self.response is None else self.response.status
         now = monotonic()
         if late is None:
             late = self.late(now)
+        cut = self.received > 0 and not complete
         return Attempt(status, now - self.sent_at, body, usable, unjudged, cut, late)
 
     # What a connection asks of its caller.

@@ -257,7 +257,7 @@ class Exchange(Passing):
         self.waiting.remove(self)
         now = monotonic()
         body = self.body()
-        attempt = self.attempt(body, usable=False)
+        attempt = self.attempt(body, usable=False, complete=complete)
         if self.backend.arm == "challenger":
             # Of a bad status only the champion's answer tells whose fault it was.
             if reason not in (FallbackReason.STATUS, FallbackReason.OVERLOAD):

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-# Answers given while the body is still coming: the rest is not waited for.
-_UNREAD = {408, 413, 415}
+# Answers given while the body is still coming and its rest is not waited for. After others it is thrown away as it
+# comes: to close would reset the connection of who is still sending, and the answer could be lost on its way.
+_UNREAD = {408, 413}
 
 
 class Fault(Exception):

@@ -58,7 +58,7 @@ class Mirror(Call):
         reason = None
         if verdict is False:
             reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
-        self._end(usable=verdict is not False, unjudged=verdict is None, reason=reason)
+        self._end(usable=verdict is not False, unjudged=verdict is None, complete=True, reason=reason)
 
     def answer_failed(self, failure: Failure) -> None:
         """A failure of the challenger, except where it is a limit of ours."""
@@ -86,7 +86,14 @@ class Mirror(Call):
         if self.budget:
             self.give_back()
 
-    def _end(self, *, usable: bool, unjudged: bool = False, reason: FallbackReason | None = None) -> None:
+    def _end(
+        self,
+        *,
+        usable: bool,
+        unjudged: bool = False,
+        complete: bool = False,
+        reason: FallbackReason | None = None,
+    ) -> None:
         plane = self.plane
         now = monotonic()
         self._over()
@@ -94,7 +101,7 @@ class Mirror(Call):
             plane.breaker.succeeded(now)
         elif reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300:
             plane.breaker.failed(now)
-        attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged)
+        attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
         record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
         record.mirror = True
         record.withdrawn = self._withdrawn

@@ -109,7 +109,7 @@ class Passing(Upload):
 
     def _cut(self) -> None:
         """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
-        attempt = self.attempt(bytes(self._kept), usable=False, cut=True)
+        attempt = self.attempt(bytes(self._kept), usable=False)
         if not self._gone:
             self.client.break_off()
         self._finish(attempt, attempt.status, monotonic())
@@ -123,7 +123,7 @@ class Passing(Upload):
         silent = monotonic() - self._heard_at > self.routes.challenger_s and not self.client.crowded
         usable = response.successful and not silent
         self.drop_connection()
-        attempt = self.attempt(bytes(self._kept), usable=usable, unjudged=usable, cut=True, late=self._late)
+        attempt = self.attempt(bytes(self._kept), usable=usable, unjudged=usable, late=self._late)
         self._finish(attempt, CLIENT_GONE, monotonic())
 
     def client_crowded(self) -> None:

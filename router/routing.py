@@ -81,6 +81,7 @@ class Routes:
         self.cookie = None if table.unit.cookie is None else table.unit.cookie.encode("latin-1", "replace")
         self._attributes = tuple((a.name, extractor(a.source)) for a in table.attributes)
         self.has_attributes = bool(self._attributes)
+        self._attributes_in_body = any(needs_body(a.source) for a in table.attributes)
         override = table.override_header
         self.override = None if override is None else override.lower().encode("latin-1", "replace")
 
@@ -112,4 +113,6 @@ class Routes:
             value = extract(request)
             if value is not None:
                 found[name] = value[:ATTRIBUTE_CHARS]
+        if self._attributes_in_body:
+            request.forget()  # its mirror may still be waiting
         return found

@@ -31,7 +31,7 @@ CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
 RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
-TOLD_AFTER = 3  # failures of a rollout's passes in a row, for its conditions to say so
+TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 

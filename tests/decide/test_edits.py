@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.core.evolve import evolve
+from controller.core.evolve import evolve, plan_digest
 from controller.core.fold import EMPTY
 from controller.spec import RolloutSpec
 from controller.status import Progress, Reason, RolloutStatus
@@ -72,6 +72,17 @@ def test_nobody_stays_with_the_challenger_where_the_champion_is_not_found_any_mo
     assert (before.weight_bp, status.table.weight_bp, status.table.challenger) == (1000, 0, None)
     assert status.table.champion.upstreams == before.champion.upstreams
     assert (status.progress, status.reason) == (Progress.PENDING, Reason.SERVERS_NOT_READY)
+
+
+def test_what_an_attempt_is_held_to_is_the_same_in_the_next_release() -> None:
+    """Where this changes, an upgrade of the controller starts every attempt again: say so in the CHANGELOG."""
+    rich = rollout(
+        segments=[{"name": "place", "header": "X-Place"}],
+        servers={"template": TEMPLATE},
+        decision={"approvePromotion": True},
+    )
+    assert plan_digest(rich.spec) == "56dff279e6215824"
+    assert plan_digest(rollout().spec) == "f9fba595245a5787"
 
 
 def served_by(servers: dict[str, object]) -> RolloutSpec:

@@ -167,6 +167,16 @@ def test_a_form_of_a_web_page_cannot_write_a_table(router: Router) -> None:
     assert answer.status_code == 415
 
 
+def test_a_refusal_before_the_body_came_reaches_who_goes_on_sending_it(router: Router) -> None:
+    with Raw(router.ready["control_port"]) as raw:
+        for encoding in ("", "Content-Type: application/json\r\nContent-Encoding: gzip\r\n"):
+            raw.send(f"PUT /v1/table HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n{encoding}\r\n".encode())
+            raw.until(b"HTTP/1.1 415 ")
+            raw.send(b"123456789")
+        raw.send(b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        raw.until(b"HTTP/1.1 200 ")
+
+
 def test_a_body_without_a_length_is_cut_off_at_the_limit(router: Router) -> None:
     sent = 0
 

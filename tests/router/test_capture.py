@@ -101,6 +101,21 @@ def test_a_hidden_field_of_an_answer_reaches_the_client_and_never_the_disk(tmp_p
     assert SECRET.encode() not in on_disk(tmp_path)
 
 
+@pytest.mark.parametrize("shares", [{"weight_bp": 10_000}, {"mirror_bp": 10_000, "control_from_bp": 5_000}])
+def test_of_an_answer_that_ended_before_its_names_came_nothing_is_written(
+    tmp_path: Path, shares: dict[str, int]
+) -> None:
+    part = b'{"data": [["%b"]], "columns": ["em' % SECRET.encode()
+    with serving(tmp_path, "raw", **shares) as (plane, champion, challenger):
+        for model in (champion, challenger):
+            model.mode, model.raw = "raw", head_of(len(part) + 9) + part
+        assert ask(plane.port, post("u", b"{}")).status == 502
+        exposures = plane.exposures(2 if "mirror_bp" in shares else 1)
+        assert {(e.answer, e.cut) for e in exposures} == {(REDACTED, True)}
+        assert plane.drain() == 0
+    assert SECRET.encode() not in on_disk(tmp_path)
+
+
 def test_another_table_hides_other_fields_from_its_first_request_on(tmp_path: Path) -> None:
     body = b'{"inputs": [1], "email": "a", "tail": "b"}'
     with serving(tmp_path, capture={"redact": ["tail"], "redact_defaults": False}) as (plane, champion, challenger):

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.counters import Findings
 from router.heads import Request
+from router.pool import Backend
+from router.redaction import Redactions
+from router.routing import Routes
 from router.subject import extractor
-from router.table import Source
+from router.table import RouteTable, Source
+from tests.router.planes import table
 
 
 def request(body: Any = b"", **fields: str) -> Request:
@@ -17,6 +22,26 @@ def request(body: Any = b"", **fields: str) -> Request:
     made.body = body if isinstance(body, bytes) else json.dumps(body).encode()
     made.fields = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
     return made
+
+
+@pytest.mark.parametrize(
+    ("unit", "attribute", "kept"),
+    [
+        ("X-Unit", {"header": "X-Place"}, True),
+        ("X-Unit", {"json_pointer": "/a"}, False),
+        ("/id", {"header": "X"}, False),
+    ],
+)
+def test_after_a_look_at_a_body_its_tree_is_not_kept(unit: str, attribute: dict[str, str], kept: bool) -> None:
+    """Up to thirty times as large as the body, for as long as the request waits, or its mirror."""
+    source = {"json_pointer": unit} if unit.startswith("/") else {"header": unit}
+    routed = table(1, "127.0.0.1:1", unit=source, attributes=[{"name": "a", "source": attribute}])
+    routes = Routes(RouteTable.model_validate(routed), Backend("champion", "1", ()), None, Redactions(), Findings())
+    made = request({"id": "u7", "a": "b"})
+    tree = made.json()
+    assert routes.allot(made, stale=False)[0] == ("u7" if unit == "/id" else None)
+    assert routes.attributes(made) == ({"a": "b"} if "json_pointer" in attribute else {})
+    assert (made.json() is tree) == kept
 
 
 def find(source: dict[str, str], of: Request) -> str | None:
