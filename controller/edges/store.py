@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -77,7 +77,8 @@ class SqliteStore:
         if row is None:
             raise self._missing(key)
         requests = tuple(self._parse(PersonRequest, text, key) for (text,) in found)
-        rollout, status = self._parse(ModelRollout, row[0], key), self._parse(RolloutStatus, row[2], key)
+        rollout = self._parse(ModelRollout, row[0], key)
+        status = self._parse(RolloutStatus, row[2], key, extra="ignore")  # what only a newer release knew
         return Stored(rollout, row[1], status, str(row[3]), requests)
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
@@ -211,9 +212,9 @@ class SqliteStore:
         if held != text:
             raise Conflict(f"record {record.key} is written already, with another content")
 
-    def _parse(self, model: type[M], text: str, key: str) -> M:
+    def _parse(self, model: type[M], text: str, key: str, extra: Literal["ignore"] | None = None) -> M:
         try:
-            return model.model_validate_json(text)
+            return model.model_validate_json(text, extra=extra)
         except ValidationError as error:
             raise unreadable(f"store {self._path}: the {model.__name__} of rollout {key!r}", error) from error
 

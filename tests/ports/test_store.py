@@ -183,12 +183,20 @@ def test_a_layout_of_a_later_release_is_refused(path: Path, store: SqliteStore) 
         SqliteStore(path)
 
 
+def test_who_goes_back_to_an_older_release_goes_on_with_what_that_knows(path: Path, store: SqliteStore) -> None:
+    store.put(rollout())
+    before = store.load(KEY)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE rollouts SET status = json_set(status, '$.mood', 'good', '$.observed.mood', 'good')")
+    assert SqliteStore(path).load(KEY) == before
+
+
 def test_a_status_that_this_release_cannot_read_is_named_with_its_field(path: Path, store: SqliteStore) -> None:
     store.put(rollout())
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE rollouts SET status = json_set(status, '$.mood', 'good')")
+        db.execute("UPDATE rollouts SET status = json_set(status, '$.reason', 'NobodyKnewOfThis')")
     db.close()
-    with pytest.raises(EdgeError, match=r"RolloutStatus of rollout 'flight-delay' cannot be read: mood"):
+    with pytest.raises(EdgeError, match=r"RolloutStatus of rollout 'flight-delay' cannot be read: reason"):
         store.load(KEY)
 
 
