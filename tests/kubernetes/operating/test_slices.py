@@ -184,6 +184,27 @@ def test_routers_follow_what_is_behind_a_service_after_the_end_of_a_rollout(
     followed(theatre, "champion", serving, last)
 
 
+def test_all_rollouts_that_wait_for_an_endpoint_of_a_service_see_it_come(theatre: Theatre, behind: Make) -> None:
+    champions, _ = behind("a", "1"), behind("b", "2")
+    names = {"one": "flights", "two": "other", "three": "third"}
+    for model in names.values():
+        theatre.model(model)
+    operator = theatre.operator(idle_s=600.0)
+    for name, model in names.items():
+        theatre.apply(name, **SLOW, servers=adopting("a", "b"), model={"name": model})
+
+    def waits(name: str) -> bool:
+        operator.queue.add(theatre.key(name))
+        return "Service a has no endpoint" in theatre.status(name).observed.servers_message
+
+    for name in names:
+        until(lambda n=name: waits(n), f"{name} waits")
+        rests(theatre, name)
+    upstream = champions.more()
+    for name in names:
+        until(lambda n=name: theatre.status(n).observed.champion_upstreams == (upstream,), f"{name} sees it")
+
+
 def test_a_slice_of_another_service_wakes_nobody(theatre: Theatre, behind: Make) -> None:
     """Nor does one that changed in nothing that counts."""
     services = {name: behind(name, version) for name, version in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "2"))}
