@@ -1,4 +1,4 @@
-"""The process on a cluster: a watch that fills the queue, threads that empty it, and the lease that says who may."""
+"""The process on a cluster: watches that fill the queue, threads that empty it, and the lease that says who may."""
 
 import logging
 import threading
@@ -14,6 +14,7 @@ from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
 from controller.edges.cluster.pod_watch import ROUTERS, SERVERS, PodWatch
+from controller.edges.cluster.slice_watch import SliceWatch
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
 from controller.loop import Loop, attempt_quietly
@@ -78,6 +79,7 @@ class Operator:
         self._resting: set[str] = set()
         self._let_go = threading.Event()
         pods = [PodWatch(access, settings.namespace, kind, self._hear) for kind in (ROUTERS, SERVERS)]
+        slices = SliceWatch(access, settings.namespace, self._hear_of)
         self._threads = [
             threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
             threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
@@ -85,6 +87,7 @@ class Operator:
                 threading.Thread(target=w.run, args=(self.end,), name=f"pods-{i}", daemon=True)
                 for i, w in enumerate(pods)
             ),
+            threading.Thread(target=slices.run, args=(self.end,), name="slices", daemon=True),
             threading.Thread(target=self._ask, args=(making.aliases, settings.alias_s), name="aliases", daemon=True),
             *(threading.Thread(target=self._work, name=f"tick-{i}", daemon=True) for i in range(settings.ticks)),
         ]
@@ -135,9 +138,9 @@ class Operator:
         for key in self.watched.known():
             self._feed(key)
 
-    def _feed(self, key: str) -> None:
-        """Something about ``key`` changed."""
-        if self._leading and not self.queue.add(key, self._first_look(key)):
+    def _feed(self, key: str, due: float | None = None) -> None:
+        """Something about ``key`` changed: it is looked at ``due`` (seconds, monotonic), or now."""
+        if self._leading and not self.queue.add(key, self._first_look(key) or due):
             log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
 
     def _first_look(self, key: str) -> float | None:
@@ -157,6 +160,20 @@ class Operator:
         """A router or a model server of ``key`` changed, or a pod that says to be one."""
         if self.watched.heard_of(key) is not None and key not in self._late:
             self._feed(key)
+
+    def _hear_of(self, namespace: str, service: str) -> None:
+        """An endpoint of a Service changed, behind which may be the model servers of any number of rollouts. Those
+        that are not at work come one after another, or a thousand of them would keep the few that are waiting."""
+        due = time.monotonic()
+        for key in self.watched.naming(namespace, service):
+            entry = self.watched.heard_of(key)
+            if entry is None or key in self._late:
+                continue
+            if entry.live:
+                self._feed(key)
+            else:
+                self._feed(key, due)
+                due += RESTING_S
 
     def _tell(self, key: str, uid: str, reason: str, text: str) -> None:
         """A Warning Event on a rollout that is not ticked."""

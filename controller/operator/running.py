@@ -40,7 +40,7 @@ def build(settings: OperatorSettings) -> tuple[Operator, MlflowRegistry]:
     tracking_uri = settings.tracking_uri
     if tracking_uri is None:
         raise SpecError("--tracking-uri: the address of MLflow is needed (UNDERSTUDY_TRACKING_URI)")
-    access = Access(settings.kubeconfig, settings.context, deadline_s=settings.call_s, connections=settings.ticks + 5)
+    access = Access(settings.kubeconfig, settings.context, deadline_s=settings.call_s, connections=settings.ticks + 6)
     registry = MlflowRegistry(tracking_uri)
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
     making = Making(

@@ -1,6 +1,7 @@
 """Model servers that exist already, each behind a Service of the rollout's namespace.
 
-An address is refused: the controller would ask it in its own name, from its own place in the network, wherever it is.
+Their pods are looked at in a tick, by the EndpointSlices; ``slice_watch`` says when one is due before its time. An
+address is refused: the controller would ask it in its own name, from its own place in the network, wherever it is.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from controller.edges.cluster import pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.questions import HEALTH, Questions, Server, sent, usable
-from controller.edges.cluster.resources import PODS, SERVICES, SLICES, selector
+from controller.edges.cluster.resources import PODS, SERVICE_NAME, SERVICES, SLICES, selector
 from controller.errors import NotFound
 from controller.ports import ServerObservation
 from controller.spec import Server as Declared
@@ -54,7 +55,7 @@ class AdoptedServers:
         if declared.port not in ports:
             listed = ", ".join(map(str, ports)) or "none"
             return (), (), f"Service {name} has no port {declared.port}; it has {listed}"
-        slices = self._access.list(SLICES, self._namespace, f"kubernetes.io/service-name={name}").items
+        slices = self._access.list(SLICES, self._namespace, selector({SERVICE_NAME: name})).items
         ready, waiting = _endpoints(slices, ports[declared.port])
         if ready:
             return ready, waiting, ""

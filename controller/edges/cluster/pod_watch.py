@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 ROUTERS = Kind(selector({NAME_LABEL: ROUTER}), ROLLOUT_LABEL)
-SERVERS = Kind(deployments.ROLLOUT, deployments.ROLLOUT)  # of our own Deployments; behind a Service they are others'
+SERVERS = Kind(deployments.ROLLOUT, deployments.ROLLOUT)  # of our own Deployments; behind a Service: ``slice_watch``
 
 
 class PodWatch:

@@ -37,3 +37,5 @@ STATEFULSETS = Resource("apps/v1", "statefulsets", "StatefulSet")
 BUDGETS = Resource("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget")
 ROUTES = Resource("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute")
 REVIEWS = Resource("authentication.k8s.io/v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False)
+
+SERVICE_NAME = "kubernetes.io/service-name"  # the label of an EndpointSlice that says whose it is

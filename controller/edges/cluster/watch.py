@@ -73,6 +73,7 @@ class Entry(NamedTuple):
     """One rollout. ``version`` is the server's; ``state`` changes with spec and status, which decisions are made on;
     ``stamp`` with what the controller is told by others: spec, requests, finalizers, deletion.
     ``live``: an attempt is under way; ``ended``: the last one is over; ``going``: the object is being deleted.
+    ``services``: those that it has adopted as model servers, by name.
     ``fault``: why its spec is not kept, but for the model's name; empty: it is."""
 
     version: int
@@ -84,6 +85,7 @@ class Entry(NamedTuple):
     live: bool
     ended: bool
     going: bool
+    services: tuple[str, ...]
     fault: str
     body: bytes
 
@@ -107,6 +109,7 @@ class Watched:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._models: dict[str, set[str]] = {}
+        self._naming: dict[tuple[str, str], set[str]] = {}  # by namespace and name of a Service
         self._holders: dict[str, str] = {}  # by model: the key of the rollout that may release it
         self._ended = 0  # version of the newest end that was heard of: what is older and not known is gone
         self.synced = threading.Event()
@@ -133,6 +136,11 @@ class Watched:
         """The rollouts that release ``model``, of those that are known."""
         with self._lock:
             return {key: self._entries[key] for key in self._models.get(model, ())}
+
+    def naming(self, namespace: str, service: str) -> list[str]:
+        """Keys of the rollouts whose model servers are behind that Service, of those that are known."""
+        with self._lock:
+            return sorted(self._naming.get((namespace, service), ()))
 
     def waits(self, key: str) -> bool:
         """Whether ``key`` can do nothing but wait: for its model, or to be written so that it can be read."""
@@ -175,6 +183,7 @@ class Watched:
             if held is None and entry.version <= self._ended:
                 return entry
             self._entries[key] = entry
+            self._names(key, held, entry)
             fed = self._filed(key, held, entry)
         if held is None or held.stamp != entry.stamp:
             fed.add(key)
@@ -225,9 +234,21 @@ class Watched:
             if held is None or (version is not None and held.version > version):
                 return  # declared anew since
             del self._entries[key]
+            self._names(key, held, None)
             fed = self._filed(key, held, None)
         for each in sorted({key, *fed}):
             self._feed(each)
+
+    def _names(self, key: str, old: Entry | None, new: Entry | None) -> None:
+        """File ``key`` by the Services that it names."""
+        namespace = key.partition("/")[0]
+        before, now = (set(each.services if each is not None else ()) for each in (old, new))
+        for service in before - now:
+            self._naming[namespace, service].discard(key)
+            if not self._naming[namespace, service]:
+                del self._naming[namespace, service]
+        for service in now - before:
+            self._naming.setdefault((namespace, service), set()).add(key)
 
     def _filed(self, key: str, old: Entry | None, new: Entry | None) -> set[str]:
         """File ``key`` by its model; those who are concerned by that, for the model is another one's now."""
@@ -302,9 +323,17 @@ def _entry(found: Node) -> Entry:
         going="deletionTimestamp" in meta,
         live=status.get("attempt") is not None and progress not in ENDS,
         ended=progress in ENDS,
+        services=_adopted(spec),
         fault="\n".join(f"spec.{field}: is nested more than {DEEPEST} levels deep; write it flatter" for field in deep),
         body=orjson.dumps({**found, "metadata": meta}),
     )
+
+
+def _adopted(spec: Node) -> tuple[str, ...]:
+    """Names of the Services behind which the model servers are."""
+    servers = spec.get("servers") or {}
+    named = ((servers.get(arm) or {}).get("service") for arm in ("champion", "challenger"))
+    return tuple(name for name in named if name)
 
 
 def _beyond(value: object) -> bool:
