@@ -50,7 +50,7 @@ class Loop(NamedTuple):
 
     def tick(self, key: str, now: int) -> int:
         """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
-        stored = self.store.load(key)
+        stored = self.store.load(key).pinned()
         spec = stored.rollout.spec
         status = observe(self, key, stored)
         statistics, blind = self._statistics(key, spec, status, now)

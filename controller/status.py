@@ -37,6 +37,10 @@ class Progress(StrEnum):
         return self in (Progress.PROMOTED, Progress.ROLLED_BACK, Progress.HELD)
 
 
+ENDING = (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
+SPLIT = (Progress.RUNNING, *ENDING)  # users may meet the version on trial
+
+
 class Verb(StrEnum):
     """What is decided at a tick."""
 
@@ -135,14 +139,25 @@ class Epoch(Kept):
     opened_at: int
 
 
+class ModelNames(Kept):
+    """A registered model, and the references that named its versions."""
+
+    name: str
+    champion: str
+    challenger: str
+
+
 class Attempt(Kept):
-    """One challenger version on trial; the versions are pinned until the rollout ends."""
+    """One challenger version on trial; the versions are pinned until the rollout ends, and so is whose they are
+    (``model``; None: not known, as it was begun by an earlier release).
+    """
 
     number: int
     champion: str
     challenger: str
     salt: str
     started_at: int
+    model: ModelNames | None = None
 
 
 class PersonRequest(Kept):
@@ -252,6 +267,7 @@ class RolloutStatus(Kept):
     mismatch_since: int | None = None
     promoted_traffic: bool = False
     holdback_since: int | None = None
+    holdback_elapsed: int = 0
     rolled_at: int = 0
     decision: Verb = Verb.HOLD
     reason: Reason = Reason.SERVERS_NOT_READY

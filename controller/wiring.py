@@ -140,12 +140,12 @@ def build_cluster(
         slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
         if stored.status.attempt is not None and not stored.status.progress.terminal:
-            registry.catch_up(stored.rollout, stored.status, store.records(key))
+            registry.catch_up(stored.pinned().rollout, stored.status, store.records(key))
         return Loop(
             store=store,
             source=source,
             traffic=traffic,
-            workloads=ClusterWorkloads(access, owner, lambda: store.load(key), settings.linger_s),
+            workloads=ClusterWorkloads(access, owner, lambda: store.load(key).pinned(), settings.linger_s),
             registry=registry,
             notifier=Fanout(notifiers),
         )

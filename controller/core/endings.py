@@ -12,6 +12,7 @@ from controller.spec import RolloutSpec
 from controller.status import UNREAD, AliasMove, Attempt, Progress, Reason, RolloutStatus, Verb
 
 CONFIRM_LIMIT = 10_000_000  # a router that has not confirmed weight 0 by then does not hold up the rollback
+SETTLED = 20_000_000  # longer than a call of the registry with its retry: after that no earlier move can arrive
 
 
 def decided(status: RolloutStatus, decision: Decision) -> RolloutStatus:
@@ -93,21 +94,24 @@ def _promotion_moves(spec: RolloutSpec, attempt: Attempt) -> tuple[AliasMove, ..
 
 
 def _moved(spec: RolloutSpec, status: RolloutStatus) -> bool:
-    """Every announced move reads back."""
+    """Every announced move reads back. An alias that is to be removed may name the next challenger by now."""
     o = status.observed
     now = {spec.model.champion: o.champion_alias, spec.model.challenger: o.challenger_alias}
-    return o.registry_error is None and all(now.get(m.alias) == m.version for m in status.alias_moves)
+    done = (
+        now.get(m.alias) == m.version if m.version is not None else now.get(m.alias) != m.was
+        for m in status.alias_moves
+    )
+    return o.registry_error is None and all(done)
 
 
 def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """The old champion's last share goes when its time is over; its server may go when nobody is sent there, and when
     the promoted version is served: where it has lost its servers the old one stands in.
 
-    A pause keeps the weight here as anywhere.
+    A pause keeps the weight here as anywhere. Its time is that of a step: while routers serve it, and somebody looks.
     """
-    since = status.holdback_since if status.holdback_since is not None else status.clock
     status = _told(status)
-    over = spec.after_promotion is None or status.clock - since >= spec.after_promotion.hold
+    over = spec.after_promotion is None or status.holdback_elapsed >= spec.after_promotion.hold
     if not over or (status.epoch == -1 and not _serves(status)):
         return status
     if status.epoch != -1:
@@ -155,6 +159,10 @@ def rolling_back(spec: RolloutSpec, status: RolloutStatus, now: int) -> RolloutS
     ours = any(m.alias == spec.model.champion for m in status.alias_moves)
     if ours and o.champion_alias == attempt.challenger != attempt.champion:
         moves.append(AliasMove(alias=spec.model.champion, version=attempt.champion, was=attempt.challenger))
+    # One that was asked for a moment ago may still be on its way, though it reads back as it was.
+    asked_at = status.rolled_at if status.holdback_since is None else status.holdback_since
+    if ours and not moves and now - asked_at < SETTLED:
+        return status
     # Before the first allocation nobody was sent to the challenger: there is nothing that it has lost.
     keep = status.reason is Reason.SUPERSEDED or spec.model.challenger.isdigit() or not status.epochs
     if not keep and o.challenger_alias == attempt.challenger:

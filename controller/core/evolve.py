@@ -24,7 +24,7 @@ from controller.core.fold import Statistics
 from controller.core.notices import with_notice
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
-from controller.status import UNREAD, Attempt, PersonRequest, Progress, Reason, RolloutStatus, Verb
+from controller.status import UNREAD, Attempt, ModelNames, PersonRequest, Progress, Reason, RolloutStatus, Verb
 
 STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
 HANDLED_KEPT = 256
@@ -85,6 +85,8 @@ def _clock(status: RolloutStatus, now: int) -> RolloutStatus:
         # The hold counts only while every worker serves the allocation.
         if endings.confirmed(status):
             update["step_elapsed"] = status.step_elapsed + gone
+    if status.progress is Progress.HOLDBACK and endings.confirmed(status):
+        update["holdback_elapsed"] = status.holdback_elapsed + gone
     return status.model_copy(update=update)
 
 
@@ -147,6 +149,9 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
             text = "the plan changed under way; the attempt starts again"
             return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.SUPERSEDED, text))
         return status
+    if attempt is not None and attempt.model is not None and attempt.model.name != spec.model.name:
+        # Its versions are numbers too, and say nothing about those of another model.
+        return _fresh(status, plan).model_copy(update={"past": ()})
     if status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK:
         return _fresh(status, plan)
     if observed.registry_error is not None or observed.challenger_alias is None:
@@ -226,6 +231,7 @@ def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -
             challenger=o.challenger_alias,
             salt=f"{status.uid}/{number}",
             started_at=status.clock,
+            model=ModelNames(name=spec.model.name, champion=spec.model.champion, challenger=spec.model.challenger),
         )
         status = status.model_copy(update={"attempt": attempt, "attempts": number})
     if not (o.champion_ready and o.challenger_ready):
@@ -304,10 +310,10 @@ def _strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutS
         return status, None
     moves = {m.alias: m for m in status.alias_moves}
     strange = None
-    for reference, pinned, now in (
-        (spec.model.champion, attempt.champion, o.champion_alias),
-        (spec.model.challenger, attempt.challenger, o.challenger_alias),
-    ):
+    references = [(spec.model.champion, attempt.champion, o.champion_alias)]
+    if status.progress not in (Progress.PROMOTING, Progress.HOLDBACK):  # from then on it may name the next one
+        references.append((spec.model.challenger, attempt.challenger, o.challenger_alias))
+    for reference, pinned, now in references:
         move = moves.get(reference)
         under_way = {move.was, move.version} if move else {pinned}
         # The holdback began when they read back; from then on a move back is a move.

@@ -184,10 +184,13 @@ def test_a_holdback_keeps_the_old_champion_as_control_of_the_first_units() -> No
     moved = {"champion_alias": "2", "challenger_alias": None}
     status = step(status, START + MINUTE + 3, spec, **moved).status
     assert status.progress is Progress.HOLDBACK
-    status = step(status, START + 62 * MINUTE, spec, **moved).status
+    for minute in range(11, 62, 10):
+        assert (status.progress, status.table and status.table.weight_bp) == (Progress.HOLDBACK, 9500)
+        status = step(status, START + minute * MINUTE, spec, **moved).status
+    status = step(status, START + 64 * MINUTE, spec, **moved).status
     assert status.table is not None
     assert (status.progress, status.table.weight_bp) == (Progress.HOLDBACK, 10_000)
-    status = step(status, START + 63 * MINUTE, spec, confirmed=status.table.generation, **moved).status
+    status = step(status, START + 65 * MINUTE, spec, confirmed=status.table.generation, **moved).status
     assert status.progress is Progress.PROMOTED
 
 

@@ -19,10 +19,9 @@ from controller.edges.cluster.watch import Entry, Watched
 from controller.errors import EdgeError, SpecError
 from controller.ports import Stored
 from controller.spec import RolloutSpec
-from controller.status import PersonRequest, Progress, Reason, RolloutStatus
+from controller.status import SPLIT, PersonRequest, Progress, Reason, RolloutStatus
 
 log = logging.getLogger("understudy.accepted")
-SPLIT = (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
 MOVING = (Progress.PROMOTING, Progress.ROLLING_BACK)  # when aliases are moved
 LEFT = ("model", "unit", "servers", "traffic")  # what the end of an attempt needs of a spec
 PLAN: Node = {

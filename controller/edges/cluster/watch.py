@@ -18,7 +18,7 @@ from controller.edges.cluster.access import Access, Expired, Node
 from controller.edges.cluster.requests import PREFIX
 from controller.edges.cluster.resources import ROLLOUTS
 from controller.errors import EdgeError, NotFound
-from controller.status import Progress
+from controller.status import SPLIT, Progress
 
 log = logging.getLogger("understudy.watch")
 FIRST_PAUSE_S = 0.2
@@ -309,10 +309,12 @@ def _entry(found: Node) -> Entry:
     state = hashlib.blake2b(orjson.dumps([meta["uid"], meta["generation"], status], option=orjson.OPT_SORT_KEYS))
     progress = status.get("progress", "Pending")
     spec = found.get("spec") or {}
-    name = str((spec.get("model") or {}).get("name", ""))
+    name = declared = str((spec.get("model") or {}).get("name", ""))
+    if progress in SPLIT:  # whatever is declared by now, this is what it is at
+        name = ((status.get("attempt") or {}).get("model") or {}).get("name", declared)
     deep = [field for field, value in spec.items() if _beyond(value)]
     if deep:
-        found = {**found, "spec": {"model": {"name": name}}}
+        found = {**found, "spec": {"model": {"name": declared}}}
     return Entry(
         version=int(meta["resourceVersion"]),
         state=state.hexdigest()[:32],
