@@ -8,9 +8,11 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from controller.core.record import Record
 from controller.edges.cluster.records import RecordLog
 from controller.edges.cluster.resources import EVENTS
 from controller.edges.run_page import parse_line
@@ -159,21 +161,22 @@ def _judged(world: World, history: History, replicas: Replicas, campaign: Campai
     statuses, uid = seen.statuses, seen.statuses[-1].uid
     calls = fencing.calls(world.plane.audit_log.read_bytes().splitlines())
     terms = fencing.terms(calls)
-    disks = {f"replica-{n}": RecordLog(replicas.disk(n) / "records").read(uid, statuses[-1].sequence) for n in (1, 2)}
+    folders = {f"replica-{number}": replicas.disk(number) / "records" for number in (1, 2)}
+    written = {name: _parsed((folder / f"{uid}.jsonl").read_text().splitlines()) for name, folder in folders.items()}
+    counted = {name: RecordLog(folder).read(uid, statuses[-1]) for name, folder in folders.items()}
     lines = [json.loads(line)["key"] for line in _NOTICE.findall(replicas.logs())]
     events = [
         each["metadata"]["name"]
         for each in world.access.list(EVENTS, NAMESPACE).items
         if each["metadata"]["name"].startswith(f"{NAME}.") and each["note"].startswith(f"{NAMESPACE}/{NAME}: ")
     ]
-    logs = [record for line in world.registry.decision_logs() if (record := parse_line(line)) is not None]
-    misread, unlogged = claims.logged(statuses, logs)
+    misread, unlogged = claims.logged(statuses, _parsed(world.registry.decision_logs()))
     missed = [kill for kill in kills if fencing.led(terms, kill.at) != kill.credential]
     violations = [
         *campaign.wrong,
         *claims.in_order(statuses),
         *claims.ended_once(statuses, campaign.expected),
-        *claims.recorded(statuses, disks),
+        *claims.recorded(statuses, written, counted),
         *misread,
         *claims.aliases(seen.moves, statuses, campaign.champions),
         *(f"the champion was version {each}, which nobody served" for each in seen.unserved[:5]),
@@ -193,6 +196,7 @@ def _judged(world: World, history: History, replicas: Replicas, campaign: Campai
         "rollouts": dict(ends),
         "decisions": statuses[-1].sequence,
         "decisions_not_in_mlflow": unlogged,
+        "records_without_a_decision": sum(map(len, written.values())) - statuses[-1].sequence,
         "tables": statuses[-1].table.generation if statuses[-1].table else 0,
         "statuses": len(statuses),
         "writes": sum(call.what not in fencing.UNGUARDED for call in calls),
@@ -202,6 +206,10 @@ def _judged(world: World, history: History, replicas: Replicas, campaign: Campai
         "leaders": len({term.credential for term in terms}),
         "violations": violations,
     }
+
+
+def _parsed(lines: Iterable[str]) -> list[Record]:
+    return [record for line in lines if (record := parse_line(line)) is not None]
 
 
 def _ends(before: RolloutStatus, after: RolloutStatus) -> bool:

@@ -48,19 +48,25 @@ def ended_once(statuses: list[RolloutStatus], expected: Mapping[str, Progress]) 
     return said
 
 
-def recorded(statuses: list[RolloutStatus], disks: Mapping[str, list[Record]]) -> list[str]:
-    """Every decision has one record, on one disk; ``disks`` holds what each replica takes for its own."""
+def recorded(
+    statuses: list[RolloutStatus], written: Mapping[str, list[Record]], counted: Mapping[str, list[Record]]
+) -> list[str]:
+    """Every decision was written to one disk, and no replica counts one that was never made. By disk: ``written``,
+    all that is there, ``counted``, what the replica takes for decisions."""
     made = committed(statuses)
-    found: dict[int, list[str]] = {}
-    said = []
-    for disk, records in disks.items():
+    found: dict[int, set[str]] = {sequence: set() for sequence in made}
+    for disk, records in written.items():
         for record in records:
             if made.get(record.sequence) == record.digest:
-                found.setdefault(record.sequence, []).append(disk)
-            elif record.sequence in made:
-                said.append(f"{disk} has a record of decision {record.sequence} that was never made")
-    wrong = [(sequence, found.get(sequence, [])) for sequence in made if len(found.get(sequence, [])) != 1]
-    return said + [f"decision {sequence} is recorded on {on or 'no disk'}" for sequence, on in wrong]
+                found[record.sequence].add(disk)
+    said = [
+        f"{disk} has a record of decision {record.sequence} that was never made"
+        for disk, records in counted.items()
+        for record in records
+        if record.sequence in made and made[record.sequence] != record.digest
+    ]
+    wrong = [(sequence, on) for sequence, on in found.items() if len(on) != 1]
+    return said + [f"decision {sequence} is recorded on {sorted(on) or 'no disk'}" for sequence, on in wrong]
 
 
 def logged(statuses: list[RolloutStatus], records: Iterable[Record]) -> tuple[list[str], int]:

@@ -56,7 +56,7 @@ def test_a_rollout_without_a_fault_has_no_breach() -> None:
     disks = {"one": [record(RUNNING), record(PROMOTED)], "two": [record(PROMOTING)]}
     assert claims.in_order(ALL) == []
     assert claims.ended_once(ALL, EXPECTED) == []
-    assert claims.recorded(ALL, disks) == []
+    assert claims.recorded(ALL, disks, disks) == []
     assert claims.logged(ALL, [record(RUNNING), record(PROMOTING)]) == ([], 1)
     assert claims.aliases(moved("2", 3, "1", "2"), ALL, ["1", "2"]) == []
     assert claims.forward([("router-0", 1), ("router-1", -1), ("router-0", 4)], ALL) == []
@@ -99,7 +99,7 @@ def test_an_attempt_that_does_not_end_once_as_it_should_is_a_breach(statuses: li
     ],
 )
 def test_a_record_that_is_lost_doubled_or_made_up_is_a_breach(disks: dict[str, list[Record]], said: str) -> None:
-    assert any(said in each for each in claims.recorded([RUNNING, PROMOTING, PROMOTED], disks))
+    assert any(said in each for each in claims.recorded([RUNNING, PROMOTING, PROMOTED], disks, disks))
 
 
 def test_a_decision_in_mlflow_that_was_never_made_is_a_breach() -> None:
