@@ -69,6 +69,8 @@ class Campaign:
 
         if self._history.until(lambda s: of_this(s) and (moment.holds(s) or s.progress.terminal), END_WITHIN_S):
             time.sleep(delay)  # the random point itself
+            if moment.recorded:
+                self._replicas.until_recorded(leader)
             self._kill(leader, moment)
             time.sleep(back)
             self._replicas.start(leader.replica)

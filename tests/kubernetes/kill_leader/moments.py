@@ -7,11 +7,13 @@ from controller.status import Progress, RolloutStatus
 
 
 class Moment(NamedTuple):
-    """It has come when ``holds``; then a random time goes by, of at most ``spread_s`` seconds."""
+    """It has come when ``holds``; then a random time goes by, of at most ``spread_s`` seconds. ``recorded``: and then
+    until the leader writes its next record, which it has not committed yet."""
 
     name: str
     holds: Callable[[RolloutStatus], bool]
     spread_s: float
+    recorded: bool = False
 
 
 def _unconfirmed(status: RolloutStatus) -> bool:
@@ -21,14 +23,15 @@ def _unconfirmed(status: RolloutStatus) -> bool:
 BEGINNING = Moment("beginning", lambda s: s.progress is Progress.PENDING, 1.0)
 TABLE = Moment("table", lambda s: s.progress is Progress.RUNNING and _unconfirmed(s), 0.15)
 RUNNING = Moment("running", lambda s: s.progress is Progress.RUNNING, 2.0)
+RECORD = Moment("record", lambda s: s.progress is Progress.RUNNING, 1.0, recorded=True)
 PROMOTION = Moment("promotion", lambda s: s.progress is Progress.PROMOTING, 0.3)
 ALIAS = Moment("alias", lambda s: s.progress is Progress.PROMOTING and bool(s.alias_moves), 0.15)
 PROMOTED = Moment("promoted", lambda s: s.progress is Progress.PROMOTED, 0.15)
 ROLLBACK = Moment("rollback", lambda s: s.progress is Progress.ROLLING_BACK, 0.3)
 ROLLED_BACK = Moment("rolled back", lambda s: s.progress is Progress.ROLLED_BACK, 0.15)
 
-GOOD = (ALIAS, RUNNING, PROMOTION, TABLE, BEGINNING, ALIAS, PROMOTED)
-HARMFUL = (ROLLBACK, TABLE, ROLLED_BACK, RUNNING, BEGINNING)
+GOOD = (ALIAS, RUNNING, RECORD, PROMOTION, TABLE, BEGINNING, ALIAS, RECORD, PROMOTED)
+HARMFUL = (ROLLBACK, TABLE, RECORD, ROLLED_BACK, RUNNING, BEGINNING)
 
 
 def stands(status: RolloutStatus | None) -> str:

@@ -16,6 +16,7 @@ from tests.kubernetes.operating.theatre import until
 LEASE_S = 3.0
 LEASE = "understudy-controller"
 READY_WITHIN_S = 120.0
+RECORD_WITHIN_S = 5.0
 FLAGS = {
     "lease-s": LEASE_S, "call-s": LEASE_S / 2, "alias-s": 0.3, "linger-s": 2, "ticks": 2, "drain-s": 20,
 }  # fmt: skip
@@ -91,6 +92,17 @@ class Replicas:
         found = until(led, "two operators, one of which leads", READY_WITHIN_S)
         assert isinstance(found, Life)
         return found
+
+    def until_recorded(self, life: Life) -> None:
+        """Wait for the next record on its disk, for as long as there may be one. Its status is committed after it."""
+        folder = self.disk(life.replica) / "records"
+
+        def size() -> int:
+            return sum(file.stat().st_size for file in folder.glob("*.jsonl"))
+
+        before, end = size(), time.monotonic() + RECORD_WITHIN_S
+        while size() <= before + 1 and time.monotonic() < end:  # one byte tells that the one before was committed
+            time.sleep(0.0005)
 
     def kill(self, life: Life, aim: str, where: str) -> Kill:
         """Without a word. ``start`` brings it back."""
