@@ -21,8 +21,8 @@ KILLS ?= 20
 # which more than doubles the 3 s of a processor that it takes to import it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test kdev test-chart test-cluster check fmt gen sim error-rates kill-test fuzz soak table-changes \
-	bad-challengers shares bench-router bench-evidence bench-controller lock clean
+.PHONY: help setup demo test kdev test-chart test-cluster check fmt gen sim error-rates kill-test kill-leader fuzz soak \
+	table-changes bad-challengers shares bench-router bench-evidence bench-controller lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {name[++n] = $$1; said[n] = $$2; if (length($$1) > w) w = length($$1)} \
@@ -70,6 +70,9 @@ error-rates: $(READY) ## Measure the error rates of the whole rule (RUNS=3000 re
 
 kill-test: $(READY) ## Kill every process of a run, KILLS=… times each, and check what is left (an hour)
 	@$(BIN)/python -m tests.embedded.kill_test --kills $(KILLS) $(ARGS)
+
+kill-leader: $(READY) ## Kill the operator that leads at 30 random points of rollouts on an API server (ten minutes; ARGS=--help)
+	@$(BIN)/python -m tests.kubernetes.kill_leader $(ARGS)
 
 fuzz: $(READY) ## Damaged messages: 10 million at the router's parser, 100,000 over sockets (ARGS=--help)
 	@$(BIN)/python -m tests.router.fuzz $(ARGS)

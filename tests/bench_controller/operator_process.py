@@ -94,6 +94,11 @@ class OperatorProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/metrics", timeout=60) as answer:
             return Metrics(answer.read().decode())
 
+    def ready(self) -> bool:
+        """Whether it could lead. OSError where it does not answer; HTTPError is one, too."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._health}/readyz", timeout=10) as answer:
+            return bool(answer.status == 200)
+
     def stop(self) -> None:
         self._end.set()
         self._leashed.stop(60)

@@ -76,17 +76,19 @@ class ClusterStore:
         if record is None and status.progress.terminal and _timeless(status) == _timeless(held):
             return version
         if record is not None and record.sequence <= held.sequence:
-            known = [r for r in self._log.read(entry.uid, held.sequence) if r.key == record.key]
+            known = [r for r in self._log.read(entry.uid, held) if r.key == record.key]
             if known not in ([], [record]):
                 raise Conflict(f"record {record.key} is committed already, with another content")
             record = None if known else record
-        size = None if record is None else self._log.append(record)
+        size = None if record is None else self._log.append(record, held)
         try:
             written = self._written(key, status, version)
         except (Conflict, NotFound):
             if record is not None and size is not None:
                 self._log.take_back(record, size)
             raise
+        if record is not None:
+            self._log.settle(record)
         return self._without_handled(written, status).state
 
     def submit(self, key: str, request: PersonRequest) -> None:
@@ -106,7 +108,7 @@ class ClusterStore:
     def records(self, key: str) -> list[Record]:
         """The rollout's records that this process has written, oldest first. NotFound without the rollout."""
         entry = self._watched.get(key)
-        return self._log.read(entry.uid, status_of(entry).sequence)
+        return self._log.read(entry.uid, status_of(entry))
 
     def refuse(self, key: str, reason: Reason, message: str, now: int) -> bool:
         """Say in the status of a rollout that is not ticked why it is not; whether that is new."""

@@ -77,6 +77,12 @@ class Machines:
         """Where its pods listen."""
         return {f"{pod['status'].get('podIP')}:{self.port}" for pod in self.pods(version)}
 
+    def served(self, host: str, version: str) -> ModelServer:
+        """A server that has begun."""
+        server = ModelServer(host, self.port, version)
+        server.fails = version in self.failing
+        return server
+
     def close(self) -> None:
         self._end.set()
         self._thread.join()
@@ -102,9 +108,7 @@ class Machines:
         if version in self.broken:
             self._say(pod, {"containerStatuses": [_container(container, {"waiting": WAITING})]})
             return 0
-        server = ModelServer(host, self.port, version)
-        server.fails = version in self.failing
-        self.servers[pod["metadata"]["name"]] = server
+        self.servers[pod["metadata"]["name"]] = self.served(host, version)
         ready = [{"type": name, "status": "True"} for name in ("PodScheduled", "ContainersReady", "Ready")]
         running = _container(container, {"running": {}}, ready=True)
         self._say(pod, {"phase": "Running", "podIP": host, "podIPs": [{"ip": host}], "conditions": ready,

@@ -36,7 +36,7 @@ class Container:
         declared = pod["spec"]["containers"][0]
         self.name = declared["name"]
         ports = {port["name"]: port["containerPort"] for port in declared["ports"]}
-        self.traffic = f"http://{address}:{ports['traffic']}"
+        self.traffic, self.control = (f"http://{address}:{ports[name]}" for name in ("traffic", "control"))
         probe = declared["readinessProbe"]["httpGet"]
         self._probe = f"http://{address}:{ports[probe['port']]}{probe['path']}"
 

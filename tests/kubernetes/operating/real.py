@@ -65,10 +65,10 @@ class RealTheatre(Theatre):
 
 
 class Clients(Meanwhile):
-    """Users who ask every router in turn, without a pause; ``answered`` by router, ``failed`` as they saw it."""
+    """Users who ask every router in turn, with hardly a pause; ``answered`` by router, ``failed`` as they saw it."""
 
-    def __init__(self, node: KubeNode) -> None:
-        self._node = node
+    def __init__(self, node: KubeNode, pause_s: float = 0.005) -> None:
+        self._node, self._pause_s = node, pause_s
         self.answered: dict[str, int] = {}
         self.failed: list[str] = []
         super().__init__(self._ask)
@@ -76,7 +76,7 @@ class Clients(Meanwhile):
     def _ask(self) -> None:
         numbers = itertools.count()
         with httpx.Client(timeout=10.0, trust_env=False) as client:
-            while not self._end.wait(0.005):
+            while not self._end.wait(self._pause_s):
                 for name, container in list(self._node.containers.items()):
                     headers = {"x-unit": f"u{next(numbers)}", "content-type": "application/json"}
                     try:

@@ -198,15 +198,60 @@ def test_a_refused_commit_leaves_no_record_and_the_next_one_stands(theatre: Thea
     assert stale.records(key) == [record(uid, 2)]
 
 
+class Lost(Exception):
+    """The process ends here."""
+
+
+def killed() -> None:
+    raise Lost
+
+
+def test_a_record_whose_commit_a_kill_forestalled_is_none_where_another_replica_decided_instead(
+    theatre: Theatre, tmp_path: Path
+) -> None:
+    theatre.apply()
+    disk, key = tmp_path / "one", theatre.key()
+    watched = Watched(theatre.access, theatre.namespace)
+    stored = theatre.store().load(key)
+    uid = stored.status.uid
+    one = ClusterStore(theatre.access.guarded(killed), watched, disk)
+    with pytest.raises(Lost):
+        one.commit(key, advanced(stored.status, 1), stored.version, record(uid, 1, message="never was"))
+    two = theatre.store()
+    version = two.commit(key, advanced(stored.status, 1), stored.version, record(uid, 1))
+    again = ClusterStore(theatre.access, watched, disk)
+    assert again.records(key) == []
+    two.commit(key, advanced(two.load(key).status, 2), version, record(uid, 2))
+    later = again.load(key)
+    again.commit(key, advanced(later.status, 3), later.version, record(uid, 3))
+    assert again.records(key) == [record(uid, 3)]
+
+
+def decided(number: int) -> RolloutStatus:
+    """What is committed after the decision of ``record``."""
+    return RolloutStatus(uid="u", sequence=number, decided_at=record("u", number).now)
+
+
 def test_a_record_beyond_the_committed_status_is_none(tmp_path: Path) -> None:
     log = RecordLog(tmp_path)
     for number in (1, 2):
-        log.append(record("u", number))
+        log.append(record("u", number), decided(number - 1))
     with (tmp_path / "u.jsonl").open("ab") as file:
         file.write(b'{"uid": "u", "seq')  # torn by a crash
-    assert log.read("u", 1) == [record("u", 1)]
-    log.append(record("u", 3))
-    assert log.read("u", 3) == [record("u", n) for n in (1, 2, 3)]
+    assert log.read("u", decided(1)) == [record("u", 1)]
+    log.append(record("u", 3), decided(2))
+    assert log.read("u", decided(3)) == [record("u", n) for n in (1, 2, 3)]
+
+
+def test_a_record_of_whose_commit_nobody_heard_counts_as_the_status_says(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path)
+    log.append(record("u", 1, message="of a leader that was killed"), decided(0))
+    assert log.read("u", decided(1)) != []
+    assert log.read("u", decided(1).model_copy(update={"decided_at": 7})) == []
+    assert log.read("u", decided(2)) == []
+    log.append(record("u", 3), decided(2))
+    log.settle(record("u", 3))
+    assert log.read("u", decided(9)) == [record("u", 3)]
 
 
 def test_a_spec_that_only_python_refuses_is_a_spec_error_with_its_path(theatre: Theatre) -> None:
