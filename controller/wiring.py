@@ -96,6 +96,7 @@ def build_cluster(
     image = _given("router_image", settings.router_image)
     reader = _reader(settings)
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
+    registry = registry.guarded(access.check)  # aliases too are moved by the leader only
     shared, shelf = SharedStates(settings.state_dir / "spill"), Shelf()
 
     def faults(name: str, spec: RolloutSpec) -> list[str]:

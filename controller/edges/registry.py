@@ -7,8 +7,9 @@ import difflib
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import yaml
 from mlflow.artifacts import download_artifacts
@@ -40,6 +41,14 @@ class MlflowRegistry:
         self._client = connect(tracking_uri)
         self._runs = run_log or RunLog(tracking_uri)
         self._signed: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
+        self._guard: Callable[[], None] = lambda: None
+
+    def guarded(self, guard: Callable[[], None]) -> Self:
+        """The same registry, which asks ``guard`` right before it moves an alias: it raises where we may not."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._guard = guard
+        return twin
 
     def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
         """As the port says: None for an alias that does not exist, or a version that does not exist or is not ready.
@@ -98,6 +107,7 @@ class MlflowRegistry:
         if self._alias(model, alias) == version:
             return
         for tries in range(1, _ALIAS_TRIES + 1):
+            self._guard()  # not before the read above, which may take as long as a lease
             try:
                 with translated(self._uri):
                     self._client.set_registered_model_alias(model, alias, version)
@@ -113,6 +123,7 @@ class MlflowRegistry:
         """As the port says; read back. Between reading and removing somebody may move it: MLflow has no condition."""
         if self._alias(model, alias) != version:
             return
+        self._guard()
         with translated(self._uri):
             self._client.delete_registered_model_alias(model, alias)
         if self._alias(model, alias) == version:

@@ -145,6 +145,34 @@ def test_no_message_shows_the_password_in_the_address() -> None:
     assert "MLflow at http://127.0.0.1:" in str(raised.value)
 
 
+def test_whoever_may_not_move_aliases_any_more_is_asked_after_the_last_read_and_moves_none(
+    client: MlflowClient, wire: Wire
+) -> None:
+    asked: list[str] = []
+
+    def guard() -> None:
+        asked.append("")
+        raise EdgeError("not any more")
+
+    registry = MlflowRegistry(wire.uri).guarded(guard)
+    world = _world(registry, client)
+    first, second = (world.add_version(world.model, True) for _ in range(2))
+    world.point(world.model, "champion", first)
+    moves = (
+        lambda: registry.set_alias(world.model, "champion", second),
+        lambda: registry.delete_alias(world.model, "champion", first),
+    )
+    for number, move in enumerate(moves, 1):
+        with pytest.raises(EdgeError, match="not any more"):
+            move()
+        assert (world.aliases(world.model), len(asked)) == ({"champion": first}, number)
+    wire.cut()
+    for move in moves:
+        with pytest.raises(EdgeError, match="does not answer"):
+            move()
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "mlruns", "databricks", ""])
 def test_an_address_that_is_no_tracking_server_is_refused(uri: str) -> None:
     with pytest.raises(SpecError, match="must be the address of an MLflow tracking server"):

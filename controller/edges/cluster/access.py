@@ -89,6 +89,10 @@ class Access:
         twin._guard = guard
         return twin
 
+    def check(self) -> None:
+        """Ask the guard, for what is written elsewhere than here."""
+        self._guard()
+
     def get(self, resource: Resource, namespace: str | None, name: str, subresource: str = "") -> Node:
         return self._call("get", "GET", resource, (namespace, name, subresource))
 

@@ -14,6 +14,7 @@ from tests.kubernetes.operating.real import RealTheatre, serving
 from tests.kubernetes.operating.templated import Clock, Found, workloads
 from tests.kubernetes.operating.theatre import NAMESPACES, Theatre, until
 from tests.kubernetes.operating.wired import WiredTheatre
+from tests.ports.tracking_server import TrackingServer
 from tests.router.models import Model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,6 +68,14 @@ def real(access: Access, kubeconfig: Path, node: KubeNode, namespace: str, tmp_p
 @pytest.fixture
 def wired(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[WiredTheatre]:
     made = WiredTheatre(access, kubeconfig, namespace, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
+    """An MLflow."""
+    made = TrackingServer(tmp_path_factory.mktemp("tracking"))
     yield made
     made.close()
 

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.lease import Leader, NotLeading
@@ -10,11 +11,14 @@ from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS, ROUTES, SECRETS, Resource
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.workloads import ClusterWorkloads
+from controller.edges.registry import MlflowRegistry
 from controller.operator.operator import Operator
 from controller.ports import Workloads
-from controller.status import Reason
+from controller.status import Progress, Reason
 from router.assignment import Arm
 from tests.kubernetes.operating.theatre import LEASE_S, STAY, Theatre, until
+from tests.kubernetes.operating.wired import SERVED, WiredTheatre
+from tests.ports.tracking_server import TrackingServer, new_name, register_version
 
 WRITES = ("create", "apply", "patch", "replace", "delete")
 
@@ -36,6 +40,23 @@ class Sleeping(ClusterWorkloads):
             self.waiting.set()
             assert self.go_on.wait(60)
         super().ensure(arm, version)
+
+
+class SleepingRegistry(MlflowRegistry):
+    """Whoever is the first to point an alias somewhere is stopped until a test lets it go on."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.waiting, self.go_on = threading.Event(), threading.Event()
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        if not self.waiting.is_set():
+            self.waiting.set()
+            assert self.go_on.wait(60)
+        super().set_alias(model, alias, version)
+
+    def all_aliases(self) -> dict[str, dict[str, str]]:
+        return self.aliases()
 
 
 def served(image: str) -> Node:
@@ -79,6 +100,32 @@ def test_a_leader_that_slept_between_its_commit_and_its_acts_leaves_the_servers_
     assert not one.leader.leads()
     assert (written(one), images(theatre)) == (before, ["second", "second"])
     assert theatre.status().reason is Reason.SERVERS_NOT_READY
+
+
+@pytest.mark.timeout(180)
+def test_a_leader_that_slept_before_it_moved_an_alias_does_not_promote_what_the_next_rolls_back(
+    wired: WiredTheatre, server: TrackingServer
+) -> None:
+    mlflow, flights = MlflowClient(server.uri, registry_uri=server.uri), new_name("flights")
+    mlflow.create_registered_model(flights)
+    for alias in ("champion", "challenger"):
+        mlflow.set_registered_model_alias(flights, alias, register_version(mlflow, flights, signed=True))
+    registry = SleepingRegistry(server.uri)
+    wired.registry = registry  # type: ignore[assignment]
+    one = wired.operator(ticks=1)
+    wired.apply(model={"name": flights}, servers=SERVED)
+    until(lambda: (wired.scene("late").live(), registry.waiting.is_set())[1], "it is about to promote", 60)
+    wired.lines[one].set()  # it sleeps: its lease is not renewed
+    wired.ask("abort")
+    two = wired.operator()
+    until(two.leader.leads, "the other leads", within=4 * LEASE_S)
+    wired.reaches(Progress.ROLLED_BACK)
+    wired.lines[one].clear()
+    registry.go_on.set()
+    until(lambda: one.queue.idle(5), "its pass is over")
+    assert not one.leader.leads()
+    assert mlflow.get_registered_model(flights).aliases == {"champion": "1"}
+    registry.close()
 
 
 @pytest.mark.parametrize("resource", [SECRETS, DEPLOYMENTS, ROUTES], ids=lambda r: r.kind)

@@ -52,13 +52,6 @@ class TrackedTheatre(Theatre):
         self.wire.cut()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]:
-    made = TrackingServer(tmp_path_factory.mktemp("tracking"))
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def tracked(
     access: Access, kubeconfig: Path, namespace: str, tmp_path: Path, server: TrackingServer

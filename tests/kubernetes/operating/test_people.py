@@ -33,6 +33,7 @@ POLICY_BINDINGS = Resource(
     "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding",
     namespaced=False,
 )  # fmt: skip
+LAST_APPLIED, HELM_POLICY = "kubectl.kubernetes.io/last-applied-configuration", "helm.sh/resource-policy"
 READ = ["get", "list"]
 Login = Callable[..., Path]
 
@@ -84,6 +85,12 @@ def policy(access: Access, theatre: Theatre) -> Iterator[None]:
 def ask(access: Access, theatre: Theatre, text: str, name: str = "late") -> None:
     meta = {"namespace": theatre.namespace, "name": name, "annotations": {f"{PREFIX}r{abs(hash(text))}": text}}
     access.patch(ROLLOUTS, {"metadata": meta})
+
+
+def asking(verb: str, theatre: Theatre, account: str) -> str:
+    """A request of this account, as the policy takes it."""
+    who = f"system:serviceaccount:{theatre.namespace}:{account}"
+    return json.dumps({"verb": verb, "who": who, "why": "", "at": 1}, separators=(",", ":"))
 
 
 def understudy(*arguments: str) -> Result:
@@ -156,6 +163,76 @@ def test_nobody_deletes_or_keeps_from_it_by_the_right_to_ask(theatre: Theatre, l
     assert theatre.object()["metadata"] == before
     if "ownerReferences" not in meta:
         Access(login("editor", *READ, "patch", "update")).patch(ROLLOUTS, {"metadata": {**place, **meta}})
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    "annotations",
+    [{LAST_APPLIED: '{"spec":{"decision":{"approvePromotion":true}}}'}, {LAST_APPLIED: None}, {HELM_POLICY: "keep"}],
+    ids=["changed", "removed", "added"],
+)
+def test_nobody_edits_what_tools_delete_and_keep_by_by_the_right_to_ask(
+    theatre: Theatre, login: Login, annotations: Node
+) -> None:
+    """Not beside a request of his own either. `kubectl apply` removes what was last applied and is not any more."""
+    theatre.apply()
+    place = {"namespace": theatre.namespace, "name": "late"}
+    theatre.access.patch(ROLLOUTS, {"metadata": {**place, "annotations": {LAST_APPLIED: "{}"}}})
+    before = theatre.object()["metadata"]
+    eve = Access(login("eve", *READ, "patch", "approve"))
+    own = {f"{PREFIX}own": asking("approve", theatre, "eve")}
+    for asked in ({}, own):
+        with pytest.raises(EdgeError, match=r"403.*takes the verb update"):
+            eve.patch(ROLLOUTS, {"metadata": {**place, "annotations": {**annotations, **asked}}})
+    assert theatre.object()["metadata"] == before
+    eve.patch(ROLLOUTS, {"metadata": {**place, "annotations": own}})
+    editor = Access(login("editor", *READ, "patch", "update"))
+    editor.patch(ROLLOUTS, {"metadata": {**place, "annotations": annotations}})
+
+
+@pytest.mark.usefixtures("policy")
+def test_a_request_is_taken_away_by_the_controller_and_by_nobody_else_who_may_ask(
+    theatre: Theatre, login: Login
+) -> None:
+    theatre.apply()
+    place, stop = {"namespace": theatre.namespace, "name": "late"}, f"{PREFIX}stop"
+    ada = Access(login("ada", *READ, "patch", "abort"))
+    text = asking("abort", theatre, "ada")
+    ada.patch(ROLLOUTS, {"metadata": {**place, "annotations": {stop: text}}})
+    eve = Access(login("eve", *READ, "patch", "approve"))
+    for instead in (None, asking("approve", theatre, "eve")):
+        with pytest.raises(EdgeError, match=r"403.*stays as it was written"):
+            eve.patch(ROLLOUTS, {"metadata": {**place, "annotations": {stop: instead}}})
+    assert theatre.object()["metadata"]["annotations"] == {stop: text}
+    status = {"apiGroups": ["understudy.dev"], "resources": ["modelrollouts/status"], "verbs": ["update"]}
+    controller = Access(login("operator", *READ, "patch", beside=[status]))
+    controller.patch(ROLLOUTS, {"metadata": {**place, "annotations": {stop: None}}})
+    assert requests(theatre) == []
+
+
+@pytest.fixture
+def crowded(theatre: Theatre) -> list[str]:
+    """The names of as many requests as the API server takes of one object, each the shortest that there is."""
+    theatre.apply()
+    many = {f"{PREFIX}{number}": "" for number in range(9000)}
+    meta = {"namespace": theatre.namespace, "name": "late", "annotations": many}
+    theatre.access.patch(ROLLOUTS, {"metadata": meta})
+    return list(many)
+
+
+@pytest.mark.usefixtures("crowded", "policy")
+def test_a_rollout_full_of_requests_is_asked_more_of_and_emptied(
+    crowded: list[str], theatre: Theatre, login: Login
+) -> None:
+    """What the policy may cost for one object is limited by the API server, which refuses what costs more."""
+    place = {"namespace": theatre.namespace, "name": "late"}
+    eve = Access(login("eve", *READ, "patch", "approve"))
+    more = {f"{PREFIX}more": asking("approve", theatre, "eve")}
+    eve.patch(ROLLOUTS, {"metadata": {**place, "annotations": more}})
+    status = {"apiGroups": ["understudy.dev"], "resources": ["modelrollouts/status"], "verbs": ["update"]}
+    controller = Access(login("operator", *READ, "patch", beside=[status]))
+    controller.patch(ROLLOUTS, {"metadata": {**place, "annotations": dict.fromkeys(crowded)}})
+    assert [request.id for request in requests(theatre)] == ["more"]
 
 
 @pytest.mark.usefixtures("policy")

@@ -14,6 +14,7 @@ from controller.errors import NotFound, SpecError
 from controller.settings import OperatorSettings
 from controller.status import Progress, Reason
 from tests.kubernetes.operating.machines import Machines
+from tests.kubernetes.operating.real import ShownRegistry
 from tests.kubernetes.operating.templated import LINGER_S, Clock, Found, at_work, replicas, scale, workloads
 from tests.kubernetes.operating.theatre import STAY, Theatre, until
 
@@ -316,7 +317,7 @@ def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, t
 def test_servers_that_nobody_could_run_are_refused(theatre: Theatre, tmp_path: Path, servers: Node, said: str) -> None:
     settings = OperatorSettings(router_image="router", state_dir=tmp_path)
     store = AcceptedStore(theatre.access, Watched(theatre.access, theatre.namespace), tmp_path)
-    make = wiring.build_cluster(settings, theatre.access, store, theatre.registry, "tests")  # type: ignore[arg-type]
+    make = wiring.build_cluster(settings, theatre.access, store, ShownRegistry(), "tests")  # type: ignore[arg-type]
     theatre.apply(servers=servers)
     with pytest.raises(SpecError) as refused:
         make(theatre.key())
