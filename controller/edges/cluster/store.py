@@ -37,6 +37,10 @@ class ClusterStore:
         self._watched = watched
         self._log = RecordLog(folder)
 
+    def wake(self, key: str) -> None:
+        """Have the rollout looked at soon: something that it waits for has come."""
+        self._watched.wake(key)
+
     def keys(self) -> list[str]:
         """Names of all rollouts, sorted."""
         return sorted(self._watched.keys())

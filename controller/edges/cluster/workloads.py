@@ -46,11 +46,13 @@ class ClusterWorkloads:
         read: Callable[[], Stored],
         linger_s: float,
         clock: Callable[[], float] = time.time,
+        feed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970."""
+        """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970; ``feed``: asks for another
+        look, when a server has answered."""
         self._access, self._read, self._linger_s, self._clock = access, read, linger_s, clock
         self._owner, self._owned = owner, Owned(access, owner)
-        self._questions = Questions()
+        self._questions = Questions(feed=feed)
         self._adopted = AdoptedServers(access, owner.namespace, self._questions)
         self._refused: dict[Arm, str] = {}
         self._found: Found | None = None
