@@ -94,7 +94,9 @@ class ClusterWorkloads:
         if self._found is None or time.monotonic() - self._found.at > SAME_TICK_S:
             at, ours = time.monotonic(), selector({deployments.ROLLOUT: self._owner.name})
             listed = {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
-            self._found = Found(at, listed, self._access.list(PODS, self._owner.namespace, ours).items)
+            labelled = self._access.list(PODS, self._owner.namespace, ours).items
+            made = [(listed.get(deployments.version_of(pod)), pod) for pod in labelled]
+            self._found = Found(at, listed, [pod for each, pod in made if each and deployments.owns(each, pod)])
         return self._found
 
     def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:
