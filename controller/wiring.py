@@ -146,7 +146,9 @@ def build_cluster(
             store=store,
             source=source,
             traffic=traffic,
-            workloads=ClusterWorkloads(access, owner, lambda: store.load(key).pinned(), settings.linger_s),
+            workloads=ClusterWorkloads(
+                access, owner, lambda: store.load(key).pinned(), settings.linger_s, feed=lambda: store.wake(key)
+            ),
             registry=registry,
             notifier=Fanout(notifiers),
         )

@@ -35,9 +35,10 @@ class MlflowRegistry:
     has to mend (an unknown model) is a NotFound whose text says so, since the next tick sees it mended.
     """
 
-    def __init__(self, tracking_uri: str, run_log: RunLog | None = None) -> None:
-        """SpecError for an address that is not http(s)."""
-        self._uri = tracking_uri
+    def __init__(self, tracking_uri: str, run_log: RunLog | None = None, *, shared: bool = False) -> None:
+        """``shared``: teams read what is told, and no team is told the names of others' models, or where MLflow is.
+        SpecError for an address that is not http(s)."""
+        self._uri, self._shared = tracking_uri, shared
         self._client = connect(tracking_uri)
         self._runs = run_log or RunLog(tracking_uri)
         self._signed: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
@@ -72,9 +73,9 @@ class MlflowRegistry:
 
     def explain(self, model: str, reference: str) -> str:
         """What ``reference`` names, or why it names nothing and what there is instead: one sentence for people."""
-        registered, place = self._model(model), f"MLflow at {shown(self._uri)}"
+        registered, place = self._model(model), "MLflow" if self._shared else f"MLflow at {shown(self._uri)}"
         if registered is None:
-            return f"model {model!r} is not registered in {place}{self._similar(model)}"
+            return f"model {model!r} is not registered in {place}{'' if self._shared else self._similar(model)}"
         if reference.isdigit():
             with translated(self._uri):
                 found = [str(v.version) for v in self._client.search_model_versions(f"name = '{model}'", 5)]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from controller.core.conditions import ALIAS_PENDING
 from controller.core.endings import CONFIRM_LIMIT, confirmed
+from controller.edges.cluster import requests
 from controller.edges.cluster.accepted import MOVING, AcceptedStore
 from controller.edges.cluster.store import status_of, wrong_requests
 from controller.edges.cluster.watch import Entry, Watched
@@ -90,6 +91,7 @@ class Passes:
         self._store, self._watched, self._loops, self._claims = store, watched, loops, claims
         self._tell, self._idle_s = tell, idle_s
         self._told: dict[str, str] = {}  # by key: the refusal of a spec that people have been told of
+        self._wrong: dict[str, int] = {}  # by key: a digest of the annotations that the log has told to be no requests
         self._failing: dict[str, float] = {}  # by key: since when the passes over a deleted one break
         self.known: Aliases | None = None  # what every alias named a moment ago; None: that is not known
 
@@ -115,8 +117,7 @@ class Passes:
         refusal = self._claims.refusal(key, entry.model, self._watched.of_model(entry.model))
         if refusal is not None:
             return self._refused(key, entry, *refusal, now)
-        for name, fault in wrong_requests(entry).items():
-            log.warning("%s: annotation %s is no request: %s", key, name, fault)
+        self._tell_wrong(key, wrong_requests(entry))
         try:
             held = self._loops.of(key, entry.uid)
             loop = held.loop._replace(registry=registry_for(entry, held.registry, self.known))
@@ -164,8 +165,19 @@ class Passes:
         self._store.forget(key)
         self._store.hamper(key, "")
         self._told.pop(key, None)
+        self._wrong.pop(key, None)
         self._failing.pop(key, None)
         return Passed(None, status, gone=True)
+
+    def _tell_wrong(self, key: str, wrong: dict[str, str]) -> None:
+        """Once of each set of annotations that are no requests: they stay until somebody removes them."""
+        if not wrong:
+            self._wrong.pop(key, None)
+            return
+        digest = hash(frozenset(wrong.items()))
+        if self._wrong.get(key) != digest:
+            self._wrong[key] = digest
+            log.warning("%s: %s", key, requests.told(wrong))
 
     def _tell_outlasted(self, key: str, entry: Entry) -> None:
         """Once of each refusal that a live attempt goes on in spite of."""

@@ -41,7 +41,7 @@ def build(settings: OperatorSettings) -> tuple[Operator, MlflowRegistry]:
     if tracking_uri is None:
         raise SpecError("--tracking-uri: the address of MLflow is needed (UNDERSTUDY_TRACKING_URI)")
     access = Access(settings.kubeconfig, settings.context, deadline_s=settings.call_s, connections=settings.ticks + 6)
-    registry = MlflowRegistry(tracking_uri)
+    registry = MlflowRegistry(tracking_uri, shared=True)
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
     making = Making(
         lambda guarded, store: wiring.build_cluster(settings, guarded, store, registry, identity),

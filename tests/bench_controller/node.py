@@ -5,12 +5,13 @@ once, and nothing runs in it.
 """
 
 import contextlib
+import copy
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.deployments import VERSION
+from controller.edges.cluster.deployments import TEMPLATE_HASH, VERSION
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, STATEFULSETS, Resource
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
 from controller.errors import Conflict, EdgeError
@@ -18,6 +19,8 @@ from tests.bench_controller.places import Rollout
 
 log = logging.getLogger("bench.node")
 AT_ONCE = 8
+REPLICASETS = Resource("apps/v1", "replicasets", "ReplicaSet")
+HASH = "0"  # of the template that a Deployment has, which does not change here
 EVERY_S = 2.0
 
 
@@ -41,8 +44,9 @@ class Pods:
         """The pod of a Deployment that was found."""
         version = found["metadata"]["labels"][VERSION]
         name = f"{found['metadata']['name']}-0"
-        address, owner = rollout.server(version), found["metadata"]["name"]
-        self._made(rollout, name, found["spec"]["template"], address, owner, DEPLOYMENTS)
+        owner, template = f"{found['metadata']['name']}-{HASH}", copy.deepcopy(found["spec"]["template"])
+        template["metadata"]["labels"][TEMPLATE_HASH] = HASH
+        self._made(rollout, name, template, rollout.server(version), owner, REPLICASETS)
 
     def _made(self, rollout: Rollout, name: str, template: Node, address: str, owner: str, kind: Resource) -> None:
         # The garbage collector does not run: whose the pod is, is read by the controller alone.

@@ -61,6 +61,19 @@ def test_an_unknown_model_is_named_with_the_server_and_the_models_like_it(
     assert world.model in str(raised.value)
 
 
+def test_where_teams_share_it_nobody_is_told_of_others_models_or_of_its_address(
+    world: RegistryWorld, tracking: TrackingServer
+) -> None:
+    shared = MlflowRegistry(tracking.uri, shared=True)
+    with pytest.raises(NotFound) as raised:
+        shared.resolve(world.model + "s", "champion")
+    assert str(raised.value) == f"model '{world.model}s' is not registered in MLflow"
+    with pytest.raises(NotFound) as raised:
+        shared.set_alias(world.model + "s", "champion", "1")
+    assert str(raised.value) == f"model '{world.model}s' is not registered in MLflow"
+    shared.close()
+
+
 def test_a_missing_alias_is_named_with_the_aliases_there_are(
     world: RegistryWorld, registry: MlflowRegistry, tracking: TrackingServer
 ) -> None:

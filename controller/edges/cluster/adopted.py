@@ -36,11 +36,13 @@ class AdoptedServers:
         servers, waiting, said = self._found(declared)
         faults = self._questions.faults(version, servers, declared.probe or HEALTH) if servers else {}
         said = said or next((f"{upstream}: {fault.text}" for upstream, fault in faults.items()), "")
-        if all(server.upstream in faults for server in servers):
+        upstreams = sent(servers, faults, kept)
+        known = any(server.upstream not in faults for server in servers)
+        if not known and not (upstreams and all(fault.unasked for fault in faults.values())):
             # Those that are there and not ready: with a version that serves, the routers judge them.
             there = usable((s.upstream for s in (*servers, *waiting)), faults)
             return ServerObservation(version, there, False, said)
-        return ServerObservation(version, sent(servers, faults, kept), True, said)
+        return ServerObservation(version, upstreams, True, said)
 
     def _found(self, declared: Declared) -> tuple[tuple[Server, ...], tuple[Server, ...], str]:
         """Servers that are ready, those that are not, and why there are none that are."""

@@ -13,6 +13,7 @@ from controller.spec import Probe
 ROLLOUT, VERSION = "understudy.dev/rollout", "understudy.dev/version"  # labels of Deployments and pods
 SIZED = "understudy.dev/sized"  # annotations: for what we last wrote the number of pods; none while it sleeps
 UNWANTED = "understudy.dev/unwanted-since"
+TEMPLATE_HASH = "pod-template-hash"  # Kubernetes' own label, of a ReplicaSet and its pods
 DEFAULT_PORT, LARGEST_PORT = 8080, 65_535
 
 
@@ -99,6 +100,17 @@ def annotation(found: Node, name: str) -> str | None:
 
 def version_of(found: Node) -> str:
     return str((found["metadata"].get("labels") or {}).get(VERSION, ""))
+
+
+def owns(found: Node, pod: Node) -> bool:
+    """Whether ``pod`` is one of the Deployment: a ReplicaSet controls it that has the name which Kubernetes gives those
+    of this Deployment. Whatever else wears our labels serves nobody: a copy for debugging, or somebody's own."""
+    meta = pod["metadata"]
+    name = f"{found['metadata']['name']}-{(meta.get('labels') or {}).get(TEMPLATE_HASH)}"
+    return any(
+        (each["kind"], each["name"], each.get("controller")) == ("ReplicaSet", name, True)
+        for each in meta.get("ownerReferences") or ()
+    )
 
 
 def size(found: Node) -> int:

@@ -16,6 +16,9 @@ from controller.status import PersonRequest
 PREFIX = "understudy.dev/request."
 IDENTITY = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,53}[A-Za-z0-9])?"
 LONGEST = 2_000  # characters of one annotation
+OPEN = 100  # requests that may wait, and that are read at once
+TOLD = 3  # of the annotations that are no requests, how many are told by name
+LONGEST_FAULT = 200  # characters of what is told of one
 NUMBERS = 1 << 53  # times and orders are below it: what every reader of JSON can hold
 
 
@@ -32,7 +35,11 @@ def written(request: PersonRequest, order: int) -> tuple[str, str]:
 
 
 def read(annotations: dict[str, str]) -> tuple[list[PersonRequest], dict[str, str]]:
-    """The requests, oldest first; and what is wrong with those that are none, by the annotation's name."""
+    """The requests, oldest first; and what is wrong with those that are none, by the annotation's name.
+
+    Of more than ``OPEN`` the oldest: the others have their turn when these are handled. Every abort is among them, as
+    nobody is to keep one waiting by a crowd of other requests.
+    """
     found: list[tuple[int, int, PersonRequest]] = []
     wrong: dict[str, str] = {}
     for name, text in sorted(annotations.items()):
@@ -48,7 +55,14 @@ def read(annotations: dict[str, str]) -> tuple[list[PersonRequest], dict[str, st
         else:
             found.append((request.at, order, request))
     found.sort(key=lambda each: each[:2])
-    return [request for _, _, request in found], wrong
+    return [request for i, (_, _, request) in enumerate(found) if i < OPEN or request.verb == "abort"], wrong
+
+
+def told(wrong: dict[str, str]) -> str:
+    """A line about annotations that are no requests, however many there are; empty: there are none."""
+    named = [f"annotation {name} is no request: {' '.join(wrong[name].split())[:LONGEST_FAULT]}" for name in wrong]
+    more = len(named) - TOLD
+    return "; ".join([*named[:TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

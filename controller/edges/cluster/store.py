@@ -26,7 +26,6 @@ from controller.status import PersonRequest, Progress, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
 DELETION = ":deletion"  # id of the request that a deletion stands for; no annotation's name can hold it
-OPEN_REQUESTS = 100
 COMMIT_TRIES = 5  # while others write what does not concern us
 
 
@@ -37,6 +36,10 @@ class ClusterStore:
         self._access = access
         self._watched = watched
         self._log = RecordLog(folder)
+
+    def wake(self, key: str) -> None:
+        """Have the rollout looked at soon: something that it waits for has come."""
+        self._watched.wake(key)
 
     def keys(self) -> list[str]:
         """Names of all rollouts, sorted."""
@@ -97,11 +100,13 @@ class ClusterStore:
         entry = self._watched.refresh(key)
         meta = entry.object["metadata"]
         name, text = requests.written(request, 0)
-        waiting = [a for a in meta.get("annotations", {}) if a.startswith(requests.PREFIX)]
+        annotations = meta.get("annotations", {})
+        waiting = [a for a in annotations if a.startswith(requests.PREFIX)]
         if name in waiting or request.id in status_of(entry).handled:
             return
-        if len(waiting) >= OPEN_REQUESTS:
-            raise EdgeError(f"rollout {key!r}: {len(waiting)} requests wait already; is the controller running?")
+        count = len(requests.read(annotations)[0])  # what is no request keeps nobody from asking
+        if count >= requests.OPEN:
+            raise EdgeError(f"rollout {key!r}: {count} requests wait already; is the controller running?")
         _, text = requests.written(request, len(waiting))
         self._patch(entry, {"annotations": {name: text}}, guarded=False)
 

@@ -142,6 +142,10 @@ class Watched:
         with self._lock:
             return sorted(self._naming.get((namespace, service), ()))
 
+    def wake(self, key: str) -> None:
+        """Have ``key`` looked at as if it had changed."""
+        self._feed(key)
+
     def waits(self, key: str) -> bool:
         """Whether ``key`` can do nothing but wait: for its model, or to be written so that it can be read."""
         with self._lock:

@@ -46,11 +46,13 @@ class ClusterWorkloads:
         read: Callable[[], Stored],
         linger_s: float,
         clock: Callable[[], float] = time.time,
+        feed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970."""
+        """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970; ``feed``: asks for another
+        look, when a server has answered."""
         self._access, self._read, self._linger_s, self._clock = access, read, linger_s, clock
         self._owner, self._owned = owner, Owned(access, owner)
-        self._questions = Questions()
+        self._questions = Questions(feed=feed)
         self._adopted = AdoptedServers(access, owner.namespace, self._questions)
         self._refused: dict[Arm, str] = {}
         self._found: Found | None = None
@@ -92,7 +94,9 @@ class ClusterWorkloads:
         if self._found is None or time.monotonic() - self._found.at > SAME_TICK_S:
             at, ours = time.monotonic(), selector({deployments.ROLLOUT: self._owner.name})
             listed = {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
-            self._found = Found(at, listed, self._access.list(PODS, self._owner.namespace, ours).items)
+            labelled = self._access.list(PODS, self._owner.namespace, ours).items
+            made = [(listed.get(deployments.version_of(pod)), pod) for pod in labelled]
+            self._found = Found(at, listed, [pod for each, pod in made if each and deployments.owns(each, pod)])
         return self._found
 
     def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:

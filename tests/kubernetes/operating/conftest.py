@@ -11,7 +11,7 @@ from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.machines import Machines
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import RealTheatre, serving
-from tests.kubernetes.operating.templated import Clock, Found, workloads
+from tests.kubernetes.operating.templated import Clock, Found, of_store
 from tests.kubernetes.operating.theatre import NAMESPACES, Theatre, until
 from tests.kubernetes.operating.wired import WiredTheatre
 from tests.ports.tracking_server import TrackingServer
@@ -97,7 +97,7 @@ def machines(theatre: Theatre, controllers: ControlPlane, clock: Clock) -> Itera
     """Where the theatre's rollouts run their pods."""
     made = Machines(theatre.access, theatre.namespace)
 
-    theatre.workloads = lambda access, store, key: workloads(access, lambda: store.load(key), key, clock)
+    theatre.workloads = of_store(clock)
     yield made
     theatre.close()
     made.close()

@@ -7,6 +7,7 @@ from typing import Any
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS
+from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.workloads import ClusterWorkloads
 from controller.operator.operator import Operator
 from controller.ports import Stored
@@ -28,9 +29,16 @@ class Clock:
         return time.time() if self.held is None else self.held
 
 
-def workloads(access: Access, read: Callable[[], Stored], key: str, clock: Clock) -> ClusterWorkloads:
+def workloads(
+    access: Access, read: Callable[[], Stored], key: str, clock: Callable[[], float], feed: Callable[[], None]
+) -> ClusterWorkloads:
     namespace, _, name = key.partition("/")
-    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock)
+    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock, feed)
+
+
+def of_store(clock: Callable[[], float]) -> Callable[[Access, ClusterStore, str], ClusterWorkloads]:
+    """What makes those of a rollout in a store."""
+    return lambda access, store, key: workloads(access, lambda: store.load(key), key, clock, lambda: store.wake(key))
 
 
 def replicas(found: Node) -> int:

@@ -18,7 +18,7 @@ ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
 
 @pytest.fixture
 def adopted(access: Access, namespace: str) -> Iterator[AdoptedServers]:
-    questions = Questions()
+    questions = Questions(patience_s=2.0)
     yield AdoptedServers(access, namespace, questions)
     questions.close()
 
@@ -140,7 +140,7 @@ OTHER = b'{"model_version": "hunter2"}'
 )  # fmt: skip
 def test_nothing_of_an_answer_is_told_but_its_status(raw: bytes, said: str) -> None:
     """Where it comes from is for others to choose, and who reads the status may not see that place."""
-    questions = Questions()
+    questions = Questions(patience_s=2.0)
     with Model("champion") as model:
         model.mode = model.health = "raw"
         model.raw = raw

@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.edges.cluster import deployments, pods
 from controller.edges.cluster.access import Node
 from controller.edges.cluster.questions import AT_ONCE
 from controller.edges.cluster.resources import PODS
@@ -73,6 +74,22 @@ def test_pods_stay_at_their_own_port_when_the_template_has_another(
     assert status.progress is Progress.PENDING
     assert status.table is not None
     assert set(status.table.champion.upstreams) == before
+
+
+def test_a_pod_that_only_wears_the_labels_is_sent_nothing(theatre: Theatre, machines: Machines, template: Node) -> None:
+    """A copy for debugging, or somebody's own: it is none of the Deployment's."""
+    at_work(theatre, template, step=1)
+    meta = {"namespace": theatre.namespace, "name": "late-copy", "labels": deployments.labels("late", "1")}
+    theatre.access.create(PODS, {"metadata": meta, "spec": template["spec"]})
+    until(lambda: machines.servers.get("late-copy"), "it runs")
+    until(lambda: len(machines.upstreams("1")) == 2 and all(map(pods.ready, machines.pods("1"))), "it is ready")
+    scale(theatre, "1", 2)
+    upstreams = until(
+        lambda: len(found := theatre.status().observed.champion_upstreams) >= 2 and found,
+        "another of its own is sent to",
+    )
+    copy = theatre.access.get(PODS, theatre.namespace, "late-copy")["status"]["podIP"]
+    assert f"{copy}:{machines.port}" not in upstreams
 
 
 @pytest.mark.parametrize("ended", [Progress.PROMOTED, Progress.ROLLED_BACK])

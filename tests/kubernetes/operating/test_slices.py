@@ -15,7 +15,7 @@ from controller.errors import NotFound
 from controller.operator.operator import Operator
 from controller.status import Progress
 from tests.kubernetes.operating.machines import FREE, ModelServer, own_address
-from tests.kubernetes.operating.templated import workloads
+from tests.kubernetes.operating.templated import of_store
 from tests.kubernetes.operating.theatre import SPEC, Theatre, until
 
 PORT = 8080
@@ -88,7 +88,7 @@ def behind(theatre: Theatre) -> Iterator[Make]:
         made.append(Behind(theatre.access, theatre.namespace, service, version))
         return made[-1]
 
-    theatre.workloads = lambda access, store, key: workloads(access, lambda: store.load(key), key, time.time)
+    theatre.workloads = of_store(time.time)
     yield make
     theatre.close()
     for each in made:

@@ -146,7 +146,7 @@ def test_a_challenger_that_could_not_be_scaled_yet_is_not_ready_for_all_traffic(
     scale(theatre, "1", 3)
     stored = theatre.store().load(theatre.key())
     stored = stored._replace(status=stored.status.model_copy(update={"progress": Progress.PROMOTING}))
-    now = workloads(theatre.access, lambda: stored, theatre.key(), clock)
+    now = workloads(theatre.access, lambda: stored, theatre.key(), clock, lambda: None)
     seen = now.observe("challenger")
     assert (len(seen.upstreams), seen.ready) == (1, False)
     assert "1 of 1 pods of version 2 are ready; more come" in seen.message
