@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode
 import orjson
 
 from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
+from router.packed import is_packed
 from router.redacted import REDACTED, WITHHELD, Redacted, Redactions
 
 # Different names in one body, and what a second look at some of them may cost; with more it is withheld. Whoever sends
@@ -67,6 +68,8 @@ class Redactor:
     def redact(self, text: str, content_type: str, whole: bool) -> Redacted:
         """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away."""
         form = content_type.startswith("application/x-www-form-urlencoded")
+        if is_packed(text):
+            return WITHHELD
         if not self._may_hold(text, form):
             return Redacted(text)
         if not whole:
@@ -83,6 +86,8 @@ class Redactor:
         ``text`` is what is held of it, ``whole`` whether that is all. In JSON that is not, names may be still to come.
         """
         if not whole and self._names and text.lstrip(_BLANK)[:1] in ("{", "["):
+            return True
+        if is_packed(text):
             return True
         return self._may_hold(text, content_type.startswith("application/x-www-form-urlencoded"))
 

@@ -1,6 +1,9 @@
 """Bodies of which only a part is written: nothing of it where a hidden name may stand in the rest."""
 
+import gzip
 import json
+import random
+import zlib
 
 import pytest
 
@@ -73,3 +76,25 @@ def test_no_cell_is_overlooked_for_those_beside_it() -> None:
         assert done.withheld
         done = USUAL.redact("colour,age\n" + "".join(f"{cell},1\n" for cell in cells), CSV, True)
         assert (done.withheld, done.fields, SECRET in done.text) == (False, 1, False)
+
+
+def test_what_was_packed_is_withheld_whatever_is_said_of_it() -> None:
+    chance = random.Random(5)
+    for size in range(1, 60):
+        plain = json.dumps({"prediction": chance.random(), "who": f"ada@{chance.randrange(9**9)}" * size}).encode()
+        stored = b"\x01" + len(plain).to_bytes(2, "little") + (len(plain) ^ 0xFFFF).to_bytes(2, "little") + plain
+        for body in (zlib.compress(plain), zlib.compress(plain, wbits=-15), gzip.compress(plain), stored):
+            for redactor in (USUAL, Redactor(())):
+                assert redactor.redact(body.decode("utf-8", "replace"), "", True).withheld
+                assert redactor.withholds_part(body.decode("utf-8", "replace"), "", False)
+
+
+def test_a_text_in_another_encoding_or_cut_within_a_letter_is_written() -> None:
+    for body in (
+        "Größe;Straße\n1;Köln am Rhein\n".encode("latin-1"),
+        "Größe, Straße und Ü".encode()[:-1],
+        b'["\xff\x01"]',
+    ):
+        text = body.decode("utf-8", "replace")
+        assert "\ufffd" in text
+        assert USUAL.redact(text, CSV, True) == (text, 0, False)
