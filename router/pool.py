@@ -12,6 +12,7 @@ from time import monotonic
 from router.assignment import Arm
 from router.lookup import Lookup
 from router.outbox import Outbox
+from router.race import STAGGER_S, dial, first_of
 from router.table import Target, split_address
 from router.upstream import Caller, Connection, Failure
 
@@ -19,6 +20,9 @@ log = logging.getLogger("understudy.router.pool")
 
 # An address that refused a connection is tried last for this long.
 DOWN_S = 1.0
+# An address that was overtaken by a later one of its name is tried last, until it has taken a connection again; so
+# often that is looked at, beside what is asked and at nobody's expense.
+RECHECK_S = 5.0
 # A server that said more than it was asked has each of its connections used once for this long.
 DISTRUST_S = 60.0
 
@@ -55,6 +59,9 @@ class Pool:
         # Being opened, and the tasks that do it until somebody has the connection: a little longer.
         self._opening = 0
         self._connecting: set[asyncio.Task[None]] = set()
+        # Addresses that were overtaken, and when they are looked at again.
+        self._overtaken: dict[str, float] = {}
+        self._rechecks: set[asyncio.Task[None]] = set()
         self._retired = False
 
     @property
@@ -127,6 +134,8 @@ class Pool:
         """Close what is idle, and each other connection once it is free: no table names this pool any more."""
         self._retired = True
         self.close_older(float("inf"))
+        for task in self._rechecks:
+            task.cancel()
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long."""
@@ -196,13 +205,39 @@ class Pool:
             await self._reach_one_of(others, connection)
 
     async def _reach_one_of(self, addresses: list[str], connection: Connection) -> None:
-        for address in addresses[:-1]:
-            try:
-                await self._loop.create_connection(lambda: connection, address, self.port)
-            except OSError:
-                continue
+        if len(addresses) == 1:
+            await self._loop.create_connection(lambda: connection, addresses[0], self.port)
             return
-        await self._loop.create_connection(lambda: connection, addresses[-1], self.port)
+        self._recheck(addresses)
+        overtaken = self._overtaken
+        # All of them have begun by half of the time, however many there are.
+        stagger_s = min(STAGGER_S, self._limits.connect_s / 2 / len(addresses))
+        won = await first_of(self._loop, sorted(addresses, key=overtaken.__contains__), self.port, stagger_s)
+        overtaken.pop(won.address, None)
+        for address in won.overtaken:
+            overtaken.setdefault(address, self._loop.time() + RECHECK_S)
+        await self._loop.create_connection(lambda: connection, sock=won.sock)
+
+    def _recheck(self, addresses: list[str]) -> None:
+        """Forget the overtaken that are no addresses any more, and look at the others where it is time."""
+        for address, due in list(self._overtaken.items()):
+            if address not in addresses:
+                del self._overtaken[address]
+            elif self._loop.time() >= due and not self._retired:
+                self._overtaken[address] = float("inf")
+                task = self._loop.create_task(self._recheck_one(address))
+                self._rechecks.add(task)
+                task.add_done_callback(self._rechecks.discard)
+
+    async def _recheck_one(self, address: str) -> None:
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                (await dial(self._loop, address, self.port)).close()
+        except OSError:
+            if address in self._overtaken:
+                self._overtaken[address] = self._loop.time() + RECHECK_S
+        else:
+            self._overtaken.pop(address, None)
 
 
 class Backend:

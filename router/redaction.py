@@ -9,19 +9,27 @@ body is, is seen from the body; the content type is only believed of tables and 
 import csv
 import io
 import re
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import orjson
 
 from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
+from router.packed import is_packed
+from router.redacted import REDACTED, WITHHELD, Redacted, Redactions
 
-REDACTED = "[redacted]"
 # Different names in one body, and what a second look at some of them may cost; with more it is withheld. Whoever sends
 # bodies of nothing but names keeps the journal's thread busy, and with it the interpreter that answers everybody else.
 MOST_NAMES = 4_096
 MOST_DOUBTS = 16_384
 _LOOK = 64
+# What a text costs that seems to hold a name and is searched for it, or a row that does.
+_GLANCE = 8
+# What a row of CSV costs, however little is in it.
+_ROW = 2
+# Cells of a table that are looked at together: mostly none of them holds a name.
+_CELLS = 256
+_CELLS_APART = "|"
 _BLANK = " \t\r\n\ufeff"
 # Ends a name within a text: ``name: value``, ``name=value``, ``<name>value``.
 _NAME_END = re.compile("[:=>]")
@@ -51,36 +59,6 @@ _DELIMITERS = ",;\t|"
 _Way = tuple[Any, "_Way"] | None
 
 
-class Redacted(NamedTuple):
-    """A body as it may be written, and how many fields of it were replaced; ``withheld``: all of it was."""
-
-    text: str
-    fields: int = 0
-    withheld: bool = False
-
-
-WITHHELD = Redacted(REDACTED, withheld=True)
-
-
-class Redactions:
-    """What a worker's redactors did, counted by the journal's thread."""
-
-    __slots__ = ("redacted", "withheld")
-
-    def __init__(self) -> None:
-        self.redacted = 0
-        self.withheld = 0
-
-    def note(self, done: Redacted) -> None:
-        """Count one body."""
-        self.redacted += done.fields
-        self.withheld += done.withheld
-
-    def counters(self) -> dict[str, float]:
-        """How many fields were replaced and how many bodies withheld, by metric name."""
-        return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
-
-
 class Redactor:
     """Replaces the values of fields that have one of ``names``. Any number of bodies, one thread."""
 
@@ -90,6 +68,8 @@ class Redactor:
     def redact(self, text: str, content_type: str, whole: bool) -> Redacted:
         """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away."""
         form = content_type.startswith("application/x-www-form-urlencoded")
+        if is_packed(text):
+            return WITHHELD
         if not self._may_hold(text, form):
             return Redacted(text)
         if not whole:
@@ -106,6 +86,8 @@ class Redactor:
         ``text`` is what is held of it, ``whole`` whether that is all. In JSON that is not, names may be still to come.
         """
         if not whole and self._names and text.lstrip(_BLANK)[:1] in ("{", "["):
+            return True
+        if is_packed(text):
             return True
         return self._may_hold(text, content_type.startswith("application/x-www-form-urlencoded"))
 
@@ -194,6 +176,8 @@ class _Body:
         if not all(isinstance(row, list) for row in rows):
             return
         hidden = [at for at, name in enumerate(rows[0]) if self._is_name(name)]
+        if hidden:
+            self._doubt(_GLANCE)
         names = hidden and len(rows) > 1 and all(isinstance(name, str) for name in rows[0])
         if all(len(row) == 2 for row in rows):
             for row in rows:
@@ -332,6 +316,7 @@ class _Body:
         """A text that is a value: it may hold JSON, or names with values of their own."""
         if (":" not in text and "=" not in text and ">" not in text) or not self._names.may_be(text):
             return text
+        self._doubt(_GLANCE)
         inner = text.lstrip(_BLANK)
         if inner[:1] in ("{", "["):
             try:
@@ -344,6 +329,7 @@ class _Body:
                 return text if self._replaced == before else orjson.dumps(tree).decode()
         begin = 0
         for end in _NAME_END.finditer(text):
+            self._doubt(1)
             name = _NAME_BEGIN.split(text[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1].strip(_QUOTES)
             begin = end.end()
             if name and self._hides(" ".join(name.split()[-_NAME_WORDS:])):
@@ -354,6 +340,7 @@ class _Body:
     def _csv(self, text: str) -> Redacted:
         first = text.partition("\n")[0]
         delimiter = max(_DELIMITERS, key=first.count)
+        self._doubt(_ROW * text.count("\n"))
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter))
         names = rows[0]
         hidden = [at for at, name in enumerate(names) if self._hides(name)]
@@ -362,14 +349,23 @@ class _Body:
         if any(self._text(name) != name for name in names):
             return WITHHELD
         for row in rows[1:]:
-            for at, cell in enumerate(row):
-                row[at] = self._text(cell)
             self._cells(row, hidden)
+        if _NAME_END.search(text):
+            self._cells_with_names(rows[1:])
         if not self._replaced:
             return Redacted(text)
         out = io.StringIO(newline="")
         csv.writer(out, lineterminator="\n", delimiter=delimiter).writerows(rows)
         return Redacted(out.getvalue(), self._replaced)
+
+    def _cells_with_names(self, rows: list[list[str]]) -> None:
+        """Replace cells that hold a name with a value of its own."""
+        places = [(row, at) for row in rows for at, cell in enumerate(row) if ":" in cell or "=" in cell or ">" in cell]
+        for begin in range(0, len(places), _CELLS):
+            some = places[begin : begin + _CELLS]
+            if self._names.may_be(_CELLS_APART.join(row[at] for row, at in some)):
+                for row, at in some:
+                    row[at] = self._text(row[at])
 
     def _form(self, text: str) -> Redacted:
         pairs = []

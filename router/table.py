@@ -1,8 +1,9 @@
 """RouteTable: what the controller tells the routers; the wire type of the control API and of the table on disk."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from router.assignment import Arm
 
@@ -10,6 +11,18 @@ BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 # What every reader of JSON takes for the same number (RFC 8259, section 6).
 LARGEST = (1 << 53) - 1
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _is_token(given: str) -> str:
+    """A cookie's name is written into the head of answers as it is; a line break would begin a field of its own."""
+    if not _TOKEN.fullmatch(given):
+        raise ValueError(f"{given!r} is no name; letters, digits and !#$%&'*+-.^_`|~ are allowed")
+    return given
+
+
+# The name of a header or a cookie (RFC 9110, section 5.6.2; RFC 6265, section 4.1.1).
+Token = Annotated[str, Field(max_length=128), AfterValidator(_is_token)]
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -39,8 +52,8 @@ class Wire(BaseModel):
 class Source(Wire):
     """Where a text is found in a request: exactly one of the four."""
 
-    header: str | None = Field(None, max_length=128, description="request header")
-    cookie: str | None = Field(None, max_length=128, description="cookie; minted by the router when absent")
+    header: Token | None = Field(None, description="request header")
+    cookie: Token | None = Field(None, description="cookie; minted by the router when absent")
     json_pointer: str | None = Field(None, max_length=512, description="JSON pointer into the request body")
     feature: str | None = Field(None, max_length=128, description="model input column, first row")
 
@@ -141,9 +154,7 @@ class RouteTable(Wire):
     mirror_bp: BasisPoints = Field(0, description="share of units whose requests the challenger answers unseen")
     unit: Source
     attributes: tuple[Attribute, ...] = Field((), max_length=16)
-    override_header: str | None = Field(
-        None, max_length=128, description="header that names the arm by hand; off when null"
-    )
+    override_header: Token | None = Field(None, description="header that names the arm by hand; off when null")
     replay_to_champion: bool = Field(
         True,
         description="a request the challenger failed is sent again to the champion; off: the failure passes on",
