@@ -51,6 +51,12 @@ class Attempt:
         self.late = late
         self.to_judge = to_judge
 
+    def good(self, request: Request) -> bool:
+        """Whether its answer came in time and was, as far as can be told, fit to be shown."""
+        if not self.usable or self.late:
+            return False
+        return self.to_judge is None or judge(self.to_judge, self.answer, request) is not False
+
 
 NO_ATTEMPT = Attempt(0, 0.0, b"", False)
 

@@ -32,6 +32,8 @@ _SPOKEN = {
 }
 _ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
+# What may be the request's fault, and then the champion fails of it as well.
+_EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
@@ -41,6 +43,8 @@ class Exchange(Passing):
     _passing = False
     # What was wrong with the attempt that counts, once the champion has stepped in.
     _reason: FallbackReason | None = None
+    # The challenger's failure counts for the breaker if the champion can do what it could not.
+    _open_question = False
     _tries = 1
     _retries = 0
 
@@ -94,6 +98,7 @@ class Exchange(Passing):
         """Have the champion answer what the challenger did not."""
         self._first = first
         self._reason = reason
+        self._open_question = reason in _EITHERS
         self._tries += 1
         self._retries = 0
         self.plane.counters.fallbacks[reason] += 1
@@ -110,9 +115,12 @@ class Exchange(Passing):
     def answer_head(self, response: Response) -> None:
         """A champion's answer goes on as it comes; a challenger's where it cannot be held."""
         self.response = response
-        self._passing = self.backend.arm == "champion" or (
-            response.successful and passes_through(response, self.routes.judge_bytes)
-        )
+        flows = response.successful and passes_through(response, self.routes.judge_bytes)
+        self._passing = self.backend.arm == "champion" or flows
+        if flows and self._open_question:
+            # That it began tells enough; it may go on for long.
+            now = monotonic()
+            self._champion_did(now, well=not self.late(now))
 
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
@@ -259,13 +267,11 @@ class Exchange(Passing):
         body = self.body()
         attempt = self.attempt(body, usable=False, complete=complete)
         if self.backend.arm == "challenger":
-            # Of a bad status only the champion's answer tells whose fault it was.
-            if reason not in (FallbackReason.STATUS, FallbackReason.OVERLOAD):
-                self.plane.breaker.failed(now)
             if self.intact and (self.routes.replay or not self.was_sent):
                 self._fall_back(reason, attempt, now)
                 return
-            if reason is FallbackReason.STATUS:
+            if reason in _EITHERS:
+                # Nobody is left to tell whose fault it was.
                 self.plane.breaker.failed(now)
         if complete and self.response is not None:
             if not self._gone:
@@ -305,12 +311,10 @@ class Exchange(Passing):
             plane.totals.remove(self)
         if self._gone:
             answer_status = CLIENT_GONE
-        if attempt.usable:
-            if self.backend.arm == "challenger":
-                plane.breaker.succeeded(now)
-            elif self._reason is FallbackReason.STATUS:
-                # The champion could answer what the challenger could not.
-                plane.breaker.failed(now)
+        if self._open_question:
+            self._champion_did(now, well=attempt.good(self.request))
+        elif attempt.usable and self.backend.arm == "challenger":
+            plane.breaker.succeeded(now)
         first = self._first or attempt
         record = Record(self.routes, self.request, self.key, self._unit, allotment, first, answer_status)
         if self._stale:
@@ -320,7 +324,7 @@ class Exchange(Passing):
             record.served_by = "champion"
             record.fallback_reason = self._reason
         if allotment.mirror:
-            record.mirrored = self._mirror(answer_status, now)
+            record.mirrored = self._mirror(attempt, answer_status, now)
         counters = plane.counters
         counters.answers[answer_status // 100] += 1
         counters.latency_s[allotment.arm] += first.latency_s
@@ -338,14 +342,20 @@ class Exchange(Passing):
         if not self._gone:
             self.client.answered(self._close, now)
 
-    def _mirror(self, answer_status: int, now: float) -> bool:
+    def _champion_did(self, now: float, *, well: bool) -> None:
+        """Only the champion's answer tells whose fault the challenger's failure was: its own, or the request's."""
+        self._open_question = False
+        if well:
+            self.plane.breaker.failed(now)
+
+    def _mirror(self, attempt: Attempt, answer_status: int, now: float) -> bool:
         plane, challenger = self.plane, self.routes.challenger
         if challenger is None:
             return False
         possible = self.request.whole and not plane.ending
         possible = possible and plane.mirrors < plane.config.mirrors and challenger.ready
         possible = possible and plane.breaker.admit(now)
-        if possible and Mirror(self, self._unit, self._allotment, answer_status).begin(challenger, now):
+        if possible and Mirror(self, self._unit, self._allotment, attempt, answer_status).begin(challenger, now):
             return True
         plane.counters.mirror_dropped += 1
         return False

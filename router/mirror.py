@@ -3,7 +3,7 @@
 from time import monotonic
 
 from router.call import Call
-from router.capture import Record
+from router.capture import Attempt, Record
 from router.events import FallbackReason
 from router.judge import judge, passes_through
 from router.pool import Backend
@@ -17,7 +17,9 @@ class Mirror(Call):
     _full = False
     _withdrawn = False
 
-    def __init__(self, original: Call, unit: str | None, allotment: Allotment, answer_status: int) -> None:
+    def __init__(
+        self, original: Call, unit: str | None, allotment: Allotment, champions: Attempt, answer_status: int
+    ) -> None:
         self.plane = original.plane
         self.routes = original.routes
         self.request = original.request
@@ -27,6 +29,7 @@ class Mirror(Call):
         self.to_head = original.to_head
         self._unit = unit
         self._allotment = allotment._replace(arm="challenger", evidence=True)
+        self._champions = champions
         self._answer_status = answer_status
         # It holds the body from now on.
         self.budget, original.budget = original.budget, 0
@@ -99,7 +102,8 @@ class Mirror(Call):
         self._over()
         if usable:
             plane.breaker.succeeded(now)
-        elif reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300:
+        elif self._champions.good(self.request):
+            # What the champion fails of as well is the request's fault.
             plane.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
         record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
