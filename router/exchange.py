@@ -88,7 +88,7 @@ class Exchange(Passing):
         elif not routes.challenger.ready:
             self._tries = 0
             self._fall_back(FallbackReason.NOT_READY, NO_ATTEMPT, now)
-        elif plane.breaker.admit(now):
+        elif self.routes.breaker.admit(now):
             self.begin_call(routes.challenger, routes.challenger_s, now)
         else:
             self._tries = 0
@@ -272,7 +272,7 @@ class Exchange(Passing):
                 return
             if reason in _EITHERS:
                 # Nobody is left to tell whose fault it was.
-                self.plane.breaker.failed(now)
+                self.routes.breaker.failed(now)
         if complete and self.response is not None:
             if not self._gone:
                 self._close = self.client.closing
@@ -314,7 +314,7 @@ class Exchange(Passing):
         if self._open_question:
             self._champion_did(now, well=attempt.good(self.request))
         elif attempt.usable and self.backend.arm == "challenger":
-            plane.breaker.succeeded(now)
+            self.routes.breaker.succeeded(now)
         first = self._first or attempt
         record = Record(self.routes, self.request, self.key, self._unit, allotment, first, answer_status)
         if self._stale:
@@ -346,7 +346,7 @@ class Exchange(Passing):
         """Only the champion's answer tells whose fault the challenger's failure was: its own, or the request's."""
         self._open_question = False
         if well:
-            self.plane.breaker.failed(now)
+            self.routes.breaker.failed(now)
 
     def _mirror(self, attempt: Attempt, answer_status: int, now: float) -> bool:
         plane, challenger = self.plane, self.routes.challenger
@@ -354,7 +354,7 @@ class Exchange(Passing):
             return False
         possible = self.request.whole and not plane.ending
         possible = possible and plane.mirrors < plane.config.mirrors and challenger.ready
-        possible = possible and plane.breaker.admit(now)
+        possible = possible and self.routes.breaker.admit(now)
         if possible and Mirror(self, self._unit, self._allotment, attempt, answer_status).begin(challenger, now):
             return True
         plane.counters.mirror_dropped += 1

@@ -101,10 +101,10 @@ class Mirror(Call):
         now = monotonic()
         self._over()
         if usable:
-            plane.breaker.succeeded(now)
+            self.routes.breaker.succeeded(now)
         elif self._champions.good(self.request):
             # What the champion fails of as well is the request's fault.
-            plane.breaker.failed(now)
+            self.routes.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
         record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
         record.mirror = True

@@ -7,7 +7,8 @@ import pytest
 
 from router.breaker import IN_A_ROW, PROBES
 from tests.router.load import run
-from tests.router.planes import serving
+from tests.router.models import Model
+from tests.router.planes import serving, table
 from tests.router.raw import Raw, ask, await_until, post
 
 BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
@@ -80,3 +81,24 @@ def test_mirrors_of_what_the_champion_cannot_answer_either_do_not_open_it(tmp_pa
         champion.mode = "good"
         run(plane.port, lambda n: post(f"u{n}"), IN_A_ROW)
         await_until(lambda: plane.poll()["breaker_opened_total"] == 1)
+
+
+@pytest.mark.parametrize("shown", [{"weight_bp": 10_000}, {"mirror_bp": 10_000}], ids=["shown", "mirrored"])
+def test_what_the_last_attempts_challenger_still_fails_of_does_not_count_for_the_next(
+    tmp_path: Path, shown: dict[str, int]
+) -> None:
+    """Its requests hang while a table for another challenger comes, and end afterwards."""
+    with (
+        serving(tmp_path, "hang", limits={"challenger_timeout_ms": 1_500}, **shown) as (plane, champion, challenger),
+        Model("challenger") as better,
+        ExitStack() as clients,
+    ):
+        for n in range(2 * IN_A_ROW):
+            clients.enter_context(Raw(plane.port)).send(post(f"u{n}"))
+        await_until(lambda: challenger.count == 2 * IN_A_ROW)
+        plane.put(table(2, champion.address, better.address, attempt=2, **shown))
+        ended = plane.exposures(2 * IN_A_ROW * (1 + ("mirror_bp" in shown)))
+        assert sum(e.arm == "challenger" and not e.usable for e in ended) == 2 * IN_A_ROW
+        assert ask(plane.port, post("u")).status == 200
+        await_until(lambda: better.count == 1)
+        assert plane.poll()["breaker_opened_total"] == 0
