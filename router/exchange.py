@@ -16,7 +16,6 @@ from router.heads import Request, Response
 from router.judge import judge, passes_through
 from router.mirror import Mirror
 from router.passing import CLIENT_GONE, Passing
-from router.pool import Pool
 from router.routing import Routes
 from router.tally import UNDER_WAY
 from router.upstream import REASONS, Connection, Failure
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from router.downstream import Client
     from router.plane import Plane
 
-_STALE_RETRIES = 2
 _SPOKEN = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
@@ -34,7 +32,6 @@ _ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
 # What may be the request's fault, and then the champion fails of it as well.
 _EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 class Exchange(Passing):
@@ -46,7 +43,6 @@ class Exchange(Passing):
     # The challenger's failure counts for the breaker if the champion can do what it could not.
     _open_question = False
     _tries = 1
-    _retries = 0
 
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
@@ -100,7 +96,7 @@ class Exchange(Passing):
         self._reason = reason
         self._open_question = reason in _EITHERS
         self._tries += 1
-        self._retries = 0
+        self.retries = 0
         self.plane.counters.fallbacks[reason] += 1
         self.forget_answer()
         self.begin_call(self.routes.champion, self.routes.champion_s, now)
@@ -200,23 +196,14 @@ class Exchange(Passing):
         if self.started:
             self._cut()
             return
-        if failure is Failure.STALE and connection is not None and self._retries < _STALE_RETRIES:
-            if self._repeatable() and self._forgiven(connection):
-                self._again(self.pool)
-                return
-        elif failure is Failure.REFUSED and self._retries < len(self.backend.pools) - 1:
-            self._again(self.backend.pick(monotonic()))
-            return
-        self._unusable(REASONS[failure])
+        if not self.asked_again(failure, connection):
+            self._unusable(REASONS[failure])
 
-    def _forgiven(self, connection: Connection) -> bool:
-        """Whether the same arm may try again after a kept connection was closed without a word.
-
-        One that had been idle was closed by a server that was tired of it and has read nothing. On one that was in
-        use a moment ago a request was dropped, and its arm has failed: the champion stands in for the challenger, and
-        for itself, as there is nobody else; but the record has the failure.
+    def forgiven(self, connection: Connection) -> bool:
+        """The champion stands in for the challenger that dropped a request, and for itself, as there is nobody else;
+        but the record has the failure.
         """
-        if self.sent_at - connection.since >= self.plane.config.upstream_fresh_s:
+        if super().forgiven(connection):
             return True
         if self.backend.arm == "challenger":
             return False
@@ -224,12 +211,6 @@ class Exchange(Passing):
             self._first = self.attempt(b"", usable=False)
         self._tries += 1
         return True
-
-    def _again(self, pool: Pool) -> None:
-        """Have the same arm answer, by another connection or address."""
-        self._retries += 1
-        self.plane.counters.retries += 1
-        self.ask_again(self.backend, pool)
 
     def timed_out(self) -> None:
         """The model server did not answer in time."""
@@ -256,9 +237,6 @@ class Exchange(Passing):
         else:
             self._spoken(*_ENDING)
             self._finish(attempt, _ENDING[0], now)
-
-    def _repeatable(self) -> bool:
-        return self.intact and (self.routes.replay or self.request.method in _SAFE)
 
     def _unusable(self, reason: FallbackReason, *, complete: bool = False) -> None:
         """The attempt at hand brought nothing that may be shown."""

@@ -65,11 +65,15 @@ class Mirror(Call):
 
     def answer_failed(self, failure: Failure) -> None:
         """A failure of the challenger, except where it is a limit of ours."""
-        self.connection = None
-        if failure is Failure.FULL:
+        connection, self.connection = self.connection, None
+        if self.asked_again(failure, connection):
+            return
+        if failure is Failure.FULL and not self.retries:
             self._full = True
             self._over()
             return
+        # It is on record as sent, where another address had refused it before.
+        self._withdrawn = failure is Failure.FULL
         self._end(usable=False, reason=REASONS[failure])
 
     def timed_out(self) -> None:
@@ -102,7 +106,7 @@ class Mirror(Call):
         self._over()
         if usable:
             self.routes.breaker.succeeded(now)
-        elif self._champions.good(self.request):
+        elif not self._withdrawn and self._champions.good(self.request):
             # What the champion fails of as well is the request's fault.
             self.routes.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
