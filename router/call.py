@@ -14,6 +14,9 @@ from router.upstream import Connection, Failure
 if TYPE_CHECKING:
     from router.plane import Plane
 
+_STALE_RETRIES = 2
+_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
 
 class Call:
     """Sends a request to one server of an arm and holds what comes back: a ``Caller`` that leaves open how it ends.
@@ -43,6 +46,8 @@ class Call:
     streamed = False
     intact = True
     connection: Connection | None = None
+    # How often its arm was asked again.
+    retries = 0
     response: Response | None = None
     was_sent = False
     received = 0
@@ -60,12 +65,33 @@ class Call:
         self.pool = pool = pools[0] if len(pools) == 1 else backend.pick(now)
         pool.ask(self)
 
-    def ask_again(self, backend: Backend, pool: Pool) -> None:
-        """Send the request once more, after an attempt that brought nothing; the deadline is the one that runs."""
-        self.backend = backend
+    def asked_again(self, failure: Failure, connection: Connection | None) -> bool:
+        """Have the same arm answer by another connection or address, where the failure is none of its servers'; the
+        deadline is the one that runs.
+        """
+        if failure is Failure.REFUSED and self.retries < len(self.backend.pools) - 1:
+            pool = self.backend.pick(monotonic())
+        elif failure is Failure.STALE and connection is not None and self.retries < _STALE_RETRIES:
+            repeatable = self.intact and (self.routes.replay or self.request.method in _SAFE)
+            if not repeatable or not self.forgiven(connection):
+                return False
+            pool = self.pool
+        else:
+            return False
+        self.retries += 1
+        self.plane.counters.retries += 1
         self.pool = pool
         self.forget_answer()
         pool.ask(self)
+        return True
+
+    def forgiven(self, connection: Connection) -> bool:
+        """Whether the same arm may try again after a kept connection was closed without a word.
+
+        One that had been idle was closed by a server that was tired of it and has read nothing. On one that was in
+        use a moment ago a request was dropped, and its arm has failed.
+        """
+        return self.sent_at - connection.since >= self.plane.config.upstream_fresh_s
 
     def forget_answer(self) -> None:
         """Be ready for another one."""

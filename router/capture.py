@@ -51,6 +51,12 @@ class Attempt:
         self.late = late
         self.to_judge = to_judge
 
+    def good(self, request: Request) -> bool:
+        """Whether its answer came in time and was, as far as can be told, fit to be shown."""
+        if not self.usable or self.late:
+            return False
+        return self.to_judge is None or judge(self.to_judge, self.answer, request) is not False
+
 
 NO_ATTEMPT = Attempt(0, 0.0, b"", False)
 
@@ -97,7 +103,8 @@ class Record:
         """
         routes, request, served_by = self.routes, self.request, self.served_by
         first, allotment = self.first, self.allotment
-        latency, answered, cut = first.latency_s, first.answer, first.cut
+        latency, answered = first.latency_s, first.answer
+        inputs_cut, answer_cut = False, True
         usable, unjudged = self._verdict()
         if not usable and (first.late or latency < routes.challenger_s):
             latency = routes.challenger_s
@@ -107,12 +114,10 @@ class Record:
         kept = rules.failed and not usable
         if kept or _drawn(self.request_id, rules.inputs_bp):
             inputs, complete = self._inputs(limit)
-            cut = cut or not complete
+            inputs_cut = not complete
         if kept or _drawn(self.request_id, rules.answers_bp):
             answer, complete = self._answer(answered, first.cut, limit)
-            cut = cut or not complete
-        else:
-            cut = True
+            answer_cut = not complete
         return {
             "type": "exposure",
             "seq": 0,
@@ -140,7 +145,8 @@ class Record:
             "attributes": routes.attributes(request) if routes.has_attributes else {},
             "inputs": inputs,
             "answer": answer,
-            "cut": cut,
+            "cut": inputs_cut or answer_cut,
+            "answer_cut": answer_cut,
         }
 
     def _verdict(self) -> tuple[bool, bool]:

@@ -108,6 +108,15 @@ class Exposure(Wire):
         None, description="body of the assigned arm's answer, likewise; null (and cut) where not drawn"
     )
     cut: bool = Field(False, description="inputs or answer were cut, or are not text")
+    answer_cut: bool | None = Field(
+        None, description="the same of the answer alone; null in journals of before, where cut speaks for both"
+    )
+
+
+def answer_incomplete(event: Mapping[str, Any]) -> bool:
+    """Whether the answer in an exposure is not all of the one that was given, so that no score is missed in it."""
+    known = event.get("answer_cut")
+    return bool(event.get("cut", False) if known is None else known)
 
 
 def stood_in(event: Mapping[str, Any]) -> bool:

@@ -16,7 +16,6 @@ from router.heads import Request, Response
 from router.judge import judge, passes_through
 from router.mirror import Mirror
 from router.passing import CLIENT_GONE, Passing
-from router.pool import Pool
 from router.routing import Routes
 from router.tally import UNDER_WAY
 from router.upstream import REASONS, Connection, Failure
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
     from router.downstream import Client
     from router.plane import Plane
 
-_STALE_RETRIES = 2
 _SPOKEN = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
 }
 _ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+# What may be the request's fault, and then the champion fails of it as well.
+_EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
 
 
 class Exchange(Passing):
@@ -41,8 +40,9 @@ class Exchange(Passing):
     _passing = False
     # What was wrong with the attempt that counts, once the champion has stepped in.
     _reason: FallbackReason | None = None
+    # The challenger's failure counts for the breaker if the champion can do what it could not.
+    _open_question = False
     _tries = 1
-    _retries = 0
 
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
@@ -84,7 +84,7 @@ class Exchange(Passing):
         elif not routes.challenger.ready:
             self._tries = 0
             self._fall_back(FallbackReason.NOT_READY, NO_ATTEMPT, now)
-        elif plane.breaker.admit(now):
+        elif self.routes.breaker.admit(now):
             self.begin_call(routes.challenger, routes.challenger_s, now)
         else:
             self._tries = 0
@@ -94,8 +94,9 @@ class Exchange(Passing):
         """Have the champion answer what the challenger did not."""
         self._first = first
         self._reason = reason
+        self._open_question = reason in _EITHERS
         self._tries += 1
-        self._retries = 0
+        self.retries = 0
         self.plane.counters.fallbacks[reason] += 1
         self.forget_answer()
         self.begin_call(self.routes.champion, self.routes.champion_s, now)
@@ -110,9 +111,12 @@ class Exchange(Passing):
     def answer_head(self, response: Response) -> None:
         """A champion's answer goes on as it comes; a challenger's where it cannot be held."""
         self.response = response
-        self._passing = self.backend.arm == "champion" or (
-            response.successful and passes_through(response, self.routes.judge_bytes)
-        )
+        flows = response.successful and passes_through(response, self.routes.judge_bytes)
+        self._passing = self.backend.arm == "champion" or flows
+        if flows and self._open_question:
+            # That it began tells enough; it may go on for long.
+            now = monotonic()
+            self._champion_did(now, well=not self.late(now))
 
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
@@ -192,23 +196,14 @@ class Exchange(Passing):
         if self.started:
             self._cut()
             return
-        if failure is Failure.STALE and connection is not None and self._retries < _STALE_RETRIES:
-            if self._repeatable() and self._forgiven(connection):
-                self._again(self.pool)
-                return
-        elif failure is Failure.REFUSED and self._retries < len(self.backend.pools) - 1:
-            self._again(self.backend.pick(monotonic()))
-            return
-        self._unusable(REASONS[failure])
+        if not self.asked_again(failure, connection):
+            self._unusable(REASONS[failure])
 
-    def _forgiven(self, connection: Connection) -> bool:
-        """Whether the same arm may try again after a kept connection was closed without a word.
-
-        One that had been idle was closed by a server that was tired of it and has read nothing. On one that was in
-        use a moment ago a request was dropped, and its arm has failed: the champion stands in for the challenger, and
-        for itself, as there is nobody else; but the record has the failure.
+    def forgiven(self, connection: Connection) -> bool:
+        """The champion stands in for the challenger that dropped a request, and for itself, as there is nobody else;
+        but the record has the failure.
         """
-        if self.sent_at - connection.since >= self.plane.config.upstream_fresh_s:
+        if super().forgiven(connection):
             return True
         if self.backend.arm == "challenger":
             return False
@@ -216,12 +211,6 @@ class Exchange(Passing):
             self._first = self.attempt(b"", usable=False)
         self._tries += 1
         return True
-
-    def _again(self, pool: Pool) -> None:
-        """Have the same arm answer, by another connection or address."""
-        self._retries += 1
-        self.plane.counters.retries += 1
-        self.ask_again(self.backend, pool)
 
     def timed_out(self) -> None:
         """The model server did not answer in time."""
@@ -249,9 +238,6 @@ class Exchange(Passing):
             self._spoken(*_ENDING)
             self._finish(attempt, _ENDING[0], now)
 
-    def _repeatable(self) -> bool:
-        return self.intact and (self.routes.replay or self.request.method in _SAFE)
-
     def _unusable(self, reason: FallbackReason, *, complete: bool = False) -> None:
         """The attempt at hand brought nothing that may be shown."""
         self.waiting.remove(self)
@@ -259,14 +245,12 @@ class Exchange(Passing):
         body = self.body()
         attempt = self.attempt(body, usable=False, complete=complete)
         if self.backend.arm == "challenger":
-            # Of a bad status only the champion's answer tells whose fault it was.
-            if reason not in (FallbackReason.STATUS, FallbackReason.OVERLOAD):
-                self.plane.breaker.failed(now)
             if self.intact and (self.routes.replay or not self.was_sent):
                 self._fall_back(reason, attempt, now)
                 return
-            if reason is FallbackReason.STATUS:
-                self.plane.breaker.failed(now)
+            if reason in _EITHERS:
+                # Nobody is left to tell whose fault it was.
+                self.routes.breaker.failed(now)
         if complete and self.response is not None:
             if not self._gone:
                 self._close = self.client.closing
@@ -305,12 +289,10 @@ class Exchange(Passing):
             plane.totals.remove(self)
         if self._gone:
             answer_status = CLIENT_GONE
-        if attempt.usable:
-            if self.backend.arm == "challenger":
-                plane.breaker.succeeded(now)
-            elif self._reason is FallbackReason.STATUS:
-                # The champion could answer what the challenger could not.
-                plane.breaker.failed(now)
+        if self._open_question:
+            self._champion_did(now, well=attempt.good(self.request))
+        elif attempt.usable and self.backend.arm == "challenger":
+            self.routes.breaker.succeeded(now)
         first = self._first or attempt
         record = Record(self.routes, self.request, self.key, self._unit, allotment, first, answer_status)
         if self._stale:
@@ -320,7 +302,7 @@ class Exchange(Passing):
             record.served_by = "champion"
             record.fallback_reason = self._reason
         if allotment.mirror:
-            record.mirrored = self._mirror(answer_status, now)
+            record.mirrored = self._mirror(attempt, answer_status, now)
         counters = plane.counters
         counters.answers[answer_status // 100] += 1
         counters.latency_s[allotment.arm] += first.latency_s
@@ -338,14 +320,20 @@ class Exchange(Passing):
         if not self._gone:
             self.client.answered(self._close, now)
 
-    def _mirror(self, answer_status: int, now: float) -> bool:
+    def _champion_did(self, now: float, *, well: bool) -> None:
+        """Only the champion's answer tells whose fault the challenger's failure was: its own, or the request's."""
+        self._open_question = False
+        if well:
+            self.routes.breaker.failed(now)
+
+    def _mirror(self, attempt: Attempt, answer_status: int, now: float) -> bool:
         plane, challenger = self.plane, self.routes.challenger
         if challenger is None:
             return False
         possible = self.request.whole and not plane.ending
         possible = possible and plane.mirrors < plane.config.mirrors and challenger.ready
-        possible = possible and plane.breaker.admit(now)
-        if possible and Mirror(self, self._unit, self._allotment, answer_status).begin(challenger, now):
+        possible = possible and self.routes.breaker.admit(now)
+        if possible and Mirror(self, self._unit, self._allotment, attempt, answer_status).begin(challenger, now):
             return True
         plane.counters.mirror_dropped += 1
         return False

@@ -3,7 +3,7 @@
 from time import monotonic
 
 from router.call import Call
-from router.capture import Record
+from router.capture import Attempt, Record
 from router.events import FallbackReason
 from router.judge import judge, passes_through
 from router.pool import Backend
@@ -17,7 +17,9 @@ class Mirror(Call):
     _full = False
     _withdrawn = False
 
-    def __init__(self, original: Call, unit: str | None, allotment: Allotment, answer_status: int) -> None:
+    def __init__(
+        self, original: Call, unit: str | None, allotment: Allotment, champions: Attempt, answer_status: int
+    ) -> None:
         self.plane = original.plane
         self.routes = original.routes
         self.request = original.request
@@ -27,6 +29,7 @@ class Mirror(Call):
         self.to_head = original.to_head
         self._unit = unit
         self._allotment = allotment._replace(arm="challenger", evidence=True)
+        self._champions = champions
         self._answer_status = answer_status
         # It holds the body from now on.
         self.budget, original.budget = original.budget, 0
@@ -62,11 +65,15 @@ class Mirror(Call):
 
     def answer_failed(self, failure: Failure) -> None:
         """A failure of the challenger, except where it is a limit of ours."""
-        self.connection = None
-        if failure is Failure.FULL:
+        connection, self.connection = self.connection, None
+        if self.asked_again(failure, connection):
+            return
+        if failure is Failure.FULL and not self.retries:
             self._full = True
             self._over()
             return
+        # It is on record as sent, where another address had refused it before.
+        self._withdrawn = failure is Failure.FULL
         self._end(usable=False, reason=REASONS[failure])
 
     def timed_out(self) -> None:
@@ -98,9 +105,10 @@ class Mirror(Call):
         now = monotonic()
         self._over()
         if usable:
-            plane.breaker.succeeded(now)
-        elif reason is not FallbackReason.STATUS or 200 <= self._answer_status < 300:
-            plane.breaker.failed(now)
+            self.routes.breaker.succeeded(now)
+        elif not self._withdrawn and self._champions.good(self.request):
+            # What the champion fails of as well is the request's fault.
+            self.routes.breaker.failed(now)
         attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
         record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
         record.mirror = True

@@ -95,14 +95,14 @@ class Passing(Upload):
     def _shown(self, response: Response, body: bytes, now: float, late: bool) -> Attempt:
         """The attempt whose complete answer was passed on without a look at it."""
         usable, held = response.successful, self.received <= self.routes.judge_bytes
-        judged = self._first is None and usable and held and self.backend.arm == "champion"
+        judged = usable and held and self.backend.arm == "champion"
         judged = judged and not passes_through(response, self.routes.judge_bytes)
         return Attempt(
             response.status,
             now - self.sent_at,
             body,
             usable,
-            unjudged=usable and self._first is None and not judged,
+            unjudged=usable and not judged,
             late=late,
             to_judge=response if judged else None,
         )

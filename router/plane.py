@@ -75,11 +75,11 @@ class Plane:
         challenger = None
         if table.challenger is not None:
             challenger = self.shelf.backend("challenger", table.challenger)
-        routes = Routes(table, champion, challenger, self.redactions, self.findings)
         trial = (table.rollout, table.attempt, table.challenger and table.challenger.version)
         if trial != self._trial:
             self._trial = trial
             self.breaker = Breaker()
+        routes = Routes(table, champion, challenger, self.redactions, self.findings, self.breaker)
         watched = [(champion, table.champion.probe)]
         if challenger is not None and table.challenger is not None:
             watched.append((challenger, table.challenger.probe))

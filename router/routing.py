@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 from router.assignment import Arm, point
+from router.breaker import Breaker
 from router.counters import Findings
 from router.events import CONTROL
 from router.heads import Request
@@ -43,7 +44,11 @@ _CHAMPION = {
 
 
 class Routes:
-    """One table at work. Equal tables allot equally, in every process."""
+    """One table at work. Equal tables allot equally, in every process.
+
+    ``breaker``: of the attempt and challenger that the table is for, so that what was sent to the ones before does not
+    count for it however late it ends.
+    """
 
     def __init__(
         self,
@@ -52,8 +57,10 @@ class Routes:
         challenger: Backend | None,
         redactions: Redactions,
         findings: Findings,
+        breaker: Breaker,
     ) -> None:
         self.table = table
+        self.breaker = breaker
         self.champion = champion
         self.challenger = challenger
         self.versions = {"champion": champion.version, "challenger": challenger.version if challenger else ""}

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from controller.core.cells import StatisticsQuery
+from controller.core.cells import ScoreCell, StatisticsQuery
 from controller.core.fold import Statistics
 from controller.edges.engine import Engine, ExposureRow, OutcomeRow
-from controller.edges.engine.rows import exposure_row
+from controller.edges.engine.rows import Pointer, exposure_row
 from controller.edges.memory import MemorySource
-from controller.kinds import UNMEASURED
+from controller.kinds import UNMEASURED, Kind
 from tests.engine.logs import exposure_event, sample_event
-from tests.engine.worlds import METRICS, World, deliveries, query, world
+from tests.engine.worlds import METRICS, SECOND, World, deliveries, plan, query, world
 
 OPEN = tuple(m._replace(name=f"open-{m.name}".lower(), frozen=False, cap=None, edges=()) for m in METRICS)
 
@@ -29,7 +29,8 @@ def exposure(row: ExposureRow) -> dict[str, Any]:
         "served_by": "champion" if row.fell_back or not row.challenger else "challenger",
         "latency_us": row.latency_us,
         "attributes": dict(text.split("=") for text in row.segments) | numbers,
-        "answer": json.dumps({"predictions": row.scores}) if whole else '{"predictions": [0.', "cut": not whole,
+        "answer": json.dumps({"predictions": row.scores}) if whole else '{"predictions": [0.',
+        "cut": not whole or row.t // 10_000 % 2 == 0, "answer_cut": not whole,
     }  # fmt: skip
 
 
@@ -97,6 +98,35 @@ def test_the_champion_stood_in_only_where_it_had_a_better_answer(reason: str, an
     memory.ingest("rows", {"type": "mark", "t": row.t + 1})
     said = engine.advance(asked, row.t + 1), memory.read(asked, row.t + 1)
     assert [each.counts[row.epoch].fallbacks for each in said] == [counts, counts]
+
+
+@pytest.mark.parametrize(
+    ("cut", "wrong"),
+    [
+        ({"cut": True, "answer_cut": False}, True), ({"cut": True, "answer_cut": True}, False),
+        ({"cut": False, "answer_cut": False}, True),
+        # Journals of before have one word for request and answer.
+        ({"cut": True}, False), ({"cut": False}, True), ({"cut": True, "answer_cut": None}, False),
+    ],
+)  # fmt: skip
+def test_an_answer_without_a_score_is_wrong_unless_the_answer_itself_was_cut(cut: dict[str, bool], wrong: bool) -> None:
+    asked = query((plan(Kind.ACCURACY),))
+    row = ExposureRow(asked.attempt, 2, SECOND, "r", "u", True, True, True)
+    event = exposure_event(row, random.Random(1)) | {"answer": '{"oops": 1}'}
+    del event["answer_cut"]
+    event |= cut
+    label = OutcomeRow("o", SECOND, SECOND, "late", 1.0, None, "r")
+    engine, memory = Engine(), MemorySource(keep_blocks=True)
+    engine.ingest([exposure_row(event, (), Pointer("/predictions/0"))], [label], [])
+    for each in (event, outcome(label), {"type": "mark", "t": 1_000 * SECOND}):
+        memory.ingest("rows", each)
+    engine.advance(asked, 1_000 * SECOND)
+    memory.read(asked, 1_000 * SECOND)
+    blocks = engine.blocks()
+    engine.close()
+    assert memory.blocks(asked.attempt, "Accuracy") == blocks
+    said = [(b.challenger.x, b.challenger.y) for b in blocks if isinstance(b.challenger, ScoreCell)]
+    assert said == ([(1, 0)] if wrong else [])
 
 
 @pytest.mark.parametrize("seed", range(3))

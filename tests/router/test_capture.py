@@ -157,3 +157,29 @@ def test_a_failure_is_kept_whole_where_the_table_says_so(tmp_path: Path, failed:
         else:
             assert (bad.inputs, bad.answer) == (None, None)
         assert (good.inputs, good.answer, good.usable) == (None, None, True)
+
+
+def test_what_was_cut_of_a_request_does_not_excuse_its_answer(tmp_path: Path) -> None:
+    """An answer that is on disk as it was given says what it has no score for."""
+    rules = {"limits": {"capture_bytes": 1_000}, "mirror_bp": 10_000}
+    with serving(tmp_path, **rules) as (plane, champion, challenger):
+        champion.mode = challenger.mode = "plain"
+        ask(plane.port, post("large", b"x" * 2_000))
+        ask(plane.port, post("no text", b"\xff\xfe"))
+        plane.exposures(4)
+        champion.mode = challenger.mode = "large"
+        champion.size = challenger.size = 2_000
+        ask(plane.port, post("small"))
+        said = {(e.unit, e.mirror): (e.cut, e.answer_cut) for e in plane.exposures(6)}
+        assert said == {
+            (unit, mirror): (True, unit == "small")
+            for unit in ("large", "no text", "small")
+            for mirror in (False, True)
+        }
+
+
+def test_an_answer_that_was_not_kept_says_nothing_of_its_scores(tmp_path: Path) -> None:
+    with serving(tmp_path, capture={"answers_bp": 0}) as (plane, _, _):
+        ask(plane.port, post("u"))
+        (exposure,) = plane.exposures(1)
+        assert (exposure.answer, exposure.cut, exposure.answer_cut) == (None, True, True)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.breaker import Breaker
 from router.counters import Findings
 from router.heads import Request
 from router.pool import Backend
@@ -36,7 +37,9 @@ def test_after_a_look_at_a_body_its_tree_is_not_kept(unit: str, attribute: dict[
     """Up to thirty times as large as the body, for as long as the request waits, or its mirror."""
     source = {"json_pointer": unit} if unit.startswith("/") else {"header": unit}
     routed = table(1, "127.0.0.1:1", unit=source, attributes=[{"name": "a", "source": attribute}])
-    routes = Routes(RouteTable.model_validate(routed), Backend("champion", "1", ()), None, Redactions(), Findings())
+    routes = Routes(
+        RouteTable.model_validate(routed), Backend("champion", "1", ()), None, Redactions(), Findings(), Breaker()
+    )
     made = request({"id": "u7", "a": "b"})
     tree = made.json()
     assert routes.allot(made, stale=False)[0] == ("u7" if unit == "/id" else None)

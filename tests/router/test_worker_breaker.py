@@ -1,11 +1,18 @@
 """The breaker of a worker, from the first failure to the full share again."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
-from router.breaker import PROBES
+import pytest
+
+from router.breaker import IN_A_ROW, PROBES
 from tests.router.load import run
-from tests.router.planes import serving
-from tests.router.raw import ask, post
+from tests.router.models import Model
+from tests.router.planes import serving, table
+from tests.router.raw import Raw, ask, await_until, post
+
+BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
+LIMITS = {"challenger_timeout_ms": 300}
 
 
 def test_a_challenger_that_recovers_is_probed_and_then_given_a_growing_share(tmp_path: Path) -> None:
@@ -29,3 +36,69 @@ def test_a_challenger_that_recovers_is_probed_and_then_given_a_growing_share(tmp
         assert {g.status for g in got} == {200}
         assert 5 <= [g.arm() for g in got].count("challenger") <= 60
         assert plane.poll()["breaker_opened_total"] == 1
+
+
+@pytest.mark.parametrize("mode", BOTH_FAIL)
+def test_requests_that_neither_arm_can_answer_do_not_open_the_breaker(tmp_path: Path, mode: str) -> None:
+    """One client could else have everybody's requests count against the challenger alone."""
+    with serving(tmp_path, mode, weight_bp=10_000, limits=LIMITS) as (plane, champion, challenger):
+        champion.mode = mode
+        run(plane.port, lambda n: post(f"u{n}"), 2 * IN_A_ROW)
+        exposures = plane.exposures(2 * IN_A_ROW)
+        assert [(e.usable, e.served_by) for e in exposures] == [(False, "champion")] * 2 * IN_A_ROW
+        champion.mode = challenger.mode = "good"
+        assert {g.arm() for g in run(plane.port, lambda n: post(f"u{n}"), 20)} == {"challenger"}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+@pytest.mark.parametrize("mode", [*BOTH_FAIL, "hang"])
+def test_requests_that_only_the_challenger_cannot_answer_open_it(tmp_path: Path, mode: str) -> None:
+    with serving(tmp_path, mode, weight_bp=10_000, limits=LIMITS) as (plane, _, challenger):
+        assert {g.arm() for g in run(plane.port, lambda n: post(f"u{n}"), IN_A_ROW)} == {"champion"}
+        assert plane.poll()["breaker_opened_total"] == 1
+        sent = challenger.count
+        run(plane.port, lambda n: post(f"u{n}"), 10)
+        assert challenger.count == sent
+
+
+def test_a_stream_of_the_champions_opens_it_as_soon_as_it_begins(tmp_path: Path) -> None:
+    with serving(tmp_path, "gone", weight_bp=10_000) as (plane, champion, _), ExitStack() as streams:
+        champion.mode = "events"
+        for n in range(IN_A_ROW):
+            raw = streams.enter_context(Raw(plane.port))
+            raw.send(post(f"u{n}"))
+            raw.until(b"data: 1")
+        assert plane.poll()["breaker_opened_total"] == 1
+
+
+@pytest.mark.parametrize("mode", BOTH_FAIL)
+def test_mirrors_of_what_the_champion_cannot_answer_either_do_not_open_it(tmp_path: Path, mode: str) -> None:
+    with serving(tmp_path, mode, mirror_bp=10_000, limits=LIMITS) as (plane, champion, _):
+        champion.mode = mode
+        run(plane.port, lambda n: post(f"u{n}"), 2 * IN_A_ROW)
+        assert {e.usable for e in plane.exposures(4 * IN_A_ROW)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+        champion.mode = "good"
+        run(plane.port, lambda n: post(f"u{n}"), IN_A_ROW)
+        await_until(lambda: plane.poll()["breaker_opened_total"] == 1)
+
+
+@pytest.mark.parametrize("shown", [{"weight_bp": 10_000}, {"mirror_bp": 10_000}], ids=["shown", "mirrored"])
+def test_what_the_last_attempts_challenger_still_fails_of_does_not_count_for_the_next(
+    tmp_path: Path, shown: dict[str, int]
+) -> None:
+    """Its requests hang while a table for another challenger comes, and end afterwards."""
+    with (
+        serving(tmp_path, "hang", limits={"challenger_timeout_ms": 1_500}, **shown) as (plane, champion, challenger),
+        Model("challenger") as better,
+        ExitStack() as clients,
+    ):
+        for n in range(2 * IN_A_ROW):
+            clients.enter_context(Raw(plane.port)).send(post(f"u{n}"))
+        await_until(lambda: challenger.count == 2 * IN_A_ROW)
+        plane.put(table(2, champion.address, better.address, attempt=2, **shown))
+        ended = plane.exposures(2 * IN_A_ROW * (1 + ("mirror_bp" in shown)))
+        assert sum(e.arm == "challenger" and not e.usable for e in ended) == 2 * IN_A_ROW
+        assert ask(plane.port, post("u")).status == 200
+        await_until(lambda: better.count == 1)
+        assert plane.poll()["breaker_opened_total"] == 0

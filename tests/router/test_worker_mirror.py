@@ -129,3 +129,18 @@ def test_what_the_end_of_a_worker_cuts_off_is_not_mirrored(tmp_path: Path) -> No
                 raw.until(b"first")
                 assert plane.drain() == 0
             assert [(e.mirror, e.mirrored) for e in plane.exposures(1)] == [(False, False)]
+
+
+def test_a_mirror_tries_the_arms_other_address_where_one_refuses(tmp_path: Path) -> None:
+    """As a request does that is shown: nothing was sent to the server that refused."""
+    with socket.socket() as deaf, Model("champion") as champion, Model("challenger") as challenger:
+        deaf.bind(("127.0.0.1", 0))
+        first = table(1, champion.address, challenger.address, **MIRROR)
+        first["challenger"]["upstreams"] = [f"127.0.0.1:{deaf.getsockname()[1]}", challenger.address]
+        with running(tmp_path, first) as plane:
+            for number in range(1, 5):
+                assert ask(plane.port, post(f"u{number}")).status == 200
+                plane.exposures(2 * number)
+            mirrors = [e for e in plane.exposures(8) if e.mirror]
+            assert [(e.usable, e.fallback_reason) for e in mirrors] == [(True, None)] * 4
+            assert plane.poll()["retries_total"] >= 1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from controller.core.covariates import units_of
-from router.events import stood_in
+from router.events import answer_incomplete, stood_in
 
 LONGEST_SEGMENT = 128
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
@@ -127,7 +127,7 @@ def exposure_row(
         raise ValueError("arm, usable or mirror is none")
     scores = None
     if pointer is not None and usable:
-        scores = pointer.scores(event["answer"], not event["cut"])
+        scores = pointer.scores(event["answer"], not answer_incomplete(event))
     attributes = event["attributes"]
     return ExposureRow(
         _integer(event["attempt"]),

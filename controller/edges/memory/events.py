@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from router.assignment import Arm
-from router.events import stood_in
+from router.events import answer_incomplete, stood_in
 
 FUTURE = 300_000_000  # µs that an outcome may lie ahead of the moment it came in
 
@@ -25,7 +25,7 @@ class Exposed:
     """
 
     __slots__ = (
-        "answer", "arm", "attempt", "attributes", "cut", "epoch", "evidence", "fell_back", "hashed", "labels",
+        "answer", "answer_cut", "arm", "attempt", "attributes", "epoch", "evidence", "fell_back", "hashed", "labels",
         "latency", "mirror", "partner", "place", "request_id", "t", "unit", "usable",
     )  # fmt: skip
 
@@ -44,7 +44,7 @@ class Exposed:
         self.latency: int = event["latency_us"]
         self.attributes: Mapping[str, str] = event.get("attributes") or {}
         self.answer: str | None = event.get("answer")
-        self.cut: bool = event.get("cut", False)
+        self.answer_cut: bool = answer_incomplete(event)
         self.labels: dict[tuple[str, int], list[Label]] = {}
         self.partner: Exposed | None = None
         self.place = (self.t, self.request_id, self.mirror)

@@ -184,7 +184,7 @@ class Tally:
 
     def _places(self, e: Exposed, labels: Mapping[int, float]) -> dict[int, int]:
         """The bin of the score of each labelled row that counts."""
-        scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else []
+        scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable and labels else []
         found = {}
         for row, label in labels.items():
             positive = label == self._query.positive
@@ -256,13 +256,13 @@ class Tally:
         return (1, 0, 1, 0 if a.usable and b.usable and sides[0] == sides[1] else self._plan.scale)
 
     def _sides(self, e: Exposed) -> list[bool | None] | None:
-        scores = scores_in(e.answer, self._query.prediction, e.cut)
+        scores = scores_in(e.answer, self._query.prediction, e.answer_cut)
         return None if scores is None else [None if s is None else s >= self._query.threshold for s in scores]
 
     def _costs(self, e: Exposed, labels: Mapping[int, float], capped: bool = True) -> dict[int, tuple[int, int]]:
         """(x, y) of each labelled row; both are 0 where it does not count. One whose answer was not kept whole is left
         out."""
-        scores = scores_in(e.answer, self._query.prediction, e.cut) if e.usable and labels else None
+        scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable and labels else None
         plan = self._plan if capped else self._plan._replace(cap=None)
         costs: dict[int, tuple[int, int]] = {}
         for row, label in labels.items():
