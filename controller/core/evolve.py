@@ -138,7 +138,7 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     observed, attempt = status.observed, status.attempt
     if attempt is None and not status.progress.terminal:
         return status.model_copy(update={"plan": plan})
-    if status.plan != plan and status.plan == plan_digest(_without_approval(spec)):
+    if status.plan != plan and status.plan in (plan_digest(_without_approval(spec)), plan_digest(spec, whole=True)):
         status = status.model_copy(update={"plan": plan})
     changed = status.plan != plan
     if status.progress is Progress.PENDING:
@@ -185,11 +185,16 @@ def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
     )
 
 
-def plan_digest(spec: RolloutSpec) -> str:
-    """Digest of what an attempt must not change under way; everything else is applied at once."""
+def plan_digest(spec: RolloutSpec, *, whole: bool = False) -> str:
+    """Digest of what an attempt must not change under way; everything else is applied at once.
+
+    Of what is as it is without a word nothing counts, so that a release in which more can be declared starts no attempt
+    again; ``whole``: as releases before had it.
+    """
     fixed = spec.model_dump(
         mode="json",
         by_alias=True,
+        exclude_defaults=not whole,
         include={"model", "unit", "segments", "prediction", "steps", "metrics", "allow_same_version"},
     )
     policy = spec.decision
@@ -202,11 +207,12 @@ def plan_digest(spec: RolloutSpec) -> str:
         policy.grace,
     ]
     if spec.servers is not None:  # another build is another challenger, and another champion
-        fixed["servers"] = spec.servers.model_dump(mode="json", by_alias=True, exclude={"replicas"})
+        declared = spec.servers.model_dump(mode="json", by_alias=True, exclude_defaults=not whole, exclude={"replicas"})
+        fixed["servers"] = declared
     if spec.decision.approve_promotion:
         fixed["approvePromotion"] = True
     if spec.traffic.gateway_api is not None:
-        fixed["traffic"] = spec.traffic.gateway_api.model_dump(mode="json", by_alias=True)
+        fixed["traffic"] = spec.traffic.gateway_api.model_dump(mode="json", by_alias=True, exclude_defaults=not whole)
     return digest(fixed)[:16]
 
 

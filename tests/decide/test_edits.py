@@ -4,6 +4,7 @@ import pytest
 
 from controller.core.evolve import evolve, plan_digest
 from controller.core.fold import EMPTY
+from controller.sections import Model
 from controller.spec import RolloutSpec
 from controller.status import Progress, Reason, RolloutStatus
 from tests.decide.rollouts import fresh, rollout
@@ -81,8 +82,36 @@ def test_what_an_attempt_is_held_to_is_the_same_in_the_next_release() -> None:
         servers={"template": TEMPLATE},
         decision={"approvePromotion": True},
     )
-    assert plan_digest(rich.spec) == "56dff279e6215824"
-    assert plan_digest(rollout().spec) == "f9fba595245a5787"
+    assert plan_digest(rich.spec) == "a029b5010da2c58b"
+    assert plan_digest(rollout().spec) == "86ee395dbbd4d5ab"
+
+
+class LaterModel(Model):
+    """As a later release may have it."""
+
+    region: str | None = None
+    shards: int = 1
+
+
+class LaterSpec(RolloutSpec):
+    """Likewise."""
+
+    model: LaterModel
+
+
+def test_a_later_release_with_more_to_declare_starts_nothing_again() -> None:
+    spec = rollout().spec
+    tree = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert plan_digest(LaterSpec.model_validate(tree)) == plan_digest(spec)
+    tree["model"]["shards"] = 2
+    assert plan_digest(LaterSpec.model_validate(tree)) != plan_digest(spec)
+
+
+def test_an_attempt_of_a_release_that_counted_defaults_goes_on() -> None:
+    status = tick(fresh(), rollout().spec)
+    old = status.model_copy(update={"plan": "f9fba595245a5787"})
+    after = tick(old, rollout().spec)
+    assert (after.progress, after.attempts, after.plan) == (Progress.RUNNING, 1, plan_digest(rollout().spec))
 
 
 def served_by(servers: dict[str, object]) -> RolloutSpec:
