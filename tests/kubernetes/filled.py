@@ -8,7 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from router.table import Probe, Source, Target
+from router.table import Probe, Source, Target, Token
 
 # A model that takes one field of several, and one whose texts are addresses.
 WRITTEN: dict[type[BaseModel], BaseModel] = {
@@ -44,6 +44,8 @@ def _value(annotation: Any, default: Any, numbers: Iterator[int]) -> Any:
         return tuple(_value(item, None, numbers) for item in items)
     if origin is dict:
         return {"one": _value(inner[1], None, numbers), "two": _value(inner[1], None, numbers)}
+    if annotation == Token:
+        return f"x-{next(numbers)}"
     if hasattr(annotation, "__metadata__"):
         return _value(inner[0], default, numbers)
     if issubclass(annotation, BaseModel):
