@@ -130,5 +130,7 @@ class History(Meanwhile):
                 number = at
                 self.seen.moves.append(Move(alias, version, serving, tables))
                 champion = version if alias == "champion" else champion
-            if self.seen.tables and champion is not None and champion not in serving:
+            # Before the first table nobody is sent anywhere, and the pods of the first champion are still to come.
+            routed = any(generation >= 0 for _, generation in self.seen.tables)
+            if routed and champion is not None and champion not in serving:
                 self.seen.unserved.append(champion)
