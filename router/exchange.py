@@ -84,7 +84,7 @@ class Exchange(Passing):
         elif not routes.challenger.ready:
             self._tries = 0
             self._fall_back(FallbackReason.NOT_READY, NO_ATTEMPT, now)
-        elif self.routes.breaker.admit(now):
+        elif routes.breaker.admit(now):
             self.begin_call(routes.challenger, routes.challenger_s, now)
         else:
             self._tries = 0

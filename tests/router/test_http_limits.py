@@ -12,6 +12,9 @@ from tests.router.load import loaded
 from tests.router.planes import serving
 from tests.router.raw import Raw, ask, await_until, post
 
+# Of a request whose body is still to come.
+HEAD = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
+
 
 def let_pass(seconds: float) -> None:
     """Wait for the clock: time itself is what the claim is about."""
@@ -175,10 +178,9 @@ def test_thousands_of_idle_connections_leave_others_unharmed(tmp_path: Path) -> 
 
 
 def test_a_body_that_trickles_in_is_given_up_and_one_that_comes_at_a_pace_is_not(tmp_path: Path) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
     with serving(tmp_path, body_s=0.5, min_body_rate=10_000) as (plane, champion, _):
         with Raw(plane.port) as raw:
-            raw.send(head)
+            raw.send(HEAD)
             began = time.monotonic()
             raw.socket.settimeout(0.05)
             while not _spoken_to(raw):
@@ -186,7 +188,7 @@ def test_a_body_that_trickles_in_is_given_up_and_one_that_comes_at_a_pace_is_not
                 assert time.monotonic() < began + 5
             assert (raw.answer().status, raw.ended()) == (408, True)
         with Raw(plane.port) as raw:
-            raw.send(head)
+            raw.send(HEAD)
             raw.socket.settimeout(0.05)
             # Longer than the pause that is allowed, never with one.
             for _ in range(20):
@@ -232,14 +234,13 @@ def test_a_client_that_goes_on_reading_has_the_time_that_it_needs(tmp_path: Path
 
 
 def test_who_takes_long_over_a_request_makes_room_for_who_comes(tmp_path: Path) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
     with (
         serving(tmp_path, max_connections=2, head_s=0.3) as (plane, _, _),
         Raw(plane.port) as first,
         Raw(plane.port) as second,
     ):
         for raw in (first, second):
-            raw.send(head + b"x")
+            raw.send(HEAD + b"x")
         plane.until(lambda: plane.poll()["held_bytes"] == 2)
         let_pass(0.4)
         assert ask(plane.port, post("u")).status == 200
@@ -276,15 +277,14 @@ def test_who_sends_ahead_and_reads_no_answer_makes_room_for_who_comes(tmp_path: 
 
 
 def test_who_drips_a_body_that_is_held_makes_room_for_the_bodies_of_others(tmp_path: Path) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n"
     with (
         serving(tmp_path, max_held_bytes=150_000, head_s=0.3) as (plane, champion, _),
         Raw(plane.port) as slow,
         Raw(plane.port) as other,
     ):
-        slow.send(head + b"x" * 90_000)
+        slow.send(HEAD + b"x" * 90_000)
         plane.until(lambda: plane.poll()["held_bytes"] == 90_000)
-        other.send(head + b"y" * 100_000)
+        other.send(HEAD + b"y" * 100_000)
         assert other.answer().status == 503  # the other one has not taken long yet
         let_pass(0.4)
         assert ask(plane.port, post("v", b"y" * 100_000)).status == 200

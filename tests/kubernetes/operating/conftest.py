@@ -59,10 +59,17 @@ def node(controllers: ControlPlane, kubeconfig: Path, restricted: str, tmp_path:
 
 
 @pytest.fixture
-def real(access: Access, kubeconfig: Path, node: KubeNode, namespace: str, tmp_path: Path) -> Iterator[RealTheatre]:
+def tenant(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[RealTheatre]:
+    """Without a node: nothing of it runs."""
     made = RealTheatre(access, kubeconfig, namespace, tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def real(node: KubeNode, tenant: RealTheatre) -> RealTheatre:
+    """With a node, which outlasts it."""
+    return tenant
 
 
 @pytest.fixture

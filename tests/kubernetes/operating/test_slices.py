@@ -1,9 +1,7 @@
 """The servers that routers send to, as endpoints behind an adopted Service come and go, on a real API server."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -16,7 +14,7 @@ from controller.operator.operator import Operator
 from controller.status import Progress
 from tests.kubernetes.operating.machines import FREE, ModelServer, own_address
 from tests.kubernetes.operating.templated import of_store
-from tests.kubernetes.operating.theatre import SPEC, Theatre, until
+from tests.kubernetes.operating.theatre import SPEC, Theatre, running, until
 
 PORT = 8080
 SLOW: Node = {  # nothing is due by itself for longer than anybody here waits
@@ -299,17 +297,6 @@ def test_what_changed_while_nobody_watched_is_told_once(access: Access, namespac
         access.create(SLICES, piece(namespace, "last", "last", 1))
         until(lambda: told[-1] == "last", "it hears again")
     assert sorted(told) == ["changes", "comes", "elsewhere", "goes", "last", "moves"]
-
-
-@contextmanager
-def running(watch: SliceWatch) -> Iterator[None]:
-    end = threading.Event()
-    thread = threading.Thread(target=watch.run, args=(end,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
 
 
 def test_it_is_known_which_rollouts_name_a_service(theatre: Theatre) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -27,14 +26,6 @@ ROUTED: Node = {
     "servers": {"champion": {"service": "a"}, "challenger": {"service": "b"}},
     "traffic": {"gatewayAPI": {"httpRoute": "other/r", "requests": 'c{a="$arm"}'}},
 }
-
-
-@pytest.fixture
-def tenant(access: Access, kubeconfig: Path, namespace: str, tmp_path: Path) -> Iterator[RealTheatre]:
-    """Without a node: nothing of it runs."""
-    made = RealTheatre(access, kubeconfig, namespace, tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

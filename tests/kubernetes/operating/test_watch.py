@@ -1,8 +1,6 @@
 """The watch's view of the rollouts becomes true again after whatever went wrong."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -13,19 +11,8 @@ from controller.edges.cluster.watch import Entry, Watched, claim
 from controller.errors import EdgeError, NotFound
 from controller.status import Progress, RolloutStatus
 from tests.kubernetes.control_plane import ControlPlane
-from tests.kubernetes.operating.theatre import Theatre, deep, until
+from tests.kubernetes.operating.theatre import Theatre, deep, running, until
 from tests.ports.contracts.rollouts import attempt
-
-
-@contextmanager
-def running(watched: Watched) -> Iterator[None]:
-    end = threading.Event()
-    thread = threading.Thread(target=watched.run, args=(end,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
 
 
 def test_declared_changed_and_deleted_rollouts_are_fed(theatre: Theatre) -> None:

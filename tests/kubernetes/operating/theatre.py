@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.resources import EVENTS, ROLLOUTS, Resource
+from controller.edges.cluster.slice_watch import SliceWatch
 from controller.edges.cluster.store import ClusterStore
 from controller.edges.cluster.watch import Watched
 from controller.edges.memory import MemoryNotifier, MemoryRegistry, MemorySource, MemoryTraffic, MemoryWorkloads
@@ -63,6 +64,18 @@ def until(holds: Callable[[], Any], what: str, within: float = 30.0) -> Any:
             return found
         assert time.monotonic() < end, f"not within {within:g} s: {what}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(watch: Watched | SliceWatch) -> Iterator[None]:
+    """A watch on a thread of its own. It is not waited for: it ends at its next event."""
+    end = threading.Event()
+    thread = threading.Thread(target=watch.run, args=(end,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
 
 
 def gone(access: Access, resource: Resource, namespace: str | None, name: str) -> bool:
