@@ -10,6 +10,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.deployments import TEMPLATE_HASH, VERSION
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, STATEFULSETS, Resource
@@ -21,7 +22,7 @@ log = logging.getLogger("bench.node")
 AT_ONCE = 8
 REPLICASETS = Resource("apps/v1", "replicasets", "ReplicaSet")
 HASH = "0"  # of the template that a Deployment has, which does not change here
-EVERY_S = 2.0
+EVERY_S, LATER_S = 2.0, 15.0  # between two looks: while something is missing, and when all is there
 
 
 class Pods:
@@ -47,6 +48,10 @@ class Pods:
         owner, template = f"{found['metadata']['name']}-{HASH}", copy.deepcopy(found["spec"]["template"])
         template["metadata"]["labels"][TEMPLATE_HASH] = HASH
         self._made(rollout, name, template, rollout.server(version), owner, REPLICASETS)
+        count = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+        where = {"namespace": rollout.namespace, "name": found["metadata"]["name"]}
+        status = {"observedGeneration": found["metadata"]["generation"], **count}
+        self._access.patch(DEPLOYMENTS, {"metadata": where, "status": status}, "status")
 
     def _made(self, rollout: Rollout, name: str, template: Node, address: str, owner: str, kind: Resource) -> None:
         # The garbage collector does not run: whose the pod is, is read by the controller alone.
@@ -71,7 +76,7 @@ class Pods:
 
 
 class Machine:
-    """Runs what the controller declares for ``rollouts``, ``routers`` of each, until all of it is there."""
+    """Runs what the controller declares for ``rollouts``, ``routers`` of each, and follows what it changes."""
 
     def __init__(self, access: Access, pods: Pods, rollouts: list[Rollout], routers: int) -> None:
         self._access, self._pods, self._routers = access, pods, routers
@@ -92,7 +97,7 @@ class Machine:
 
     def _run(self) -> None:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            while self._waiting and not self._end.wait(EVERY_S):
+            while not self._end.wait(EVERY_S if self._waiting else LATER_S):
                 try:
                     done = list(pool.map(self._serve, [*self._sets(), *self._deployments()]))
                 except EdgeError as error:
@@ -101,7 +106,9 @@ class Machine:
                 self._waiting -= {each for each in done if each is not None}
 
     def _sets(self) -> list[tuple[Rollout, str, Node]]:
-        found = []
+        found: list[tuple[Rollout, str, Node]] = []
+        if not any(what == "routers" for _, _, what in self._waiting):
+            return found
         for each in self._access.list(STATEFULSETS, None).items:
             place = each["metadata"]["namespace"], each["spec"]["serviceName"].removesuffix("-router")
             if (*place, "routers") in self._waiting:
@@ -113,7 +120,7 @@ class Machine:
         for each in self._access.list(DEPLOYMENTS, None, VERSION).items:
             name, _, version = each["metadata"]["name"].rpartition("-v")
             place = each["metadata"]["namespace"], name
-            if (*place, version) in self._waiting:
+            if not deployments.settled(each):
                 found.append((self._by_place[place], version, each))
         return found
 
