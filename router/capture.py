@@ -4,7 +4,7 @@ While somebody waits for an answer only a ``Record`` is made; the journal's thre
 sampling, redaction, text.
 """
 
-from time import time_ns
+from time import thread_time, time_ns
 from typing import Any
 
 import xxhash
@@ -13,11 +13,13 @@ from router.assignment import POINTS
 from router.events import FallbackReason
 from router.heads import Request, Response
 from router.judge import judge
-from router.redaction import WITHHELD
+from router.redacted import WITHHELD, is_large
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
 _SEED = 1
+# A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
+_SEARCHED = 4
 
 
 class Attempt:
@@ -180,6 +182,19 @@ class Record:
 
     def _text(self, body: bytes, content_type: str, whole: bool, limit: int) -> tuple[str, bool, bool]:
         """A body as it may be written, whether all of it could be read as text, and whether it was withheld."""
+        noted = self.routes.redactions
+        if not is_large(body):
+            return self._read(body, content_type, whole, limit)
+        if len(body) > _SEARCHED * limit or not noted.large.left():
+            noted.unread += 1
+            noted.note(WITHHELD)
+            return WITHHELD.text, False, True
+        began = thread_time()
+        read = self._read(body, content_type, whole, limit)
+        noted.large.took(thread_time() - began)
+        return read
+
+    def _read(self, body: bytes, content_type: str, whole: bool, limit: int) -> tuple[str, bool, bool]:
         redactor, noted = self.routes.redactor, self.routes.redactions
         complete = whole and len(body) <= limit
         if not complete and redactor.withholds_part(body.decode("utf-8", "replace"), content_type, whole):

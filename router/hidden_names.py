@@ -7,6 +7,7 @@ text, and what is remembered is bounded: names come from strangers.
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
 from itertools import accumulate
 
 # What nobody wants to find in a log file, whatever the model; several words are one name (cardNumber, card_number).
@@ -28,13 +29,41 @@ _NUMBERS = b"0123456789,+[]"
 _LOWER = bytes(range(256)).lower()
 # Characters that nobody sees, which could stand in the midst of a name, and two that stand for whole sentences.
 _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+# Marks above one letter; Unicode's text that is safe to be streamed has no more (UAX #15, Stream-Safe Text Format).
+_MOST_MARKS = 30
+_FIRST_MARK, _LAST_MARK = 0x300, 0x1F000
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN = re.compile(r"[\W_]+")
 
 
 def plain(text: str) -> str:
     """The text with one form for every letter (full width, ligatures), without what nobody sees."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
+    if text.isascii():
+        return text
+    # CPython sorts the marks of one letter in a time that grows with the square of their number.
+    return unicodedata.normalize("NFKC", _many_marks().sub(_some_marks, _UNSEEN.sub("", text)))
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    """More marks than a letter may have. Made when the first such text is read: that takes a hundredth of a second."""
+    marks = [code for code in range(_FIRST_MARK, _LAST_MARK) if _is_mark(chr(code))]
+    first = [code for code in marks if code - 1 not in (known := set(marks))]
+    last = [code for code in marks if code + 1 not in known]
+    ranges = "".join(f"{chr(one)}-{chr(two)}" for one, two in zip(first, last, strict=True))
+    return re.compile(f"[{ranges}]{{{_MOST_MARKS + 1},}}")
+
+
+def _is_mark(letter: str) -> bool:
+    """Whether it is one, or stands for nothing but marks."""
+    if unicodedata.combining(letter):
+        return True
+    parts = unicodedata.decomposition(letter)
+    return bool(parts) and all(map(unicodedata.combining, unicodedata.normalize("NFKD", letter)))
+
+
+def _some_marks(found: re.Match[str]) -> str:
+    return found[0][:_MOST_MARKS]
 
 
 def words_of(name: str) -> tuple[str, ...]:

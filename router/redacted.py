@@ -1,6 +1,8 @@
-"""What became of a captured body before it was written, and how often."""
+"""What became of a captured body before it was written, and how often; and how many large ones may be read for it."""
 
 from typing import NamedTuple
+
+from router.allowance import Allowance
 
 REDACTED = "[redacted]"
 
@@ -16,14 +18,27 @@ class Redacted(NamedTuple):
 WITHHELD = Redacted(REDACTED, withheld=True)
 
 
-class Redactions:
-    """What a worker's redactors did, counted by the journal's thread."""
+# From so many bytes on a body is large: to read it takes up to some milliseconds of the interpreter, which answers
+# requests besides; other alphabets take longer. All large ones together may take a quarter of a second in each.
+_LARGE, _LARGE_UNICODE = 16 << 10, 1 << 10
+_SHARE, _SAVED_S = 0.25, 0.5
 
-    __slots__ = ("redacted", "withheld")
+
+def is_large(body: bytes) -> bool:
+    """Whether reading it takes long enough to be counted."""
+    return len(body) >= _LARGE or (len(body) >= _LARGE_UNICODE and not body.isascii())
+
+
+class Redactions:
+    """What a worker's redactors did, counted by the journal's thread; ``large`` is its time for large bodies."""
+
+    __slots__ = ("large", "redacted", "unread", "withheld")
 
     def __init__(self) -> None:
         self.redacted = 0
         self.withheld = 0
+        self.unread = 0
+        self.large = Allowance(_SHARE, _SAVED_S)
 
     def note(self, done: Redacted) -> None:
         """Count one body."""
@@ -32,4 +47,8 @@ class Redactions:
 
     def counters(self) -> dict[str, float]:
         """How many fields were replaced and how many bodies withheld, by metric name."""
-        return {"redacted_fields_total": self.redacted, "withheld_bodies_total": self.withheld}
+        return {
+            "redacted_fields_total": self.redacted,
+            "withheld_bodies_total": self.withheld,
+            "unread_bodies_total": self.unread,
+        }

@@ -49,6 +49,22 @@ def test_a_large_body_that_is_cut_within_a_hidden_field_is_withheld(tmp_path: Pa
     assert SECRET.encode() not in on_disk(tmp_path)
 
 
+def test_a_body_of_which_little_would_be_kept_is_not_read(tmp_path: Path) -> None:
+    body = b'{"inputs": [%b]}' % b",".join([b"[1]"] * 5_000)
+    assert len(body) > 16 << 10
+    with serving(tmp_path, limits={"capture_bytes": 4_000}) as (plane, champion, _):
+        ask(plane.port, post("u", body))
+        ask(plane.port, post("u", body[:12_000] + b"]}"))
+        one, two = plane.exposures(2)
+        assert champion.requests[0].body == body
+        assert (one.inputs, one.answer, one.cut) == (REDACTED, REDACTED, True)  # there are as many predictions
+        assert (one.status, one.usable) == (200, True)
+        assert (two.inputs, two.cut) == (body[:4_000].decode(), True)
+        counted = plane.poll()
+        assert [counted[f"{name}_bodies_total"] for name in ("unread", "withheld")] == [2, 2]
+        assert plane.drain() == 0
+
+
 def test_values_that_come_before_their_names_in_a_large_body_are_withheld(tmp_path: Path) -> None:
     secret = SECRET.encode()
     values = b", ".join([b'"%b"' % secret] * 200)
