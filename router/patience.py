@@ -59,8 +59,8 @@ class Patience(Ending):
         return now - began - config.head_s
 
     def holds_bytes(self) -> bool:
-        """Whether it is sending a body of which a part is held."""
-        return self._at == BODY and self._budget > 0
+        """Whether a part is held of the body that it is sending, or of the one that it is being answered."""
+        return (self._budget if self._exchange is None else self._exchange.budget) > 0
 
     def holds(self, pool: "Pool") -> bool:
         """Whether a connection of ``pool`` is busy with its request."""

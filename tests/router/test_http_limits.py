@@ -293,6 +293,22 @@ def test_who_drips_a_body_that_is_held_makes_room_for_the_bodies_of_others(tmp_p
         assert [len(request.body) for request in champion.requests] == [100_000]
 
 
+def test_who_drips_a_body_that_is_passed_on_makes_room_for_the_bodies_of_others(tmp_path: Path) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: slow\r\nContent-Length: 200000\r\n\r\n"
+    with (
+        serving(tmp_path, max_held_bytes=150_000, head_s=0.3, limits={"replay_bytes": 80_000}) as (plane, champion, _),
+        Raw(plane.port) as slow,
+    ):
+        slow.send(head + b"x" * 90_000)
+        await_until(lambda: champion.begun == 1)
+        assert plane.poll()["held_bytes"] == 90_000  # for the journal, and for judging the answer
+        let_pass(0.4)
+        assert ask(plane.port, post("v", b"y" * 70_000)).status == 200
+        assert slow.answer().status == 503
+        assert plane.poll()["held_bytes"] == 0
+        assert {e.unit: e.answer_status for e in plane.exposures(2)} == {"slow": 499, "v": 200}
+
+
 def test_who_drips_a_large_body_lets_go_of_the_servers_connection_for_who_waits(tmp_path: Path) -> None:
     head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: slow\r\nContent-Length: 100000\r\n\r\n"
     with (
