@@ -36,8 +36,8 @@ class Room:
         return bool(found)
 
     def body(self) -> bool:
-        """Have those go that have been sending a body that is held, or taking its answer, for the longest, until what is
-        held is not too much; False where it still is.
+        """Have those go that have been sending a body that is held, or taking its answer, for the longest, until what
+        is held is not too much; False where it still is.
         """
         plane = self._plane
         most = plane.config.max_held_bytes

@@ -4,6 +4,7 @@ Polling is the truth: MLflow has no compare-and-swap and no history for aliases,
 """
 
 import difflib
+import posixpath
 import tempfile
 import time
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from controller.core.record import Record
@@ -26,6 +27,10 @@ from controller.status import RolloutStatus
 _ALIAS_TRIES = 4
 _PAGE = 1000  # the most that MLflow gives at once
 _SIGNATURES_KEPT = 1024
+_MLMODEL, _LARGEST_MLMODEL = "MLmodel", 1 << 20
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_EMPTY = ("", "~", "null", "Null", "NULL")
+_DEEPEST = 100  # what the parser takes for a level grows with their number
 
 
 class MlflowRegistry:
@@ -195,11 +200,39 @@ class MlflowRegistry:
         try:
             with translated(self._uri), tempfile.TemporaryDirectory() as folder:
                 place = self._client.get_model_version_download_uri(model, version)
+                listed = list_artifacts(artifact_uri=place, tracking_uri=self._uri)
+                size = next((each.file_size or 0 for each in listed if posixpath.basename(each.path) == _MLMODEL), 0)
+                if size > _LARGEST_MLMODEL:
+                    raise EdgeError(f"it has {size:,} bytes; at most {_LARGEST_MLMODEL:,} are read")
                 path = download_artifacts(
-                    artifact_uri=artifact_uri(place, "MLmodel"), dst_path=folder, tracking_uri=self._uri
+                    artifact_uri=artifact_uri(place, _MLMODEL), dst_path=folder, tracking_uri=self._uri
                 )
                 text = Path(path).read_text(encoding="utf-8")
-            tree = yaml.safe_load(text)
-        except (EdgeError, yaml.YAMLError, UnicodeDecodeError) as error:
+            return _signed(text)
+        except (EdgeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {error}") from error
-        return isinstance(tree, dict) and bool(tree.get("signature"))
+
+
+def _signed(text: str) -> bool:
+    """Whether an MLmodel file has something under ``signature`` at its top. Only looked through, by the parser in C
+    where there is one: others wait for it, and the file is whatever its owner wrote."""
+    depth, key, found = 0, None, False
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+            return False
+        if depth == 1:
+            # At the top keys and values come in turn.
+            if key is None:
+                key = event.value if isinstance(event, yaml.ScalarEvent) else ""
+            else:
+                empty = isinstance(event, yaml.ScalarEvent) and event.value in _EMPTY
+                found, key = found or (key == "signature" and not empty), None
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                raise EdgeError(f"it is nested more than {_DEEPEST} deep")
+    return found

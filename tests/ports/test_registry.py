@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from controller.edges.registry import MlflowRegistry
 from controller.errors import EdgeError, NotFound, SpecError
 from tests.ports.contracts.registry import RegistryContract, RegistryWorld
-from tests.ports.tracking_server import TrackingServer, Wire, free_port, new_name, register_version
+from tests.ports.tracking_server import TrackingServer, Wire, free_port, new_name, register_file, register_version
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +50,42 @@ def world(registry: MlflowRegistry, client: MlflowClient) -> RegistryWorld:
 
 class TestMlflowRegistry(RegistryContract):
     """The contract; the fixtures are above."""
+
+
+@pytest.mark.parametrize(
+    ("text", "signed"),
+    [
+        ("flavors: {a: {signature: b}}\nsignature:\n  inputs: '[]'\n", True),
+        ("? [signature]\n: a\nsignature: null\n", False),
+        ("flavors:\n  signature: a\n", False),
+        ("- signature\n- a\n", False),
+        ("signature\n", False),
+        ("", False),
+    ],
+)
+def test_a_version_is_signed_by_what_stands_at_the_top_of_its_file(
+    world: RegistryWorld, registry: MlflowRegistry, client: MlflowClient, text: str, signed: bool
+) -> None:
+    found = registry.resolve(world.model, register_file(client, world.model, text))
+    assert found is not None
+    assert found.signed is signed
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: [" + "1," * (1 << 19) + "1]\n", r"it has 1,048,583 bytes; at most 1,048,576 are read"),
+        ("a: " + "[" * 100_000, "it is nested more than 100 deep"),
+        ("a: {", "flow"),
+    ],
+    ids=["large", "deep", "no YAML"],
+)
+def test_a_file_that_would_keep_others_waiting_is_not_read(
+    world: RegistryWorld, registry: MlflowRegistry, client: MlflowClient, text: str, why: str
+) -> None:
+    version = register_file(client, world.model, text)
+    with pytest.raises(EdgeError, match=rf"^the MLmodel file of '{world.model}' version 1 cannot be read: .*{why}"):
+        registry.resolve(world.model, version)
 
 
 def test_an_unknown_model_is_named_with_the_server_and_the_models_like_it(

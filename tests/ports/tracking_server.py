@@ -128,11 +128,16 @@ class Wire:
 
 def register_version(client: MlflowClient, model: str, signed: bool) -> str:
     """A version of a model that consists of its MLmodel file alone."""
+    text = "flavors:\n  python_function:\n    loader_module: nothing\n"
+    text += 'signature:\n  inputs: \'[{"type": "double", "name": "x"}]\'\n  outputs: null\n' if signed else ""
+    return register_file(client, model, text)
+
+
+def register_file(client: MlflowClient, model: str, text: str) -> str:
+    """A version with this MLmodel file."""
     found = client.get_experiment_by_name("training")
     experiment = found.experiment_id if found else client.create_experiment("training")
     logged = client.create_logged_model(experiment, name="model")
-    text = "flavors:\n  python_function:\n    loader_module: nothing\n"
-    text += 'signature:\n  inputs: \'[{"type": "double", "name": "x"}]\'\n  outputs: null\n' if signed else ""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "MLmodel").write_text(text)
         client.log_model_artifacts(logged.model_id, folder)
