@@ -8,7 +8,8 @@ import posixpath
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +19,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from controller.core.record import Record
 from controller.edges.run_log import RunLog
+from controller.edges.silence import Silence
 from controller.edges.tracking import Refused, artifact_uri, connect, shown, translated
 from controller.errors import EdgeError, NotFound
 from controller.ports import ResolvedVersion, TickEntry
@@ -48,6 +50,10 @@ class MlflowRegistry:
         self._runs = run_log or RunLog(tracking_uri)
         self._signed: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
         self._guard: Callable[[], None] = lambda: None
+        # Artefacts often are in a store of their own, whose silence is not MLflow's.
+        self._silence, self._files = (
+            Silence(f"{what} at {shown(tracking_uri)}") for what in ("MLflow", "artefacts of MLflow")
+        )
 
     def guarded(self, guard: Callable[[], None]) -> Self:
         """The same registry, which asks ``guard`` right before it moves an alias: it raises where we may not."""
@@ -61,7 +67,7 @@ class MlflowRegistry:
         Digits are a version number, all else an alias, in which case matters. NotFound for a model that is not
         registered, with a text for people."""
         try:
-            with translated(self._uri):
+            with self._asking():
                 if reference.isdigit():
                     found = self._client.get_model_version(model, reference)
                 else:
@@ -82,7 +88,7 @@ class MlflowRegistry:
         if registered is None:
             return f"model {model!r} is not registered in {place}{'' if self._shared else self._similar(model)}"
         if reference.isdigit():
-            with translated(self._uri):
+            with self._asking():
                 found = [str(v.version) for v in self._client.search_model_versions(f"name = '{model}'", 5)]
             if reference not in found and self.resolve(model, reference) is None:
                 newest = f"newest: {', '.join(found)}" if found else "it has none yet"
@@ -100,7 +106,7 @@ class MlflowRegistry:
         """What every alias of every model names now, in as few calls as there are pages."""
         found: dict[str, dict[str, str]] = {}
         token: str | None = None
-        with translated(self._uri):
+        with self._asking():
             while True:
                 page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
                 found.update({model.name: {a: str(v) for a, v in model.aliases.items()} for model in page})
@@ -115,7 +121,7 @@ class MlflowRegistry:
         for tries in range(1, _ALIAS_TRIES + 1):
             self._guard()  # not before the read above, which may take as long as a lease
             try:
-                with translated(self._uri):
+                with self._asking():
                     self._client.set_registered_model_alias(model, alias, version)
                 break
             except Refused:
@@ -130,7 +136,7 @@ class MlflowRegistry:
         if self._alias(model, alias) != version:
             return
         self._guard()
-        with translated(self._uri):
+        with self._asking():
             self._client.delete_registered_model_alias(model, alias)
         if self._alias(model, alias) == version:
             raise EdgeError(
@@ -158,9 +164,14 @@ class MlflowRegistry:
         """``flush``, then end the thread."""
         return self._runs.close(timeout_s)
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        with self._silence.asked(), translated(self._uri):
+            yield
+
     def _model(self, model: str) -> RegisteredModel | None:
         try:
-            with translated(self._uri):
+            with self._asking():
                 return self._client.get_registered_model(model)
         except NotFound:
             return None
@@ -181,7 +192,7 @@ class MlflowRegistry:
             )
 
     def _similar(self, model: str) -> str:
-        with translated(self._uri):
+        with self._asking():
             names = [found.name for found in self._client.search_registered_models(max_results=200)]
         near = difflib.get_close_matches(model, names, 3, 0.5) or sorted(names)[:5]
         return f"; registered: {', '.join(near)}" if near else "; no model is"
@@ -198,7 +209,7 @@ class MlflowRegistry:
 
     def _read_signature(self, model: str, version: str) -> bool:
         try:
-            with translated(self._uri), tempfile.TemporaryDirectory() as folder:
+            with self._files.asked(), translated(self._uri), tempfile.TemporaryDirectory() as folder:
                 place = self._client.get_model_version_download_uri(model, version)
                 listed = list_artifacts(artifact_uri=place, tracking_uri=self._uri)
                 size = next((each.file_size or 0 for each in listed if posixpath.basename(each.path) == _MLMODEL), 0)

@@ -12,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from controller.edges.registry import MlflowRegistry
+from controller.edges.silence import Silence
 from controller.errors import EdgeError, NotFound, SpecError
 from tests.ports.contracts.registry import RegistryContract, RegistryWorld
 from tests.ports.tracking_server import TrackingServer, Wire, free_port, new_name, register_file, register_version
@@ -184,6 +185,49 @@ def test_after_an_outage_the_registry_answers_again(wire: Wire, client: MlflowCl
         world.registry.resolve(world.model, "champion")
     wire.restore()
     assert world.registry.resolve(world.model, "champion") is not None
+
+
+def test_a_tracking_server_that_is_silent_keeps_one_waiting_and_not_everybody(
+    wire: Wire, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    registry = MlflowRegistry(wire.uri)
+    model = new_name("model")
+    client.create_registered_model(model)
+    assert registry.resolve(model, "champion") is None
+    wire.mute()
+    with pytest.raises(EdgeError, match="does not answer as it should"):
+        registry.resolve(model, "champion")
+    for ask in (lambda: registry.resolve(model, "champion"), registry.aliases):
+        with pytest.raises(EdgeError, match=r"MLflow at http.* did not answer 0 s ago"):
+            ask()
+
+
+def test_a_server_that_was_silent_is_asked_by_one_at_a_time_until_it_answers() -> None:
+    now = 100.0
+    silence = Silence("it", lambda: now)
+
+    def ask(takes: float, error: Exception | None) -> str:
+        nonlocal now
+        try:
+            with silence.asked():
+                now += takes
+                if error is not None:
+                    raise error
+        except EdgeError as said:
+            return str(said)
+        return "answered"
+
+    assert ask(1.0, EdgeError("refused at once")) == "refused at once"
+    assert ask(0.0, None) == "answered"
+    assert ask(10.0, EdgeError("timed out")) == "timed out"
+    assert ask(0.0, None) == "it did not answer 0 s ago, and is asked again soon"
+    now += 10.0
+    with silence.asked():  # this one finds out, and others do not wait for it
+        assert ask(0.0, None) == "it did not answer 10 s ago, and is asked again soon"
+    assert ask(0.0, None) == "answered"
+    assert ask(10.0, NotFound("an answer that came late")) == "an answer that came late"
+    assert ask(0.0, None) == "answered"
 
 
 def test_no_message_shows_the_password_in_the_address() -> None:
