@@ -1,0 +1,63 @@
+"""What the spec and MLflow's aliases name after the end of an attempt, and whom users get then."""
+
+import itertools
+
+from controller.edges.memory import MemorySource, MemoryTraffic, MemoryWorkloads
+from controller.status import Progress, Replacement, RolloutStatus
+from router.table import RouteTable
+from tests.kubernetes.operating.theatre import STAY, Scene, Theatre, until
+
+
+class Seen(MemoryTraffic):
+    """Routers that remember every champion that they were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.champions: list[str] = []
+
+    def apply(self, table: RouteTable) -> None:
+        self.champions.append(table.champion.version)
+        super().apply(table)
+
+
+def promoted(theatre: Theatre, **model: str) -> RolloutStatus:
+    """Version 2, by hand."""
+    theatre.apply(steps=STAY, model={"name": "flights", **model})
+    theatre.reaches(Progress.RUNNING)
+    theatre.ask("promote")
+    return theatre.reaches(Progress.PROMOTED)
+
+
+def test_a_champion_named_by_number_does_not_come_back_after_its_challenger_has_won(theatre: Theatre) -> None:
+    traffic = Seen()
+    theatre.scenes[theatre.key()] = Scene(MemorySource(), traffic, MemoryWorkloads(), itertools.count(1))
+    operator = theatre.operator()
+    status = promoted(theatre, champion="1")
+    assert status.replacement == Replacement(model="flights", named="1", version="2")
+    assert "model.champion is 1: version 2 is champion in its place" in status.message
+    theatre.rests(operator)
+    (told,) = (e for e in theatre.events() if "is promoted" in e["note"])
+    assert "model.champion is 1" in told["note"]
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    status = theatre.reaches(Progress.RUNNING, step=1)
+    assert status.attempt is not None
+    assert (status.attempt.champion, status.attempt.challenger) == ("2", "3")
+    assert sorted(traffic.champions) == traffic.champions, "users went back to the version that had lost"
+    theatre.ask("promote")
+    status = theatre.reaches(Progress.PROMOTED)
+    assert status.replacement == Replacement(model="flights", named="1", version="3")
+
+
+def test_another_champion_that_is_declared_after_the_promotion_is_meant(theatre: Theatre) -> None:
+    operator = theatre.operator()
+    promoted(theatre, champion="1")
+    theatre.apply(steps=STAY, model={"name": "flights", "champion": "3"})
+    until(lambda: theatre.status().replacement is None, "the replaced champion is forgotten")
+    theatre.rests(operator)
+    theatre.apply(steps=STAY, model={"name": "flights", "champion": "1"})
+    theatre.rests(operator)
+    assert theatre.status().replacement is None
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    status = theatre.reaches(Progress.RUNNING, step=1)
+    assert status.attempt is not None
+    assert (status.attempt.champion, status.attempt.challenger) == ("1", "3")
