@@ -145,7 +145,7 @@ def _versions(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> dict[str,
     challenger = loop.registry.resolve(model.name, model.challenger)
     external = spec.servers is not None and spec.servers.champion is not None and spec.servers.champion.external
     return {
-        "champion_alias": "external" if external else champion and champion.version,
+        "champion_alias": naming.EXTERNAL if external else champion and champion.version,
         "challenger_alias": challenger and challenger.version,
         "challenger_signed": challenger is None or challenger.signed,
     }

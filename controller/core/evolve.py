@@ -21,7 +21,7 @@ from controller.core.conditions import with_conditions
 from controller.core.decide import Decision, Facts
 from controller.core.evidence import Evidence
 from controller.core.fold import Statistics
-from controller.core.notices import with_notice
+from controller.core.notices import with_astray, with_notice
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
 from controller.status import UNREAD, Attempt, ModelNames, PersonRequest, Progress, Reason, RolloutStatus, Verb
@@ -44,14 +44,14 @@ def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now
     before = status
     status = naming.redeclared(spec, _clock(status, now))
     status = _obey(spec, status)
-    status = _restarted(spec, status)
+    status = naming.looked_at(_restarted(spec, status))
     seen: tuple[Evidence, ...] = ()
     if status.progress is Progress.PENDING:
         status = _pending(spec, status, statistics)
     elif not status.progress.terminal:
         status, seen = _live(spec, status, statistics, now)
     status = allocation.with_table(spec, status)
-    status = with_conditions(status)
+    status = with_astray(before, with_conditions(status))
     record = None
     if _news(before, status):
         status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})

@@ -2,9 +2,10 @@
 
 from controller.sections import Model
 from controller.spec import RolloutSpec
-from controller.status import SPLIT, Progress, Replacement, RolloutStatus
+from controller.status import SPLIT, Progress, Reason, Replacement, RolloutStatus
 
 STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
+EXTERNAL = "external"  # what a champion without a registry entry is named
 
 
 def champion(model: Model, status: RolloutStatus) -> str:
@@ -56,3 +57,34 @@ def strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutSt
     count = status.alias_strange + 1 if strange is not None else 0
     status = status.model_copy(update={"alias_strange": count})
     return status, strange if count >= STRANGE_TICKS else None
+
+
+def looked_at(status: RolloutStatus) -> RolloutStatus:
+    """``status`` with, where it is over, the count of looks that showed the champion at another version than the one
+    that serves."""
+    o, attempt = status.observed, status.attempt
+    told = not status.progress.terminal or status.reason is Reason.ALIAS_MOVED
+    if attempt is None or o.registry_error is not None or told:
+        return status
+    strange = o.champion_alias not in (_served(status), EXTERNAL)
+    count = min(status.alias_strange + 1, STRANGE_TICKS) if strange else 0
+    return status.model_copy(update={"alias_strange": count})
+
+
+def astray(status: RolloutStatus) -> str:
+    """For people, where a rollout is over and its champion was moved since; else empty. Users stay where they are: a
+    version that nobody tries gets no traffic by a move of an alias alone. What ended by such a move has told of it.
+    """
+    if not status.progress.terminal or status.reason is Reason.ALIAS_MOVED or status.alias_strange < STRANGE_TICKS:
+        return ""
+    now = status.observed.champion_alias
+    text = f"model.champion names {f'version {now}' if now else 'nothing'} now, and users are served by version"
+    return f"{text} {_served(status)} until the next attempt begins"
+
+
+def _served(status: RolloutStatus) -> str | None:
+    """The version that everybody is sent to after the end."""
+    attempt = status.attempt
+    if attempt is None:
+        return None
+    return attempt.challenger if status.progress is Progress.PROMOTED else attempt.champion
