@@ -111,14 +111,19 @@ def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) ->
         case "approve" if _asked(status):
             if status.step == len(spec.steps) - 1:
                 return status.model_copy(update={"promotion_approved": True})
-            return status.model_copy(update={"approved": (*status.approved, status.step + 1)})
+            return _approved(status, status.step + 1)
         case "approve" if status.progress is Progress.PENDING:
-            return status.model_copy(update={"approved": (*status.approved, 0)})
+            return _approved(status, 0)
         case "abort" if status.progress is not Progress.ROLLING_BACK:
             return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ABORTED, f"aborted {said}"))
         case "promote" if status.progress is Progress.RUNNING and not spec.allow_same_version:
             return status.model_copy(update={"by_hand": said})
     return status
+
+
+def _approved(status: RolloutStatus, step: int) -> RolloutStatus:
+    """``status`` in which ``step`` is approved, however often it was."""
+    return status.model_copy(update={"approved": tuple(sorted({*status.approved, step}))})
 
 
 def _asked(status: RolloutStatus) -> bool:
