@@ -75,7 +75,7 @@ class RunLog:
     def catch_up(self, rollout: ModelRollout, status: RolloutStatus, records: Sequence[Record]) -> None:
         """Queue what the store knows of the attempt, in case that the process before ended before showing it."""
         if status.attempt is not None:
-            self._queue(rollout, status, [], records_of_attempt(list(records), status.attempt.number))
+            self._queue(rollout, status, [], records_of_attempt(list(records), status))
 
     def counters(self) -> dict[str, int]:
         """``ticks_waiting``, ``ticks_dropped``, ``records_waiting``, ``records_dropped``, and ``refused``: pieces

@@ -163,11 +163,19 @@ def parse_line(line: str) -> Record | None:
         return None
 
 
-def records_of_attempt(records: list[Record], attempt: int) -> list[Record]:
-    """Those decided in ``attempt``, with the one that began it."""
+def order(key: str) -> int:
+    """The place of a record in the log, by its key: all decisions of an object are numbered one by one."""
+    return int(key.rpartition("/")[2])
+
+
+def records_of_attempt(records: list[Record], status: RolloutStatus) -> list[Record]:
+    """Those decided in the attempt of ``status``, with the one that began it. Between two of them may be some that
+    another replica decided."""
+    attempt = status.attempt.number if status.attempt is not None else None
     numbers = [(json.loads(r.inputs).get("status") or {}).get("attempt") for r in records]
-    own = [i for i, found in enumerate(numbers) if found and found.get("number") == attempt]
-    return records[max(own[0] - 1, 0) : own[-1] + 1] if own else records[-1:]
+    own = [r for r, found in zip(records, numbers, strict=True) if found and found.get("number") == attempt]
+    began = own[0].sequence - 1 if own else status.sequence
+    return [*(r for r in records if r.sequence == began), *own]
 
 
 def _v(version: str) -> str:

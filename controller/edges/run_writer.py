@@ -196,7 +196,8 @@ class RunWriter:
         fresh = {r.key: run_page.record_line(r) for r in records if r.key not in self._lines}
         if not fresh:
             return
-        lines = self._lines | fresh
+        # A replica that leads again shows what it had decided before another one did.
+        lines = dict(sorted((self._lines | fresh).items(), key=lambda line: run_page.order(line[0])))
         while sum(map(len, lines.values())) > self._log_limit and len(lines) > 1:
             del lines[next(iter(lines))]
         self._client.log_text(run, "".join(lines.values()), DECISION_LOG)

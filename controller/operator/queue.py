@@ -3,10 +3,12 @@
 import heapq
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 TURN = 8  # of so many keys that are taken one is of those that wait, if one is due
+Timed = tuple[float, str]
 
 
 class Taken(NamedTuple):
@@ -16,9 +18,61 @@ class Taken(NamedTuple):
     due: float
 
 
+class Turns:
+    """Keys by the time that they are due. Of those that are, each namespace gives one in turn, its oldest first: who
+    has thousands of them delays the others by one at a time. What a key's time was before is in here, too, until it is
+    come upon or ``keep`` is called. ``size``: of all that.
+    """
+
+    def __init__(self) -> None:
+        self._later: list[Timed] = []
+        self._ready: OrderedDict[str, list[Timed]] = OrderedDict()  # by namespace; the next in turn first
+        self.size = 0
+
+    def put(self, due: float, key: str) -> None:
+        self.size += 1
+        heapq.heappush(self._later, (due, key))
+
+    def next(self, now: float) -> Timed | None:
+        """The one whose turn it is at ``now``, which is in here no more."""
+        while self._later and self._later[0][0] <= now:
+            each = heapq.heappop(self._later)
+            heapq.heappush(self._ready.setdefault(each[1].partition("/")[0], []), each)
+        if not self._ready:
+            return None
+        namespace, heap = self._ready.popitem(last=False)
+        found = heapq.heappop(heap)
+        self.size -= 1
+        if heap:
+            self._ready[namespace] = heap
+        return found
+
+    def again(self, key: str) -> None:
+        """What was next is nobody's any more: its namespace has not had its turn."""
+        namespace = key.partition("/")[0]
+        if namespace in self._ready:
+            self._ready.move_to_end(namespace, last=False)
+
+    def soonest(self) -> float | None:
+        """When the first of those that are not due yet is; None without one."""
+        return self._later[0][0] if self._later else None
+
+    def keep(self, holds: Callable[[Timed], bool]) -> None:
+        """Forget all for which ``holds`` does not."""
+        self._later = list(filter(holds, self._later))
+        heapq.heapify(self._later)
+        for namespace, heap in list(self._ready.items()):
+            heap[:] = filter(holds, heap)
+            heapq.heapify(heap)
+            if not heap:
+                del self._ready[namespace]
+        self.size = len(self._later) + sum(map(len, self._ready.values()))
+
+
 class Queue:
     """Keys with their times, for several threads. Bounded by ``limit`` keys; ``dropped`` counts those refused.
 
+    Of the keys that are due namespaces take turns, so that a crowd of one delays no other one.
     Keys that can do nothing but wait, as ``waits`` says, come after all others that are due, and at most ``aside`` of
     them are in anybody's hands: a crowd of them delays nobody who is at work.
     """
@@ -35,7 +89,7 @@ class Queue:
         self._condition = threading.Condition()
         self._waits, self._most = waits, aside
         self._due: dict[str, tuple[bool, float]] = {}  # whether it waits, and its time; of those in nobody's hands
-        self._heaps: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
+        self._turns = {False: Turns(), True: Turns()}
         self._aside: set[str] = set()  # of those that are taken, the ones that wait
         self._turn = 0
         self._taken: dict[str, float | None] = {}  # and when each is wanted again, if it was added meanwhile
@@ -61,7 +115,8 @@ class Queue:
             return True
 
     def take(self, timeout: float) -> Taken | None:
-        """The key that has been due for longest; None if none is within ``timeout`` seconds, or after ``close``."""
+        """Of the namespace whose turn it is the key that has been due for longest; None if none is within ``timeout``
+        seconds, or after ``close``."""
         end = self._clock() + timeout
         with self._condition:
             while not self._closed:
@@ -69,10 +124,10 @@ class Queue:
                 found = self._first(now)
                 if found is not None:
                     return found
-                soonest = min((heap[0][0] for heap in self._open() if heap), default=end)
                 if now >= end:
                     return None
-                self._condition.wait(min(soonest, end) - now)
+                soonest = (turns.soonest() for turns in self._open())
+                self._condition.wait(min([end, *(due for due in soonest if due is not None)]) - now)
         return None
 
     def give_back(self, key: str, due: float | None) -> None:
@@ -90,8 +145,7 @@ class Queue:
         """Nothing waits any more."""
         with self._condition:
             self._due.clear()
-            for heap in self._heaps.values():
-                heap.clear()
+            self._turns = {False: Turns(), True: Turns()}
             self._taken = dict.fromkeys(self._taken)
 
     def close(self) -> None:
@@ -109,32 +163,34 @@ class Queue:
         with self._condition:
             return len(self._due) + len(self._taken)
 
-    def _open(self) -> list[list[tuple[float, str]]]:
-        """The heaps that may be taken from, in their order."""
+    def _open(self) -> list[Turns]:
+        """Those that may be taken from, in their order."""
         if len(self._aside) >= self._most:
-            return [self._heaps[False]]
-        return [self._heaps[self._turn == TURN - 1], self._heaps[self._turn != TURN - 1]]
+            return [self._turns[False]]
+        return [self._turns[self._turn == TURN - 1], self._turns[self._turn != TURN - 1]]
 
     def _first(self, now: float) -> Taken | None:
-        for heap in self._open():
-            waits = heap is self._heaps[True]
-            while heap and heap[0][0] <= now:
-                due, key = heapq.heappop(heap)
-                if self._due.get(key) == (waits, due):
-                    del self._due[key]
-                    self._taken[key] = None
-                    self._turn = (self._turn + 1) % TURN
-                    if waits:
-                        self._aside.add(key)
-                    return Taken(key, due)
+        for turns in self._open():
+            waits = turns is self._turns[True]
+            while (found := turns.next(now)) is not None:
+                due, key = found
+                if self._due.get(key) != (waits, due):
+                    turns.again(key)
+                    continue
+                del self._due[key]
+                self._taken[key] = None
+                self._turn = (self._turn + 1) % TURN
+                if waits:
+                    self._aside.add(key)
+                return Taken(key, due)
         return None
 
     def _put(self, key: str, due: float) -> None:
         waits = self._waits(key)
         self._due[key] = waits, due
-        heapq.heappush(self._heaps[waits], (due, key))
-        if sum(map(len, self._heaps.values())) > 2 * len(self._due) + 64:  # mostly times that hold no longer
-            for each, heap in self._heaps.items():
-                heap[:] = [(t, k) for k, (w, t) in self._due.items() if w is each]
-                heapq.heapify(heap)
+        self._turns[waits].put(due, key)
+        if sum(turns.size for turns in self._turns.values()) > 2 * len(self._due) + 64:
+            # Most of it are times that hold no longer.
+            for each, turns in self._turns.items():
+                turns.keep(lambda timed, each=each: self._due.get(timed[1]) == (each, timed[0]))  # type: ignore[misc]
         self._condition.notify()

@@ -90,9 +90,11 @@ def test_a_pause_keeps_the_weight_and_stops_the_step_clock_until_resumed() -> No
     assert not status.paused
 
 
-def test_an_approval_during_a_pause_is_kept() -> None:
+def test_an_approval_during_a_pause_is_kept_once_however_often_it_is_given() -> None:
     status = step(running(), START + MINUTE, requests=(PersonRequest(id="1", verb="pause"),)).status
-    status = step(status, START + 2 * MINUTE, requests=(PersonRequest(id="2", verb="approve"),)).status
+    for number in range(2, 5):
+        asked = tuple(PersonRequest(id=f"{number}-{n}", verb="approve") for n in range(2))
+        status = step(status, START + number * MINUTE, requests=asked).status
     assert status.paused
     assert status.approved == (1,)
 

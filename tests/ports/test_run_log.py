@@ -177,7 +177,11 @@ def test_catching_up_shows_what_the_process_before_did_not_live_to_show(
     assert log.flush(30)
     run = _run(client, declared)
     assert run.info.status == "FAILED"
-    assert sorted(d["sequence"] for d in _decisions(client, run)) == [0, 1, 2]
+    assert [d["sequence"] for d in _decisions(client, run)] == [0, 1, 2]
+    # Another replica has decided in the attempt before, and nothing in this one.
+    log.catch_up(declared, ended, [stored(-3, 0), stored(-2, 0)])
+    assert log.flush(30)
+    assert [d["sequence"] for d in _decisions(client, run)] == [0, 1, 2]
 
 
 def test_each_attempt_has_a_run_of_its_own(log: RunLog, client: MlflowClient, declared: ModelRollout, uid: str) -> None:

@@ -210,6 +210,31 @@ def test_a_request_is_taken_away_by_the_controller_and_by_nobody_else_who_may_as
     assert requests(theatre) == []
 
 
+@pytest.mark.usefixtures("policy")
+def test_who_may_ask_asks_once_at_a_time_and_leaves_room_for_others(theatre: Theatre, login: Login) -> None:
+    """All annotations of an object share 256 KiB, and what is no request is taken away by nobody but an editor."""
+    theatre.apply()
+    place = {"namespace": theatre.namespace, "name": "late"}
+    eve = Access(login("eve", *READ, "patch", "approve"))
+
+    def ask_all(*texts: str) -> None:
+        names = (f"{PREFIX}{abs(hash(text))}-{number}" for number, text in enumerate(texts))
+        eve.patch(ROLLOUTS, {"metadata": {**place, "annotations": dict(zip(names, texts, strict=True))}})
+
+    text = asking("approve", theatre, "eve")
+    with pytest.raises(EdgeError, match=r"403.*one request at a time"):
+        ask_all(text, text)
+    with pytest.raises(EdgeError, match=r"403.*at most 2000 characters"):
+        ask_all(text + "x" * 2000)
+    for number in range(10):
+        ask_all(f"{text} no request {number}")
+    with pytest.raises(EdgeError, match=r"403.*ten requests of .*:eve are there already"):
+        ask_all(text)
+    ada = Access(login("ada", *READ, "patch", "abort"))
+    ask(ada, theatre, asking("abort", theatre, "ada"))
+    assert [request.verb for request in requests(theatre)] == ["abort"]
+
+
 @pytest.fixture
 def crowded(theatre: Theatre) -> list[str]:
     """The names of as many requests as the API server takes of one object, each the shortest that there is."""

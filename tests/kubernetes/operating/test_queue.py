@@ -4,6 +4,8 @@ import random
 import threading
 from collections import Counter
 
+import pytest
+
 from controller.operator.queue import Queue, Taken
 
 
@@ -49,6 +51,49 @@ def test_what_is_added_while_it_is_in_hand_comes_again_after_it() -> None:
     assert queue.take(0.0) == Taken("key", 0.0)
     queue.give_back("key", 100.0)
     assert queue.take(0.0) is None
+
+
+def test_a_crowd_of_one_namespace_delays_another_one_by_a_turn() -> None:
+    """However many of it are due, for however long, and come again at once."""
+    clock = Clock()
+    queue = Queue(clock=clock)
+    for number in range(3000):
+        queue.add(f"noisy/{number}", -number)
+    waited = Counter[int]()
+    for clock.now in (10.0, 20.0, 30.0):
+        queue.add("quiet/late", clock.now)
+        queue.add("calm/late", clock.now)
+        seen: list[str] = []
+        while not {"quiet/late", "calm/late"} <= set(seen):
+            key = taken(queue)
+            assert key is not None
+            queue.give_back(key, clock.now if key.startswith("noisy/") else None)
+            seen.append(key)
+        waited[len(seen)] += 1
+    assert max(waited) <= 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_namespaces_take_turns_each_in_the_order_of_its_own_and_nothing_is_lost(seed: int) -> None:
+    rng, clock = random.Random(seed), Clock()
+    queue, due = Queue(clock=clock), dict[str, float]()
+    keys = [f"n{rng.randrange(6)}/{number}" for number in range(300)]
+    for _ in range(900):
+        key, time = rng.choice(keys), rng.uniform(0, 100)
+        queue.add(key, time)
+        due[key] = min(time, due.get(key, time))
+    clock.now = 50.0
+    seen = list(iter(lambda: queue.take(0.0), None))
+    assert {t.key: t.due for t in seen} == {key: time for key, time in due.items() if time <= 50.0}
+    places = [t.key.partition("/")[0] for t in seen]
+    for place in set(places):
+        own = [t.due for t in seen if t.key.startswith(f"{place}/")]
+        assert own == sorted(own)
+    left = Counter(places)
+    for turn, place in enumerate(places):
+        others = {each for each, count in left.items() if count and each != place}
+        assert others <= set(places[turn + 1 : turn + 6]), "a namespace was passed over"
+        left[place] -= 1
 
 
 def test_those_that_wait_come_after_all_others_that_are_due() -> None:
