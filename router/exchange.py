@@ -58,7 +58,7 @@ class Exchange(Passing):
             self.key = plane.key_of(given)
         self.to_head = to_head = request.method == b"HEAD"
         self._unusual = to_head or request.http10
-        self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override)
+        self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override, routes.read)
         if not request.whole:
             self.begin_upload()
 
