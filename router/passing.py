@@ -139,9 +139,10 @@ class Passing(Upload):
     def client_lost(self) -> None:
         """The client is gone. What a model server is about to answer is still evidence; a stream ends here."""
         self._gone = True
-        if self.started and (self._late is not None or not self.uploaded):
+        if self.started and self._late is not None:
             self._left()
         elif not self.uploaded:
+            # Also where an answer has begun that a challenger would still be held to.
             # A challenger that the champion is standing in for has failed before.
             self._withdrawn = self._first is None
             self.waiting.remove(self)
