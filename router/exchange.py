@@ -68,7 +68,7 @@ class Exchange(Passing):
         stale = self._stale = now > plane.stale_from
         self._unit, self._allotment = unit, allotment = routes.allot(self.request, stale)
         plane.outbox.crowd += 1
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
@@ -313,7 +313,7 @@ class Exchange(Passing):
         if first.unjudged:
             counters.unjudged += 1
         plane.writer.offer(record)
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
         if self.budget:
             self.give_back()
         # Last: whatever the client's connection does, the request is recorded.

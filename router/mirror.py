@@ -13,6 +13,7 @@ from router.events import FallbackReason
 from router.judge import judge, passes_through
 from router.pool import Backend
 from router.routing import Allotment
+from router.tally import UNDER_WAY
 from router.upstream import REASONS, Failure
 
 
@@ -159,3 +160,4 @@ class Mirror(Call):
         record.withdrawn = self._withdrawn
         record.fallback_reason = reason
         plane.writer.offer(record)
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
