@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from router import answers, outgoing
 from router.capture import NO_ATTEMPT, Attempt, Record
+from router.ending import ROUTER_ENDS
 from router.events import FallbackReason
 from router.heads import Request, Response
 from router.judge import judge, passes_through
@@ -28,7 +29,6 @@ _SPOKEN = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
 }
-_ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
 # What may be the request's fault, and then the champion fails of it as well.
 _EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
@@ -235,8 +235,8 @@ class Exchange(Passing):
             self.client.break_off()
             self._finish(attempt, attempt.status, now)
         else:
-            self._spoken(*_ENDING)
-            self._finish(attempt, _ENDING[0], now)
+            self._spoken(503, ROUTER_ENDS)
+            self._finish(attempt, 503, now)
 
     def _unusable(self, reason: FallbackReason, *, complete: bool = False) -> None:
         """The attempt at hand brought nothing that may be shown."""

@@ -107,12 +107,16 @@ class Plane:
         if not self.draining:
             self.readiness.sweep(now)
 
-    def cut_off(self) -> None:
-        """End what is under way, as the worker ends before it is over. All of it is recorded."""
+    def cut_off(self) -> "set[Client]":
+        """End what is under way, as the worker ends before it is over. All of it is recorded. Those are returned that
+        may still be sending, and would not hear of it if their connection was closed at once.
+        """
         self.ending = True
+        sending = {client for client in list(self.clients) if client.turn_away()}
         for waiting in (*self._arms.values(), self.stalls):
             for call in waiting:
                 call.cut_off()
+        return sending
 
     def deadlines(self, seconds: float) -> Deadlines[Any]:
         """The queue of those whom a model server has to answer within so many seconds."""
