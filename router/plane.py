@@ -86,6 +86,7 @@ class Plane:
         self.readiness.watch(*watched)
         self.readiness.sweep(monotonic())
         self.shelf.keep(champion, challenger)
+        self.shelf.sweep(monotonic())
         for seconds in [s for s, waiting in self._arms.items() if not waiting]:
             del self._arms[seconds]
         self.routes = routes
