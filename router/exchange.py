@@ -47,6 +47,7 @@ class Exchange(Passing):
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
         self.routes = routes
+        self.judge_bytes = routes.judge_bytes
         self.request = request
         self.client = client
         fields = request.fields
@@ -111,7 +112,7 @@ class Exchange(Passing):
     def answer_head(self, response: Response) -> None:
         """A champion's answer goes on as it comes; a challenger's where it cannot be held."""
         self.response = response
-        flows = response.successful and passes_through(response, self.routes.judge_bytes)
+        flows = response.successful and passes_through(response, self.judge_bytes)
         self._passing = self.backend.arm == "champion" or flows
         if flows and self._open_question:
             # That it began tells enough; it may go on for long.
@@ -121,7 +122,9 @@ class Exchange(Passing):
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
         super().answer_body(data)
-        if not self._passing and self.received > self.routes.judge_bytes:
+        if self.plane.answers_full and self._late is None:
+            self.hold_no_more()
+        if not self._passing and self.received > self.judge_bytes:
             assert self.response is not None
             if self.response.successful:
                 self._passing = True
@@ -143,14 +146,14 @@ class Exchange(Passing):
     def _soon_whole(self) -> bool:
         response = self.response
         assert response is not None
-        limit = self.routes.judge_bytes
+        limit = self.judge_bytes
         return 0 <= response.length <= limit and not passes_through(response, limit) and not self.late(monotonic())
 
     def answer_whole(self, response: Response, body: bytes) -> None:
         """The answer in one piece: the usual case, without the steps between."""
         self.connection = None
         self.response = response
-        passing = self.backend.arm == "champion" or passes_through(response, self.routes.judge_bytes)
+        passing = self.backend.arm == "champion" or passes_through(response, self.judge_bytes)
         self._conclude(response, body, passing)
 
     def answer_end(self) -> None:

@@ -31,6 +31,7 @@ class Mirror(Call):
     ) -> None:
         self.plane = original.plane
         self.routes = original.routes
+        self.judge_bytes = self.routes.judge_bytes
         self.request = original.request
         self.request_id = original.request_id
         self.key = original.key
@@ -52,17 +53,24 @@ class Mirror(Call):
         self.plane.counters.mirrored += 1
         return True
 
+    @property
+    def holding(self) -> int:
+        """Bytes of the answer that are held."""
+        return self.received if self._late is None else len(self._kept)
+
     def _flows(self) -> bool:
         """Whether what has come would be passed on, were it shown."""
-        response, limit = self.response, self.routes.judge_bytes
+        response, limit = self.response, self.judge_bytes
         assert response is not None
         return response.successful and (self.received > limit or passes_through(response, limit))
 
     def answer_pause(self) -> None:
         """Of an answer that would be passed on the beginning is enough; a failure that grows too large is given up."""
         if self._late is None:
+            if self.plane.answers_full:
+                self.hold_no_more()
             if not self._flows():
-                if self.received > self.routes.judge_bytes:
+                if self.received > self.judge_bytes:
                     self.drop_connection()
                     self._end(usable=False, reason=FallbackReason.STATUS)
                 return

@@ -67,6 +67,14 @@ class Patience(Ending):
         """Whether it is sending a body of which a part is held."""
         return self._at == BODY and self._budget > 0
 
+    def unread_bytes(self) -> int:
+        """Bytes of answers that it has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def answer_bytes(self) -> int:
+        """The same, and what is held of the one that it is being answered."""
+        return self.unread_bytes() + (0 if self._exchange is None else self._exchange.holding)
+
     def holds(self, pool: "Pool") -> bool:
         """Whether a connection of ``pool`` is busy with its request."""
         exchange = self._exchange

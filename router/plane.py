@@ -52,6 +52,9 @@ class Plane:
         self.ending = False
         self.mirrors = 0
         self.held_bytes = 0
+        # Of answers, when it was looked at last, and whether that was too much.
+        self.held_answer_bytes = 0
+        self.answers_full = False
         self.clients: set[Client] = set()
         self.room = Room(self)
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
@@ -104,9 +107,14 @@ class Plane:
         now = monotonic()
         for client in [client for client in self.clients if client.due < now]:
             client.overdue()
+        self.room.answers()
         self.shelf.sweep(now)
         if not self.draining:
             self.readiness.sweep(now)
+
+    def calls(self) -> list[Any]:
+        """Those whom a model server has to answer, or is answering."""
+        return [call for waiting in (*self._arms.values(), self.stalls) for call in waiting]
 
     def cut_off(self) -> "set[Client]":
         """End what is under way, as the worker ends before it is over. All of it is recorded. Those are returned that
@@ -114,9 +122,8 @@ class Plane:
         """
         self.ending = True
         sending = {client for client in list(self.clients) if client.turn_away()}
-        for waiting in (*self._arms.values(), self.stalls):
-            for call in waiting:
-                call.cut_off()
+        for call in self.calls():
+            call.cut_off()
         return sending
 
     def deadlines(self, seconds: float) -> Deadlines[Any]:
@@ -168,5 +175,6 @@ class Plane:
             "mirrors_in_flight": self.mirrors,
             "servers_not_ready": self.readiness.not_ready,
             "held_bytes": self.held_bytes,
+            "held_answer_bytes": self.held_answer_bytes,
             "breaker_opened_total": self.breaker.opened,
         }
