@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import orjson
 
 from router.journal_file import JournalFiles, JournalLocked, event_time
+from router.journal_reader import LONGEST_LINE
 from router.tally import Tally
 
 __all__ = ["JournalLocked", "Writer"]
@@ -276,6 +277,10 @@ class Writer:
             event["ingest_t" if event["type"] == "outcome" else "t"] = moment
             event["seq"] = self._files.seq + len(batch.lines) + 1
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+            if len(line) > LONGEST_LINE and event["type"] == "exposure":
+                # Escaped, a body may be six times as long. Nobody could read on from here.
+                event = {**event, "inputs": None, "answer": None, "cut": True, "answer_cut": True}
+                line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             self._lost += 1
             log.error("journal %s: an event that cannot be written was dropped: %r", self.journal, error)

@@ -161,7 +161,9 @@ class RouteTable(Wire):
     )
     limits: Limits = Limits()
     capture: Capture = Capture()
-    ttl_s: int = Field(900, ge=1, description="without word from the controller this long, the champion serves all")
+    ttl_s: int = Field(
+        900, ge=1, le=LARGEST, description="without word from the controller this long, the champion serves all"
+    )
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

@@ -86,6 +86,7 @@ def test_another_content_under_the_same_generation_is_a_conflict(router: Router)
         ({"generation": None}, "generation"),
         ({"generation": 10**30}, "generation"),
         ({"attempt": 1 << 64}, "attempt"),
+        ({"ttl_s": 10**30}, "ttl_s"),
         ({"limits": {"replay_bytes": 10**30}}, "limits.replay_bytes"),
         ({"limits": {"champion_timeout_ms": 999}}, "limits.champion_timeout_ms"),
         ({"limits": {"challenger_timeout_ms": 30_001}}, "limits.champion_timeout_ms"),
@@ -100,6 +101,13 @@ def test_a_table_with_a_fault_is_refused_and_the_field_named(
     assert answer.json()["problems"][0]["field"] == field
     assert field in answer.json()["error"]
     assert router.control.get("/v1/table").text == before
+
+
+def test_the_largest_numbers_that_a_table_may_have_are_served_by(router: Router) -> None:
+    largest = 2**53 - 1
+    limits = {"challenger_timeout_ms": largest, "champion_timeout_ms": largest, "replay_bytes": largest}
+    assert router.put(table(largest, ttl_s=largest, limits=limits)).status_code == 200
+    assert router.control.get("/readyz").status_code == 200
 
 
 def test_a_table_that_is_no_json_is_refused(router: Router) -> None:

@@ -29,6 +29,18 @@ def test_an_offered_event_reaches_the_file_without_any_further_call(tmp_path: Pa
     writer.close()
 
 
+def test_an_event_whose_line_nobody_could_read_is_written_without_its_bodies(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "r-w0")
+    writer.offer(exposure(1) | {"inputs": "\x01" * (12 << 20)})  # 72 MiB, escaped
+    writer.offer(exposure(2))
+    writer.close()
+    events = read_all(tmp_path, "r-w0")
+    assert_sound(events)
+    assert ids(events) == ["r1", "r2"]
+    first = next(event for event in events if event["type"] == "exposure")
+    assert [first[name] for name in ("inputs", "answer", "cut", "answer_cut")] == [None, None, True, True]
+
+
 def test_append_returns_only_when_its_events_can_be_read(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "r-outcomes", flush_ms=10_000)
     writer.append([outcome(1), outcome(2)])
