@@ -149,12 +149,16 @@ class Call:
 
         Unless its answer came to its end, what is held of it is only a part.
         """
-        status = 0 if self.response is None else self.response.status
+        response = self.response
+        status = 0 if response is None else response.status
         now = monotonic()
         if late is None:
             late = self.late(now)
         cut = self.received > 0 and not complete
-        return Attempt(status, now - self.sent_at, body, usable, unjudged, cut, late)
+        attempt = Attempt(status, now - self.sent_at, body, usable, unjudged, cut, late)
+        if response is not None:
+            attempt.coding = response.coding
+        return attempt
 
     # What a connection asks of its caller.
 

@@ -11,15 +11,19 @@ import xxhash
 
 from router.assignment import POINTS
 from router.events import FallbackReason
-from router.heads import Request, Response
+from router.heads import Request, Response, coding
 from router.judge import judge
 from router.redacted import WITHHELD, is_large
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
 _SEED = 1
+<<<<<<< HEAD
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
 _SEARCHED = 4
+=======
+_CODING_BYTES = 64
+>>>>>>> 1b59b15752d3a640f8a60f0c04ee5f2ddb3d2536
 
 
 class Attempt:
@@ -28,10 +32,10 @@ class Attempt:
     ``status`` is 0 without an answer, ``latency_s`` from the first byte sent to the last received, ``answer`` its
     beginning at least, ``cut`` where it is no more. ``unjudged``: nobody looked whether it was fit to be shown.
     ``late``: it took longer than the challenger may, whichever arm's it is. ``to_judge``: the head of a complete answer
-    that was passed on before anybody looked at it; the journal's thread does.
+    that was passed on before anybody looked at it; the journal's thread does. ``coding``: how the answer is packed.
     """
 
-    __slots__ = ("answer", "cut", "late", "latency_s", "status", "to_judge", "unjudged", "usable")
+    __slots__ = ("answer", "coding", "cut", "late", "latency_s", "status", "to_judge", "unjudged", "usable")
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Attempt:
         self.cut = cut
         self.late = late
         self.to_judge = to_judge
+        self.coding = b""
 
     def good(self, request: Request) -> bool:
         """Whether its answer came in time and was, as far as can be told, fit to be shown."""
@@ -105,7 +110,7 @@ class Record:
         """
         routes, request, served_by = self.routes, self.request, self.served_by
         first, allotment = self.first, self.allotment
-        latency, answered = first.latency_s, first.answer
+        latency = first.latency_s
         inputs_cut, answer_cut = False, True
         usable, unjudged = self._verdict()
         if not usable and (first.late or latency < routes.challenger_s):
@@ -118,7 +123,7 @@ class Record:
             inputs, complete = self._inputs(limit)
             inputs_cut = not complete
         if kept or _drawn(self.request_id, rules.answers_bp):
-            answer, complete = self._answer(answered, first.cut, limit)
+            answer, complete = self._answer(limit)
             answer_cut = not complete
         return {
             "type": "exposure",
@@ -149,6 +154,7 @@ class Record:
             "answer": answer,
             "cut": inputs_cut or answer_cut,
             "answer_cut": answer_cut,
+            **self._codings(),
         }
 
     def _verdict(self) -> tuple[bool, bool]:
@@ -168,17 +174,26 @@ class Record:
     def _inputs(self, limit: int) -> tuple[str, bool]:
         """The request's body as it may be written, and whether all of it could be read as text."""
         request = self.request
-        if b"content-encoding" in request.fields:
+        if coding(request.fields):
             self.routes.redactions.note(WITHHELD)
             return WITHHELD.text, False
         content_type = request.fields.get(b"content-type", b"").decode("latin-1").strip().lower()
         text, complete, _ = self._text(request.body, content_type, request.whole, limit)
         return text, complete
 
-    def _answer(self, body: bytes, cut: bool, limit: int) -> tuple[str, bool]:
+    def _answer(self, limit: int) -> tuple[str, bool]:
         """The answer as it may be written, and whether scores can be read from it."""
-        text, complete, withheld = self._text(body, "", not cut, limit)
+        first = self.first
+        if first.coding:
+            self.routes.redactions.note(WITHHELD)
+            return WITHHELD.text, False
+        text, complete, withheld = self._text(first.answer, "", not first.cut, limit)
         return text, complete and not withheld
+
+    def _codings(self) -> dict[str, str]:
+        """How the bodies are packed, of those that are."""
+        found = {"inputs_coding": coding(self.request.fields), "answer_coding": self.first.coding}
+        return {name: value[:_CODING_BYTES].decode("latin-1") for name, value in found.items() if value}
 
     def _text(self, body: bytes, content_type: str, whole: bool, limit: int) -> tuple[str, bool, bool]:
         """A body as it may be written, whether all of it could be read as text, and whether it was withheld."""

@@ -108,6 +108,12 @@ class Exposure(Wire):
         None, description="body of the assigned arm's answer, likewise; null (and cut) where not drawn"
     )
     cut: bool = Field(False, description="inputs or answer were cut, or are not text")
+    inputs_coding: str | None = Field(
+        None, max_length=64, description="Content-Encoding of the request, whose body is withheld then; null without"
+    )
+    answer_coding: str | None = Field(
+        None, max_length=64, description="the same of the assigned arm's answer, which nobody could judge either"
+    )
     answer_cut: bool | None = Field(
         None, description="the same of the answer alone; null in journals of before, where cut speaks for both"
     )

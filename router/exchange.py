@@ -183,6 +183,7 @@ class Exchange(Passing):
                 return
             latency_s = now - self.sent_at
             attempt = Attempt(response.status, latency_s, body, verdict is not False, verdict is None, late=late)
+            attempt.coding = response.coding
         client = self.client
         if not self._gone:
             self._close = close = client.closing

@@ -43,6 +43,12 @@ _MOST_RESPONSES = 256
 _LONGEST_KEPT = 2_048
 
 
+def coding(fields: dict[bytes, bytes]) -> bytes:
+    """The Content-Encoding of a message of these fields; nothing where its body is as it is."""
+    said = fields.get(b"content-encoding", b"").strip(b" \t").lower()
+    return b"" if said == b"identity" else said
+
+
 class Request:
     """A request as it was read. ``length`` is its body's, -1 where it comes in chunks; ``body`` what is held of it.
 
@@ -115,7 +121,8 @@ class Response:
         media = content_type.partition(b";")[0].strip(b" \t")
         self.json = media in {b"application/json", b"text/json"} or media.endswith(b"+json")
         self.event_stream = media == b"text/event-stream"
-        self.encoded = fields.get(b"content-encoding", b"identity").strip(b" \t").lower() != b"identity"
+        # How the body is packed; nothing where it is not.
+        self.coding = coding(fields)
 
 
 class _Names:

@@ -29,7 +29,7 @@ def judge(response: Response, body: bytes, request: Request) -> bool | None:
         return False
     if request.method == b"HEAD" or response.status in (204, 205):
         return True
-    if response.encoded or response.event_stream:
+    if response.coding or response.event_stream:
         return None
     if not response.json:
         return True

@@ -102,7 +102,7 @@ class Passing(Upload):
         usable, held = response.successful, self.received <= self.judge_bytes
         judged = usable and held and self.backend.arm == "champion"
         judged = judged and not passes_through(response, self.judge_bytes)
-        return Attempt(
+        attempt = Attempt(
             response.status,
             now - self.sent_at,
             body,
@@ -111,6 +111,8 @@ class Passing(Upload):
             late=late,
             to_judge=response if judged else None,
         )
+        attempt.coding = response.coding
+        return attempt
 
     def _cut(self) -> None:
         """An answer that the client has begun to receive will not be complete; neither is what the client gets."""

@@ -14,10 +14,17 @@ from tests.router.raw import ask, post
 SECRET = "s3cr3t-value-42"
 
 
-def posted(body: bytes, content_type: str | None, *lines: str) -> bytes:
+def posted(body: bytes, content_type: str | None, *lines: str, unit: str = "u") -> bytes:
     """A request whose body is called what the test says."""
     own = [] if content_type is None else [f"Content-Type: {content_type}"]
-    head = ["POST /invocations HTTP/1.1", "Host: router", "X-Unit: u", f"Content-Length: {len(body)}", *own, *lines]
+    head = [
+        "POST /invocations HTTP/1.1",
+        "Host: router",
+        f"X-Unit: {unit}",
+        f"Content-Length: {len(body)}",
+        *own,
+        *lines,
+    ]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
@@ -100,6 +107,25 @@ def test_a_body_under_another_name_and_named_tensors_are_looked_through(tmp_path
         assert (packed.inputs, packed.cut) == (REDACTED, True)
         assert plane.drain() == 0
     assert secret not in on_disk(tmp_path)
+
+
+@pytest.mark.parametrize("weight", [0, 10_000])
+def test_what_says_that_it_is_packed_is_recorded_as_that_and_not_judged(tmp_path: Path, weight: int) -> None:
+    """In either arm, also where its bytes could be taken for a text."""
+    said = head_of(9).removesuffix(b"\r\n") + b"Connection: close\r\nContent-Encoding: %b\r\n\r\n[no json]"
+    with serving(tmp_path, "raw", weight_bp=weight, control_from_bp=weight) as (plane, champion, challenger):
+        for unit, coding in (("a", b"Zstd"), ("b", b"identity"), ("c", b"x" * 70)):
+            champion.mode, champion.raw = "raw", said % coding
+            challenger.raw = champion.raw
+            ask(plane.port, posted(b"packed", "application/json", f"Content-Encoding: {coding.decode()}", unit=unit))
+        seen = {e.unit: e for e in plane.exposures(3)}
+        packed, plain, odd = (seen[unit] for unit in "abc")
+        assert (packed.inputs, packed.inputs_coding) == (packed.answer, packed.answer_coding) == (REDACTED, "zstd")
+        assert (packed.usable, packed.unjudged, packed.answer_cut) == (True, True, True)
+        assert (plain.inputs, plain.inputs_coding) == ("packed", None)
+        assert (plain.answer, plain.answer_coding) == ("[no json]", None)
+        assert (plain.usable, plain.unjudged, plain.answer_cut) == (False, False, False)
+        assert odd.inputs_coding == odd.answer_coding == "x" * 64
 
 
 def test_a_hidden_field_of_an_answer_reaches_the_client_and_never_the_disk(tmp_path: Path) -> None:
