@@ -4,6 +4,7 @@ of the rollouts of a cluster. Nothing below knows the difference.
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -40,6 +41,9 @@ from controller.loop import Loop
 from controller.ports import Notifier
 from controller.settings import OperatorSettings, Settings, environment_name, slack_address
 from controller.spec import RolloutSpec, Servers
+from controller.status import RolloutStatus
+
+SHOWN_AGAIN = 3_600_000_000  # µs after its end
 
 
 def build(settings: Settings) -> Loop:
@@ -140,7 +144,7 @@ def build_cluster(
 
         slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
-        if stored.status.attempt is not None and not stored.status.progress.terminal:
+        if _unshown(stored.status):
             registry.catch_up(stored.pinned().rollout, stored.status, store.records(key))
         return Loop(
             store=store,
@@ -154,6 +158,13 @@ def build_cluster(
         )
 
     return make
+
+
+def _unshown(status: RolloutStatus) -> bool:
+    """Whether a leader that was killed may have left MLflow without what it decided: in an attempt that is under way,
+    or that ended lately. Of thousands that ended before nothing is shown again at each start."""
+    lately = time.time_ns() // 1000 - status.decided_at < SHOWN_AGAIN
+    return status.attempt is not None and (lately or not status.progress.terminal)
 
 
 def close_cluster(loop: Loop) -> None:
