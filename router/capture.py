@@ -18,12 +18,9 @@ from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
 _SEED = 1
-<<<<<<< HEAD
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
 _SEARCHED = 4
-=======
 _CODING_BYTES = 64
->>>>>>> 1b59b15752d3a640f8a60f0c04ee5f2ddb3d2536
 
 
 class Attempt:
