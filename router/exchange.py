@@ -122,6 +122,7 @@ class Exchange(Passing):
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
         super().answer_body(data)
+        self.plane.answers_grew(len(data))
         if self.plane.answers_full and self._late is None:
             self.hold_no_more()
         if not self._passing and self.received > self.judge_bytes:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from router.downstream import Client
 
 _IDS = 256
+# When this part of what may be held of answers has come, what is held is looked at.
+_ANSWER_STEPS = 16
 # So many ids of clients' are remembered at least, and twice as many at most, so that none is used twice.
 _REMEMBERED = 32_768
 
@@ -55,6 +57,8 @@ class Plane:
         # Of answers, when it was looked at last, and whether that was too much.
         self.held_answer_bytes = 0
         self.answers_full = False
+        self._answers_grown = 0
+        self._answers_step = config.max_held_answer_bytes // _ANSWER_STEPS
         self.clients: set[Client] = set()
         self.room = Room(self)
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
@@ -111,6 +115,14 @@ class Plane:
         self.shelf.sweep(now)
         if not self.draining:
             self.readiness.sweep(now)
+
+    def answers_grew(self, size: int) -> None:
+        """So many bytes of an answer have come; where it is much by now, what is held of all is looked at again."""
+        self._answers_grown += size
+        if self._answers_grown > self._answers_step:
+            self._answers_grown = 0
+            # Not at once: somebody may have to go, in the middle of what is being done for them.
+            self.loop.call_soon(self.room.answers)
 
     def calls(self) -> list[Any]:
         """Those whom a model server has to answer, or is answering."""

@@ -20,7 +20,7 @@ def test_where_too_much_is_held_answers_go_on_as_those_do_that_are_too_large(tmp
     """By one rule in both arms; the same answers are judged again as soon as there is room."""
     way = {"weight_bp": weight, "control_from_bp": weight, "limits": LIMITS}
     with (
-        serving(tmp_path, "large_halves", max_held_answer_bytes=250_000, **way) as (plane, champion, challenger),
+        serving(tmp_path, "large_halves", max_held_answer_bytes=299_999, **way) as (plane, champion, challenger),
         contextlib.ExitStack() as open_ones,
     ):
         server = challenger if weight else champion
@@ -49,9 +49,25 @@ def test_where_too_much_is_held_answers_go_on_as_those_do_that_are_too_large(tmp
         assert not next(e for e in plane.exposures(5) if e.unit == "u5").unjudged
 
 
+def test_answers_that_come_at_once_are_not_all_held(tmp_path: Path) -> None:
+    """All of them are there before it is looked at the next time; none of them goes on."""
+    most, limits = 2_000_000, LIMITS | {"capture_bytes": 1_000}
+    with (
+        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=most, limits=limits) as servers,
+        contextlib.ExitStack() as open_ones,
+    ):
+        plane, _, challenger = servers
+        challenger.size = 600_000
+        for number in range(40):
+            open_ones.enter_context(Raw(plane.port)).send(post(f"u{number}"))
+        await_until(lambda: challenger.halved == 40)
+        await_until(lambda: plane.poll()["unheld_total"] > 20)
+        await_until(lambda: held(plane) < 2 * most)
+
+
 def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=50_000, limits=LIMITS) as servers,
+        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
         Raw(servers[0].port) as first,
     ):
         plane, _, challenger = servers
@@ -67,7 +83,7 @@ def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
 
 def test_mirrors_are_held_no_more_either(tmp_path: Path) -> None:
     mirror = {"mirror_bp": 10_000, "control_from_bp": 5_000, "limits": LIMITS}
-    with serving(tmp_path, "large_halves", max_held_answer_bytes=50_000, **mirror) as (plane, _, challenger):
+    with serving(tmp_path, "large_halves", max_held_answer_bytes=99_999, **mirror) as (plane, _, challenger):
         challenger.size = 200_000
         assert ask(plane.port, post("u1")).status == 200
         await_until(lambda: held(plane) == 100_000)
