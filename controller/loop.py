@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from controller.core import plans
+from controller.core import naming, plans
 from controller.core.allocation import servers_wanted, weight
 from controller.core.cells import EpochCounts
 from controller.core.endings import due_moves
@@ -113,7 +113,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
     seen.update(traffic_error=None, overtaken=0)
     try:
-        seen.update(_versions(loop, spec))
+        seen.update(_versions(loop, spec, status))
     except NotFound as error:
         seen.update(registry_error=str(error), model_missing=True)
     except EdgeError as error:
@@ -139,13 +139,13 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     )
 
 
-def _versions(loop: Loop, spec: RolloutSpec) -> dict[str, Any]:
+def _versions(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> dict[str, Any]:
     model = spec.model
-    champion = loop.registry.resolve(model.name, model.champion)
+    champion = loop.registry.resolve(model.name, naming.champion(model, status))
     challenger = loop.registry.resolve(model.name, model.challenger)
     external = spec.servers is not None and spec.servers.champion is not None and spec.servers.champion.external
     return {
-        "champion_alias": "external" if external else champion and champion.version,
+        "champion_alias": naming.EXTERNAL if external else champion and champion.version,
         "challenger_alias": challenger and challenger.version,
         "challenger_signed": challenger is None or challenger.signed,
     }

@@ -59,7 +59,7 @@ class Model(Declared):
     """The registered model in MLflow, and which versions meet."""
 
     name: str = Field(max_length=255, pattern=MODEL_PATTERN, description="registered model in MLflow")
-    champion: VersionOrAlias = Field("champion", description="alias or version number that serves")
+    champion: VersionOrAlias = Field("champion", description="version that serves; a promotion moves only an alias")
     challenger: VersionOrAlias = Field("challenger", description="alias or version number on trial")
 
 

@@ -160,6 +160,15 @@ class Attempt(Kept):
     model: ModelNames | None = None
 
 
+class Replacement(Kept):
+    """A champion that the spec names by number, and the version that was promoted in its place. An alias moves with a
+    promotion and a number cannot: it goes on naming the version that lost."""
+
+    model: str
+    named: str
+    version: str
+
+
 class PersonRequest(Kept):
     """What a person asked for: by whom, why, when. ``id`` is unique, so that it is obeyed once."""
 
@@ -239,7 +248,8 @@ class RolloutStatus(Kept):
     ``attempts`` counts the attempts begun. ``plan``: digest of what an attempt must not change under way. ``clock``:
     the latest time a tick has seen; a wall clock that steps back stands still here. ``step_elapsed``: time in this
     step while the step clock ran; ``active``: the same for the attempt. ``by_hand``: who asked to promote without
-    waiting. ``promoted_traffic``: the promotion's allocation is asked for. ``rolled_at``: when the rollback was
+    waiting. ``replacement``: who is champion in place of the one that is declared, until another one is.
+    ``promoted_traffic``: the promotion's allocation is asked for. ``rolled_at``: when the rollback was
     decided. ``alias_strange``: ticks in a row that showed an alias where nobody announced it. ``handled``: ids of
     people's requests already obeyed. ``notices``: written, not yet delivered.
     """
@@ -280,6 +290,7 @@ class RolloutStatus(Kept):
     weight: float = Field(0.0, description="percent of the units that the version on trial serves; 100 once promoted")
     alias_moves: tuple[AliasMove, ...] = ()
     alias_strange: int = 0
+    replacement: Replacement | None = None
     run_id: str | None = None
     observed: Observed = Observed()
     handled: tuple[str, ...] = Field((), max_length=256)

@@ -7,6 +7,7 @@ is True, and InProgress otherwise.
 from datetime import UTC, datetime
 from typing import Literal
 
+from controller.core.naming import astray
 from controller.status import Condition, Progress, Reason, RolloutStatus, Verb
 
 INVALID = (Reason.SAMPLE_RATIO_MISMATCH, Reason.JOIN_LOSS, Reason.STALE, Reason.OVERLAPPING_UNITS)
@@ -25,16 +26,20 @@ def with_conditions(status: RolloutStatus) -> RolloutStatus:
     success: State = "Unknown"
     if ended and status.end in ("Promoted", "RolledBack"):
         success = "True" if status.end == "Promoted" else "False"
+    stray = astray(status)
     states: tuple[tuple[ConditionType, State], ...] = (
-        ("Ready", "True" if ended and success != "False" else "False"),
-        ("Stalled", "True" if success == "False" else "False"),
+        ("Ready", "True" if ended and success != "False" and not stray else "False"),
+        ("Stalled", "True" if success == "False" or stray else "False"),
         ("Progressing", "False" if ended else "True"),
         ("Valid", "False" if status.reason in INVALID else "True"),
         ("Paused", "True" if status.paused else "False"),
         ("Succeeded", success),
     )
     said = (status.reason.value, status.message)
-    return _with(status, {kind: (state, *said) for kind, state in states}, status.clock)
+    refusing = (Reason.ALIAS_MOVED.value, stray) if stray else said
+    return _with(
+        status, {kind: (state, *(refusing if kind in REFUSED else said)) for kind, state in states}, status.clock
+    )
 
 
 def refused(status: RolloutStatus, reason: Reason, message: str, since: RolloutStatus | None = None) -> RolloutStatus:

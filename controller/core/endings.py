@@ -5,7 +5,7 @@ a controller that dies anywhere goes on from there. Traffic moves before the ali
 an alias never names a version that does not serve.
 """
 
-from controller.core import allocation
+from controller.core import allocation, naming
 from controller.core.decide import Decision
 from controller.core.fold import Statistics
 from controller.spec import RolloutSpec
@@ -79,7 +79,7 @@ def promoting(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) 
         return status
     share = spec.after_promotion.holdback if spec.after_promotion else 0
     if share == 0:
-        return _promoted(status)
+        return _promoted(spec, status)
     return status.model_copy(update={"progress": Progress.HOLDBACK, "holdback_since": status.clock})
 
 
@@ -116,11 +116,12 @@ def holdback(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         return status
     if status.epoch != -1:
         return status if status.paused else status.model_copy(update={"epoch": -1})
-    return _promoted(status)
+    return _promoted(spec, status)
 
 
-def _promoted(status: RolloutStatus) -> RolloutStatus:
+def _promoted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """The end; whoever moves an alias from now on means it."""
+    status = naming.replaced(spec.model, status)
     return status.model_copy(update={"progress": Progress.PROMOTED, "end": "Promoted", "alias_moves": ()})
 
 

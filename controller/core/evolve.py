@@ -15,18 +15,17 @@ sequence number and a record.
 
 from typing import NamedTuple
 
-from controller.core import allocation, decide, endings, evidence, plans, validity
+from controller.core import allocation, decide, endings, evidence, naming, plans, validity
 from controller.core.cells import EpochCounts
 from controller.core.conditions import with_conditions
 from controller.core.decide import Decision, Facts
 from controller.core.evidence import Evidence
 from controller.core.fold import Statistics
-from controller.core.notices import with_notice
+from controller.core.notices import with_astray, with_notice
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
 from controller.status import UNREAD, Attempt, ModelNames, PersonRequest, Progress, Reason, RolloutStatus, Verb
 
-STRANGE_TICKS = 2  # an alias must be seen moved this often: one stale read is no person
 HANDLED_KEPT = 256
 HURRY = 300_000
 
@@ -43,16 +42,16 @@ class Transition(NamedTuple):
 def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> Transition:
     """The next status of the rollout. Pure: the same arguments give the same bytes."""
     before = status
-    status = _clock(status, now)
+    status = naming.redeclared(spec, _clock(status, now))
     status = _obey(spec, status)
-    status = _restarted(spec, status)
+    status = naming.looked_at(_restarted(spec, status))
     seen: tuple[Evidence, ...] = ()
     if status.progress is Progress.PENDING:
         status = _pending(spec, status, statistics)
     elif not status.progress.terminal:
         status, seen = _live(spec, status, statistics, now)
     status = allocation.with_table(spec, status)
-    status = with_conditions(status)
+    status = with_astray(before, with_conditions(status))
     record = None
     if _news(before, status):
         status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})
@@ -142,7 +141,7 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         status = status.model_copy(update={"plan": plan})
     changed = status.plan != plan
     if status.progress is Progress.PENDING:
-        status, strange = _strangely_named(spec, status)
+        status, strange = naming.strangely_named(spec, status)
         return _fresh(status, plan) if changed or strange else status
     if not status.progress.terminal:
         if changed and status.progress is Progress.RUNNING:
@@ -181,6 +180,7 @@ def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
         paused=status.paused and status.progress is Progress.PENDING,
         notices=status.notices,
         conditions=status.conditions,
+        replacement=status.replacement,
         past=past[-32:],
     )
 
@@ -303,32 +303,10 @@ def _aliases_watched(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """A move nobody announced stops the rollout, once it was seen at two ticks in a row."""
     if status.progress is Progress.ROLLING_BACK:
         return status
-    status, strange = _strangely_named(spec, status)
+    status, strange = naming.strangely_named(spec, status)
     if strange is None:
         return status
     return endings.roll_back(status, Decision(Verb.ROLL_BACK, Reason.ALIAS_MOVED, strange))
-
-
-def _strangely_named(spec: RolloutSpec, status: RolloutStatus) -> tuple[RolloutStatus, str | None]:
-    """``status`` with the count of ticks that showed a move nobody announced, and which one, once that is enough."""
-    o, attempt = status.observed, status.attempt
-    if attempt is None or o.registry_error is not None:
-        return status, None
-    moves = {m.alias: m for m in status.alias_moves}
-    strange = None
-    references = [(spec.model.champion, attempt.champion, o.champion_alias)]
-    if status.progress not in (Progress.PROMOTING, Progress.HOLDBACK):  # from then on it may name the next one
-        references.append((spec.model.challenger, attempt.challenger, o.challenger_alias))
-    for reference, pinned, now in references:
-        move = moves.get(reference)
-        under_way = {move.was, move.version} if move else {pinned}
-        # The holdback began when they read back; from then on a move back is a move.
-        allowed = {move.version} if move and status.progress is Progress.HOLDBACK else under_way
-        if now not in allowed:
-            strange = f"{reference} names {now or 'nothing'} now, not {pinned}; nobody here moved it"
-    count = status.alias_strange + 1 if strange is not None else 0
-    status = status.model_copy(update={"alias_strange": count})
-    return status, strange if count >= STRANGE_TICKS else None
 
 
 def _facts(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> Facts:

@@ -1,5 +1,6 @@
 """What people are told: one message per transition, keyed, kept in status until it was delivered."""
 
+from controller.core.naming import astray
 from controller.spec import RolloutSpec
 from controller.status import Notice, Progress, Reason, RolloutStatus
 
@@ -20,6 +21,21 @@ def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) 
         title=f"{after.rollout}: {title}",
         text=after.message,
         level="warning" if bad else "info",
+    )
+    return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})
+
+
+def with_astray(before: RolloutStatus, after: RolloutStatus) -> RolloutStatus:
+    """``after``, with a notice added where it shows for the first time that the champion was moved after the end. That
+    is no decision, so its key has the time in the place of a sequence of its own."""
+    if not astray(after) or astray(before):
+        return after
+    notice = Notice(
+        key=f"{after.uid}/{after.attempt.number if after.attempt else 0}/{after.sequence}/{after.clock}",
+        reason=Reason.ALIAS_MOVED.value,
+        title=f"{after.rollout}: the champion was moved after the end",
+        text=astray(after),
+        level="warning",
     )
     return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})
 

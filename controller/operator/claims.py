@@ -22,15 +22,22 @@ class Claims:
         namespace = key.partition("/")[0]
         return any(place in (EVERYWHERE, namespace) and fnmatchcase(model, names) for place, names in self._allowed)
 
+    def forbids(self, key: str, model: str) -> str:
+        """Why the rollout ``key`` may not release ``model``, whoever else does; empty: it may."""
+        if self.allows(key, model):
+            return ""
+        namespace = key.partition("/")[0]
+        text = f"model.name: namespace {namespace} may not release {model}; whoever runs the controller allows it"
+        return f"{text} by --allow-models {namespace}={model}"
+
     def refusal(self, key: str, model: str, rivals: Mapping[str, Entry]) -> tuple[Reason, str] | None:
         """Why ``key`` may not release ``model``, of which ``rivals`` are all rollouts; None where it may.
 
         One that is not allowed to keeps nobody from it, whether it was first or is at work.
         """
-        if not self.allows(key, model):
-            namespace = key.partition("/")[0]
-            text = f"model.name: namespace {namespace} may not release {model}; whoever runs the controller allows it"
-            return Reason.MODEL_NOT_ALLOWED, f"{text} by --allow-models {namespace}={model}"
+        forbidden = self.forbids(key, model)
+        if forbidden:
+            return Reason.MODEL_NOT_ALLOWED, forbidden
         holder = taken_by(key, {k: e for k, e in rivals.items() if self.allows(k, model)})
         if holder is None:
             return None

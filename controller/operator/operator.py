@@ -65,8 +65,9 @@ class Operator:
         self.watched = Watched(access, settings.namespace, self._feed)
         self.queue = Queue(waits=self.watched.waits, aside=max(1, settings.ticks // 2))
         self.store = AcceptedStore(self._guarded, self.watched, settings.record_dir)
-        self._loops = Loops(making.make(self._guarded, self.store), making.close)
         claims = Claims(settings.allow_models)
+        self.store.forbids = claims.forbids
+        self._loops = Loops(making.make(self._guarded, self.store), making.close)
         self._passes = Passes(self.store, self.watched, self._loops, claims, self._tell, settings.idle_s)
         self._drain_s = settings.drain_s
         self._failures: dict[str, int] = {}

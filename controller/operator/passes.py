@@ -181,13 +181,15 @@ class Passes:
 
     def _tell_outlasted(self, key: str, entry: Entry) -> None:
         """Once of each refusal that a live attempt goes on in spite of."""
-        text = self._store.refusal(key)
-        if text is None:
+        refusal = self._store.refusal(key)
+        if refusal is None:
             self._told.pop(key, None)
-        elif self._told.get(key) != text:
+            return
+        reason, text = refusal
+        if self._told.get(key) != text:
             self._told[key] = text
             log.warning("%s: the declared spec does not count: %s", key, text)
-            self._tell(key, entry.uid, Reason.INVALID_SPEC, text)
+            self._tell(key, entry.uid, reason, text)
 
     def _tell_hampered(self, key: str, entry: Entry, status: RolloutStatus, registry: ShowingRegistry) -> None:
         """Of an alias that is not moved although the registry answers: by the conditions, and once by an Event."""

@@ -36,13 +36,15 @@ class AcceptedStore(ClusterStore):
     """``ClusterStore`` whose live attempts keep the spec that was accepted last while the declared one is refused.
 
     ``faults``: what else is wrong with a spec for this controller, by the rollout's name.
+    ``forbids``: why the namespace of a key may not release a model; empty: it may.
     """
 
     def __init__(self, access: Access, watched: Watched, folder: Path) -> None:
         super().__init__(access, watched, folder)
         self.faults: Callable[[str, RolloutSpec], list[str]] = lambda _name, _spec: []
+        self.forbids: Callable[[str, str], str] = lambda _key, _model: ""
         self._accepted: dict[str, tuple[str, RolloutSpec]] = {}  # by key: the object's uid, of live attempts alone
-        self._refusals: dict[str, str] = {}
+        self._refusals: dict[str, tuple[Reason, str]] = {}
         self._hampered: dict[str, str] = {}
 
     def load(self, key: str) -> Stored:
@@ -57,8 +59,12 @@ class AcceptedStore(ClusterStore):
             if status_of(entry).progress not in SPLIT:
                 self.forget(key)
                 raise
-            self._refusals[key] = str(error)
+            self._refusals[key] = (Reason.INVALID_SPEC, str(error))
             return self._outlasting(key, entry)
+        forbidden = self._forbidden(key, stored)
+        if forbidden:
+            self._refusals[key] = (Reason.MODEL_NOT_ALLOWED, forbidden)
+            return self._with_its_own(key, stored)
         self.forget(key)
         if stored.status.progress in SPLIT:
             self._accepted[key] = (stored.status.uid, stored.rollout.spec)
@@ -66,11 +72,11 @@ class AcceptedStore(ClusterStore):
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
         """As the port says; the conditions tell of a refused spec, or of an alias that is not moved."""
-        text, hampered_by = self._refusals.get(key), self._hampered.get(key)
+        refusal, hampered_by = self._refusals.get(key), self._hampered.get(key)
         if hampered_by and status.progress in MOVING:
             status = hampered(status, hampered_by, status_of(self._watched.get(key)))
-        if text is not None:
-            status = refused(status, Reason.INVALID_SPEC, text, since=status_of(self._watched.get(key)))
+        if refusal is not None:
+            status = refused(status, *refusal, since=status_of(self._watched.get(key)))
         return super().commit(key, status, version, record)
 
     def hamper(self, key: str, text: str) -> bool:
@@ -81,7 +87,7 @@ class AcceptedStore(ClusterStore):
             self._hampered[key] = text
         return bool(text and not before)
 
-    def refusal(self, key: str) -> str | None:
+    def refusal(self, key: str) -> tuple[Reason, str] | None:
         """Why the declared spec is not the one that ``key`` was last loaded with; None: it is."""
         return self._refusals.get(key)
 
@@ -103,15 +109,34 @@ class AcceptedStore(ClusterStore):
 
     def _outlasting(self, key: str, entry: Entry) -> Stored:
         """The rollout under the spec that was accepted last, or under what is left of the declared one."""
+        spec = self._known(key, status_of(entry))
+        return self._ending(entry) if spec is None else _under(self._declared(entry, PLAN), spec)
+
+    def _known(self, key: str, status: RolloutStatus) -> RolloutSpec | None:
+        """The spec that was accepted last, where that is known here."""
         uid, spec = self._accepted.get(key) or ("", None)
-        spec = spec if uid == entry.uid else None
+        if spec is None or uid != status.uid:
+            spec = self._decided_under(key, status)
+        if spec is not None:
+            self._accepted[key] = (status.uid, spec)
+        return spec
+
+    def _forbidden(self, key: str, stored: Stored) -> str:
+        """Why a live attempt may not be followed by one of the model that is declared by now; empty: it may."""
+        attempt, name = stored.status.attempt, stored.rollout.spec.model.name
+        pinned = attempt.model if attempt is not None and stored.status.progress in SPLIT else None
+        return "" if pinned is None or pinned.name == name else self.forbids(key, name)
+
+    def _with_its_own(self, key: str, stored: Stored) -> Stored:
+        """``stored`` under the spec that was accepted last, or with the model of its attempt in what is declared."""
+        spec = self._known(key, stored.status)
         if spec is None:
-            spec = self._decided_under(key, status_of(entry))
-        if spec is None:
-            return self._ending(entry)
-        self._accepted[key] = (entry.uid, spec)
-        stored = self._declared(entry, PLAN)
-        return stored._replace(rollout=stored.rollout.model_copy(update={"spec": spec}))
+            attempt = stored.status.attempt
+            assert attempt is not None
+            assert attempt.model is not None
+            declared = stored.rollout.spec
+            spec = declared.model_copy(update={"model": declared.model.model_copy(update=attempt.model.model_dump())})
+        return _under(stored, spec)
 
     def _decided_under(self, key: str, status: RolloutStatus) -> RolloutSpec | None:
         """The spec of the decision in force, where this replica made it."""
@@ -134,3 +159,7 @@ class AcceptedStore(ClusterStore):
     def _declared(self, entry: Entry, spec: Node) -> Stored:
         """The rollout of ``entry``, had people declared ``spec``."""
         return self._read(entry, {**entry.object, "spec": spec})
+
+
+def _under(stored: Stored, spec: RolloutSpec) -> Stored:
+    return stored._replace(rollout=stored.rollout.model_copy(update={"spec": spec}))

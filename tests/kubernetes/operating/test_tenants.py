@@ -199,3 +199,36 @@ def test_one_that_is_at_work_when_the_rules_come_is_acted_on_no_more(theatre: Th
     assert (before.progress, store.load(key).status.sequence) == (Progress.RUNNING, before.sequence)
     theatre.access.delete(ROLLOUTS, other, "squat")
     until(lambda: gone(theatre.access, ROLLOUTS, other, "squat"), "it may be deleted")
+
+
+@pytest.mark.parametrize("progress", [Progress.RUNNING, Progress.HOLDBACK])
+def test_an_edit_to_a_model_that_is_not_allowed_is_told_at_once_and_the_attempt_goes_on(
+    theatre: Theatre, progress: Progress
+) -> None:
+    held = {"steps": STAY, "afterPromotion": {"holdback": 5, "hold": "1h"}}
+    rules = (f"{theatre.namespace}=flights",)
+    one = theatre.operator(allow_models=rules)
+    theatre.apply(**held)
+    theatre.reaches(Progress.RUNNING, step=1)
+    if progress is Progress.HOLDBACK:
+        theatre.ask("promote")
+    before = theatre.reaches(progress)
+    theatre.apply(**held, model={"name": "others"})
+    found = stalled(theatre)
+    assert found.reason == "ModelNotAllowed"
+    assert (
+        f"may not release others; whoever runs the controller allows it by --allow-models {theatre.namespace}=others"
+        in found.message
+    )
+    one.stop()
+    two = theatre.operator(allow_models=rules)  # it has read no spec but this one
+    until(two.leader.leads, "another one leads")
+    clock = theatre.status().clock
+    until(lambda: theatre.status().clock > clock, "it ticks")
+    status = theatre.status()
+    assert (status.progress, status.attempt) == (progress, before.attempt)
+    assert stalled(theatre).reason == "ModelNotAllowed"
+    assert [e["reason"] for e in theatre.events()].count("ModelNotAllowed") == 1
+    theatre.apply(**held)
+    until(lambda: not any(c.reason == "ModelNotAllowed" for c in theatre.status().conditions), "it is mended")
+    assert (theatre.status().progress, theatre.status().attempt) == (progress, before.attempt)
