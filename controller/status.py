@@ -156,13 +156,12 @@ class Place(Kept):
 
 
 class Places(Kept):
-    """Where the versions of an attempt are served, and the HTTPRoute that splits between them. A version without a
-    place is served by our own servers, which are asked by ``probe``; without a route routers split."""
+    """Where the versions of an attempt are served. One without a place is served by our own servers, which are asked
+    by ``probe``."""
 
     champion: Place | None = None
     challenger: Place | None = None
     probe: Probe | None = None
-    route: str | None = None
 
 
 class Attempt(Kept):
@@ -206,7 +205,8 @@ class Observed(Kept):
     did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
     worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
     was restored from a backup), else 0. ``traffic_limits``: what this way to split the traffic cannot do.
-    ``breaker_open_ms``: the worst worker's total.
+    ``sent_bp``: what others than the champion really get, in basis points, None unknown. ``breaker_open_ms``: the
+    worst worker's total.
     """
 
     champion_alias: str | None = None
@@ -223,6 +223,7 @@ class Observed(Kept):
     overtaken: int = 0
     traffic_error: str | None = None
     traffic_limits: tuple[str, ...] = ()
+    sent_bp: int | None = None
     breaker_open: bool = False
     breaker_open_ms: int = 0
     requests: tuple[PersonRequest, ...] = ()

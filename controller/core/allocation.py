@@ -64,10 +64,12 @@ def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statisti
 
 
 def weight(status: RolloutStatus) -> float:
-    """Percent of the units that the version on trial serves, or served when it was promoted."""
+    """Percent of the units that the version on trial serves, or served when it was promoted. What it still gets counts,
+    where that is known, and not what it was asked to get."""
     if status.progress is Progress.PROMOTED:
         return 100.0
-    return status.table.weight_bp / 100 if status.table else 0.0
+    asked = status.table.weight_bp if status.table else 0
+    return max(asked, status.observed.sent_bp or 0) / 100
 
 
 def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:

@@ -13,12 +13,11 @@ from router.table import Probe
 
 def declared(spec: RolloutSpec) -> Places:
     """The places that ``spec`` declares."""
-    servers, gateway = spec.servers or Servers(), spec.traffic.gateway_api
+    servers = spec.servers or Servers()
     return Places(
         champion=_place(servers.champion),
         challenger=_place(servers.challenger),
         probe=_probe(servers.probe),
-        route=gateway.http_route if gateway is not None else None,
     )
 
 
