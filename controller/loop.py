@@ -122,6 +122,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
         traffic = loop.traffic.observe()
         workers = [w for r in traffic.routers for w in r.workers]
         seen.update(confirmed=traffic.confirmed, traffic_limits=traffic.limits, traffic_error=traffic.trouble or None)
+        seen["sent_bp"] = traffic.sent_bp
         if traffic.held > (status.table.generation if status.table else 0):
             # Of a life that the store has forgotten.
             seen.update(confirmed=-1, overtaken=traffic.held)

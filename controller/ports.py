@@ -62,12 +62,14 @@ class StatisticsSource(Protocol):
 
 class TrafficObservation(NamedTuple):
     """All routers that serve this rollout. An unreachable one makes ``complete`` false. ``limits``: what this way to
-    split the traffic cannot do, for people; ``trouble``: why what is asked for is not confirmed, if that is known."""
+    split the traffic cannot do, for people; ``trouble``: why what is asked for is not confirmed, if that is known;
+    ``sent_bp``: what others than the champion get by now, in basis points, if that is known."""
 
     routers: tuple[RouterState, ...]
     complete: bool
     limits: tuple[str, ...] = ()
     trouble: str = ""
+    sent_bp: int | None = None
 
     @property
     def confirmed(self) -> int:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from router.table import RouteTable
+from router.table import Probe, RouteTable
 
 
 class Kept(BaseModel):
@@ -147,9 +147,26 @@ class ModelNames(Kept):
     challenger: str
 
 
+class Place(Kept):
+    """A Service with a model server behind it, and how that is asked whether it is ready."""
+
+    service: str
+    port: int
+    probe: Probe | None = None
+
+
+class Places(Kept):
+    """Where the versions of an attempt are served. One without a place is served by our own servers, which are asked
+    by ``probe``."""
+
+    champion: Place | None = None
+    challenger: Place | None = None
+    probe: Probe | None = None
+
+
 class Attempt(Kept):
-    """One challenger version on trial; the versions are pinned until the rollout ends, and so is whose they are
-    (``model``; None: not known, as it was begun by an earlier release).
+    """One challenger version on trial; the versions are pinned until the rollout ends, and so are whose they are
+    (``model``) and where they are served (``places``). None: not known, as it was begun by an earlier release.
     """
 
     number: int
@@ -158,6 +175,7 @@ class Attempt(Kept):
     salt: str
     started_at: int
     model: ModelNames | None = None
+    places: Places | None = None
 
 
 class Replacement(Kept):
@@ -187,7 +205,8 @@ class Observed(Kept):
     did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
     worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
     was restored from a backup), else 0. ``traffic_limits``: what this way to split the traffic cannot do.
-    ``breaker_open_ms``: the worst worker's total.
+    ``sent_bp``: what others than the champion really get, in basis points, None unknown. ``breaker_open_ms``: the
+    worst worker's total.
     """
 
     champion_alias: str | None = None
@@ -204,6 +223,7 @@ class Observed(Kept):
     overtaken: int = 0
     traffic_error: str | None = None
     traffic_limits: tuple[str, ...] = ()
+    sent_bp: int | None = None
     breaker_open: bool = False
     breaker_open_ms: int = 0
     requests: tuple[PersonRequest, ...] = ()
@@ -291,6 +311,7 @@ class RolloutStatus(Kept):
     alias_moves: tuple[AliasMove, ...] = ()
     alias_strange: int = 0
     replacement: Replacement | None = None
+    waits: str = Field("", description="why no attempt begins, though another challenger is named")
     run_id: str | None = None
     observed: Observed = Observed()
     handled: tuple[str, ...] = Field((), max_length=256)

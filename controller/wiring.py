@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from controller import specfile
+from controller.core import places
 from controller.edges.cluster import deployments
 from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
@@ -38,7 +39,7 @@ from controller.edges.store import SqliteStore
 from controller.errors import EdgeError, NotFound, SpecError
 from controller.kinds import Kind
 from controller.loop import Loop
-from controller.ports import Notifier
+from controller.ports import Notifier, Stored
 from controller.settings import OperatorSettings, Settings, environment_name, slack_address
 from controller.spec import RolloutSpec, Servers
 from controller.status import RolloutStatus
@@ -127,8 +128,8 @@ def build_cluster(
             traffic = ClusterTraffic(access, owner, routers, tokens)
             journals = partial(ClusterJournals, traffic, folder, reader, lambda: over(key), shared, shelf)
             return traffic, LateSource(journals)
-        url, asked = settings.prometheus_url or "", _asked(owner, spec)
-        route = GatewayTraffic(access, owner, gateway.http_route, lambda: store.load(key))
+        read, url = partial(store.load, key), settings.prometheus_url or ""
+        route, asked = GatewayTraffic(access, owner, gateway.http_route, read), partial(_asked, owner, read)
         return route, LateSource(lambda: RequestSource(folder / "requests.sqlite", Prometheus(url), asked, route))
 
     def make(key: str) -> Loop:
@@ -214,11 +215,15 @@ def _unmeasured(spec: RolloutSpec) -> list[str]:
     ]
 
 
-def _asked(owner: Owner, spec: RolloutSpec) -> Asked:
-    """How the requests of each arm are asked for."""
-    gateway, servers = spec.traffic.gateway_api, spec.servers or Servers()
+def _asked(owner: Owner, read: Callable[[], Stored]) -> Asked:
+    """How the requests of each arm are asked for, by the Services that the attempt began with."""
+    stored = read()
+    spec = stored.rollout.spec
+    gateway, found = spec.traffic.gateway_api, places.of(spec, stored.status.attempt)
     assert gateway is not None
-    named = {arm: (getattr(servers, arm).service or "") for arm in ARMS}
+    named = {
+        arm: place.service if place else "" for arm, place in zip(ARMS, (found.champion, found.challenger), strict=True)
+    }
     everywhere = {"namespace": owner.namespace, "rollout": owner.name}
     arms = {arm: {**everywhere, "arm": arm, "service": named[arm]} for arm in ARMS}
     return Asked(gateway.requests, gateway.status_label, arms)

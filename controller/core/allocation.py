@@ -1,13 +1,13 @@
 """Allocations: opening epochs, and the route table that a status asks for."""
 
-from controller.core import plans
+from controller.core import places, plans
 from controller.core.adjustments import opening_adjustments
 from controller.core.fold import Statistics
 from controller.metric import Covariate
 from controller.spec import RolloutSpec, Segment, UnitSource
 from controller.status import Attempt, Epoch, Progress, RolloutStatus
 from router.assignment import POINTS, Arm, challenger_share_ppm
-from router.table import Attribute, Capture, Limits, Probe, RouteTable, Source, Target
+from router.table import Attribute, Capture, Limits, RouteTable, Source, Target
 
 NO_EPOCH = 0  # the number of an allocation that is no evidence
 
@@ -64,10 +64,12 @@ def open_holdback(spec: RolloutSpec, status: RolloutStatus, statistics: Statisti
 
 
 def weight(status: RolloutStatus) -> float:
-    """Percent of the units that the version on trial serves, or served when it was promoted."""
+    """Percent of the units that the version on trial serves, or served when it was promoted. What it still gets counts,
+    where that is known, and not what it was asked to get."""
     if status.progress is Progress.PROMOTED:
         return 100.0
-    return status.table.weight_bp / 100 if status.table else 0.0
+    asked = status.table.weight_bp if status.table else 0
+    return max(asked, status.observed.sent_bp or 0) / 100
 
 
 def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
@@ -98,9 +100,11 @@ def _tabled(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         attempt=attempt.number,
         epoch=epoch.number if epoch and meets else NO_EPOCH,
         salt=attempt.salt,
-        champion=Target(version=attempt.champion, upstreams=champions, probe=_probe(spec, "champion")),
+        champion=Target(version=attempt.champion, upstreams=champions, probe=places.probe(spec, attempt, "champion")),
         challenger=Target(
-            version=attempt.challenger, upstreams=observed.challenger_upstreams, probe=_probe(spec, "challenger")
+            version=attempt.challenger,
+            upstreams=observed.challenger_upstreams,
+            probe=places.probe(spec, attempt, "challenger"),
         )
         if meets
         else None,
@@ -193,15 +197,6 @@ def _shares(epoch: Epoch | None, meets: bool) -> dict[str, int]:
         "counted_bp": epoch.counted_bp,
         "mirror_bp": epoch.mirror_bp,
     }
-
-
-def _probe(spec: RolloutSpec, arm: Arm) -> Probe | None:
-    """Our own servers score the model's example when they are asked for their health."""
-    adopted = None if spec.servers is None else getattr(spec.servers, arm)
-    declared = None if spec.servers is None else (adopted or spec.servers).probe
-    if declared is None:
-        return None if adopted is not None else Probe(path="/health")
-    return Probe(path=declared.path, body=declared.body)
 
 
 def _policy(spec: RolloutSpec) -> dict[str, object]:

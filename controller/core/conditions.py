@@ -27,16 +27,18 @@ def with_conditions(status: RolloutStatus) -> RolloutStatus:
     if ended and status.end in ("Promoted", "RolledBack"):
         success = "True" if status.end == "Promoted" else "False"
     stray = astray(status)
+    stuck = stray or status.waits
     states: tuple[tuple[ConditionType, State], ...] = (
-        ("Ready", "True" if ended and success != "False" and not stray else "False"),
-        ("Stalled", "True" if success == "False" or stray else "False"),
+        ("Ready", "True" if ended and success != "False" and not stuck else "False"),
+        ("Stalled", "True" if success == "False" or stuck else "False"),
         ("Progressing", "False" if ended else "True"),
         ("Valid", "False" if status.reason in INVALID else "True"),
         ("Paused", "True" if status.paused else "False"),
         ("Succeeded", success),
     )
     said = (status.reason.value, status.message)
-    refusing = (Reason.ALIAS_MOVED.value, stray) if stray else said
+    reason = Reason.ALIAS_MOVED if stray else Reason.SERVERS_NOT_READY
+    refusing = (reason.value, stuck) if stuck else said
     return _with(
         status, {kind: (state, *(refusing if kind in REFUSED else said)) for kind, state in states}, status.clock
     )

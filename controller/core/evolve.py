@@ -15,13 +15,13 @@ sequence number and a record.
 
 from typing import NamedTuple
 
-from controller.core import allocation, decide, endings, evidence, naming, plans, validity
+from controller.core import allocation, decide, endings, evidence, naming, places, plans, validity
 from controller.core.cells import EpochCounts
 from controller.core.conditions import with_conditions
 from controller.core.decide import Decision, Facts
 from controller.core.evidence import Evidence
 from controller.core.fold import Statistics
-from controller.core.notices import with_astray, with_notice
+from controller.core.notices import with_notice, with_stalled
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
 from controller.status import UNREAD, Attempt, ModelNames, PersonRequest, Progress, Reason, RolloutStatus, Verb
@@ -51,7 +51,7 @@ def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now
     elif not status.progress.terminal:
         status, seen = _live(spec, status, statistics, now)
     status = allocation.with_table(spec, status)
-    status = with_astray(before, with_conditions(status))
+    status = with_stalled(before, with_conditions(status))
     record = None
     if _news(before, status):
         status = status.model_copy(update={"sequence": status.sequence + 1, "decided_at": status.clock})
@@ -140,6 +140,8 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """
     plan = plan_digest(spec)
     observed, attempt = status.observed, status.attempt
+    if observed.registry_error is None:
+        status = status.model_copy(update={"waits": ""})
     if attempt is None and not status.progress.terminal:
         return status.model_copy(update={"plan": plan})
     if status.plan != plan and status.plan in (plan_digest(_without_approval(spec)), plan_digest(spec, whole=True)):
@@ -147,7 +149,7 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     changed = status.plan != plan
     if status.progress is Progress.PENDING:
         status, strange = naming.strangely_named(spec, status)
-        return _fresh(status, plan) if changed or strange else status
+        return _fresh(spec, status, plan) if changed or strange else status
     if not status.progress.terminal:
         if changed and status.progress is Progress.RUNNING:
             text = "the plan changed under way; the attempt starts again"
@@ -155,21 +157,30 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         return status
     if attempt is not None and attempt.model is not None and attempt.model.name != spec.model.name:
         # Its versions are numbers too, and say nothing about those of another model.
-        return _fresh(status, plan).model_copy(update={"past": ()})
+        return _fresh(spec, status, plan).model_copy(update={"past": ()})
     if status.reason is Reason.SUPERSEDED and status.progress is Progress.ROLLED_BACK:
-        return _fresh(status, plan)
+        return _next(spec, status, plan)
     if observed.registry_error is not None or observed.challenger_alias is None:
         return status
     ended = (attempt.challenger,) if attempt is not None else status.past[-1:]
     if ended == (UNREAD,):  # what is named now is what was aborted while nobody could see its name
         return status.model_copy(update={"past": (*status.past[:-1], observed.challenger_alias)})
     another = observed.challenger_alias not in (*ended, observed.champion_alias)
-    return _fresh(status, plan) if another else status
+    return _next(spec, status, plan) if another else status
 
 
-def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
+def _next(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus:
+    """``status`` where another attempt is due, unless the servers that are declared for it are the other way round."""
+    waits = places.misplaced(spec, status)
+    return status.model_copy(update={"waits": waits}) if waits else _fresh(spec, status, plan)
+
+
+def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus:
     """Forget the ended attempt but for its number, the table's generation and what people were told."""
     attempt = status.attempt
+    observed = status.observed
+    if places.moved(spec, attempt):
+        observed = places.unseen(observed)
     past = (*status.past, attempt.challenger) if attempt else status.past
     return RolloutStatus(
         uid=status.uid,
@@ -180,7 +191,7 @@ def _fresh(status: RolloutStatus, plan: str) -> RolloutStatus:
         plan=plan,
         clock=status.clock,
         table=status.table,
-        observed=status.observed,
+        observed=observed,
         handled=status.handled,
         paused=status.paused and status.progress is Progress.PENDING,
         notices=status.notices,
@@ -243,6 +254,7 @@ def _pending(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -
             salt=f"{status.uid}/{number}",
             started_at=status.clock,
             model=ModelNames(name=spec.model.name, champion=spec.model.champion, challenger=spec.model.challenger),
+            places=places.declared(spec),
         )
         status = status.model_copy(update={"attempt": attempt, "attempts": number})
     if not (o.champion_ready and o.challenger_ready):

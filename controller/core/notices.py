@@ -25,16 +25,23 @@ def with_notice(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) 
     return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})
 
 
-def with_astray(before: RolloutStatus, after: RolloutStatus) -> RolloutStatus:
-    """``after``, with a notice added where it shows for the first time that the champion was moved after the end. That
-    is no decision, so its key has the time in the place of a sequence of its own."""
-    if not astray(after) or astray(before):
-        return after
+def with_stalled(before: RolloutStatus, after: RolloutStatus) -> RolloutStatus:
+    """``after``, with a notice added where it shows for the first time that the champion was moved after the end, or
+    that the next attempt cannot begin. That is no decision, so its key has the time in the place of a sequence of its
+    own."""
+    if astray(after) and not astray(before):
+        return _noticed(after, Reason.ALIAS_MOVED, "the champion was moved after the end", astray(after))
+    if after.waits and not before.waits:
+        return _noticed(after, Reason.SERVERS_NOT_READY, "the next attempt cannot begin", after.waits)
+    return after
+
+
+def _noticed(after: RolloutStatus, reason: Reason, title: str, text: str) -> RolloutStatus:
     notice = Notice(
         key=f"{after.uid}/{after.attempt.number if after.attempt else 0}/{after.sequence}/{after.clock}",
-        reason=Reason.ALIAS_MOVED.value,
-        title=f"{after.rollout}: the champion was moved after the end",
-        text=astray(after),
+        reason=reason.value,
+        title=f"{after.rollout}: {title}",
+        text=text,
         level="warning",
     )
     return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})

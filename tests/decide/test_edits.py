@@ -7,7 +7,7 @@ from controller.core.fold import EMPTY
 from controller.sections import Model
 from controller.spec import RolloutSpec
 from controller.status import Progress, Reason, RolloutStatus
-from tests.decide.rollouts import fresh, rollout
+from tests.decide.rollouts import fresh, ready, rollout
 
 
 def tick(status: RolloutStatus, spec: RolloutSpec, **observed: object) -> RolloutStatus:
@@ -41,6 +41,7 @@ def test_an_approval_that_is_asked_for_in_the_middle_is_asked_for_and_cannot_be_
 
 TEMPLATE = {"spec": {"containers": [{"name": "model", "image": "model:1"}]}}
 BUILT = {"template": {"spec": {"containers": [{"name": "model", "image": "model:2"}]}}}
+UPSTREAMS = ("champion_upstreams", "challenger_upstreams", "champion_ready", "challenger_ready")
 ADOPTED = {"champion": {"service": "a"}, "challenger": {"service": "b"}}
 
 
@@ -51,8 +52,10 @@ def test_other_servers_start_the_attempt_again(servers: dict[str, object]) -> No
     edited = served_by(servers)
     status = tick(status, edited)
     assert (status.progress, status.reason) == (Progress.ROLLING_BACK, Reason.SUPERSEDED)
-    for _ in range(3):
-        status = tick(status, edited)
+    there = ready()
+    seen = {name: getattr(there, name) for name in UPSTREAMS}
+    for _ in range(4):
+        status = tick(status, edited, **seen)
     assert (status.progress, status.attempts, status.past) == (Progress.RUNNING, 2, ("2",))
 
 

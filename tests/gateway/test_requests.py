@@ -40,7 +40,7 @@ class Desk:
     def open(self) -> None:
         """Also after ``close``: another life of the process."""
         asked = Asked(SELECTOR, "code", {arm: {"arm": arm} for arm in ARMS})
-        self.source = RequestSource(self._path, self.scraped.prometheus, asked, self)
+        self.source = RequestSource(self._path, self.scraped.prometheus, lambda: asked, self)
 
     def tick(self, asked: StatisticsQuery | None = None, scrape: bool = True, **requests: int) -> Statistics:
         """What is known after a minute in which the gateway answered ``requests``."""
@@ -184,7 +184,7 @@ def test_a_selector_that_finds_nothing_is_told(desk: Desk) -> None:
 def test_a_label_that_is_not_there_is_told(tmp_path: Path, scraped: Scraped) -> None:
     desk = Desk(tmp_path, scraped)
     asked = Asked(SELECTOR, "status", {arm: {"arm": arm} for arm in ARMS})
-    source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, asked, desk)
+    source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, lambda: asked, desk)
     scraped.serve(champion=1)
     scraped.scrape(START)
     assert "a series of the champion has no label status" in source.read(query(), START).awaited[0]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from controller.edges.cluster.access import Node
-from controller.edges.cluster.http_route import Backend, parents, rules_of, weighted, weights
+from controller.edges.cluster.http_route import Backend, parents, rules_of, weighted, weights, withdrawn
+from controller.edges.cluster.http_route import share as share_of
 from controller.errors import EdgeError
 
 A, B = Backend("a", 80), Backend("b", 80)
@@ -28,6 +29,27 @@ def test_the_rules_with_both_services_are_the_split() -> None:
     assert found == before
     assert [ref["weight"] for ref in rules[1]["backendRefs"]] == [0, 7]
     assert (rules[0], rules[2]) == (other, found["spec"]["rules"][2])
+
+
+@pytest.mark.parametrize(
+    ("refs", "left", "share"),
+    [
+        ({"a": 5, "b": 5}, {"a": 10, "b": 0}, 5000),
+        ({"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 0, "c": 3}, 3334),
+        ({"a": 1, "c": 1}, {"a": 1, "c": 1}, 0),
+        ({"b": 1}, {"b": 1}, 10_000),
+        ({"a": 0, "b": 0}, {"a": 0, "b": 0}, 0),
+        ({"a": 1_000_000, "b": 1_000_000}, {"a": 1_000_000, "b": 0}, 5000),
+    ],
+)
+def test_what_others_get_goes_back_to_the_champion_wherever_it_is(
+    refs: dict[str, int], left: dict[str, int], share: int
+) -> None:
+    found = route({"backendRefs": [{"name": name, "port": 80, "weight": weight} for name, weight in refs.items()]})
+    before = copy.deepcopy(found)
+    (rule,) = withdrawn(found, A, {B})
+    assert {ref["name"]: ref["weight"] for ref in rule["backendRefs"]} == left
+    assert (found, share_of(found, {B})) == (before, share)
 
 
 MIRROR = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "b", "port": 80}}}

@@ -16,22 +16,25 @@ What was decided, and why:
   Gateways, whose generation has nothing to do with the route's, and some implementations never say it. Requests count
   only some seconds after it, and a gateway that is slower still shows as a sample-ratio mismatch.
 - A route that somebody edits is not confirmed, nothing counts meanwhile, and the next tick writes the weights again.
+- **The way back needs no route that can be split**: whatever else a rule has by then, and whatever is declared, the
+  Services that were last written, and those of the attempt, give their share to the champion.
 """
 
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from controller.core import places
 from controller.core.record import digest
 from controller.edges.cluster import http_route
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.http_route import Backend
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import ROUTES
-from controller.edges.cluster.workloads import declared_for
 from controller.edges.gauges.requests import Serving
 from controller.errors import Conflict, EdgeError, NotFound
 from controller.ports import Stored, TrafficObservation
+from controller.status import Place
 from router.assignment import POINTS, Arm
 from router.table import RouterState, RouteTable, WorkerState
 
@@ -85,28 +88,46 @@ class GatewayTraffic:
             raise Conflict(f"{self._name} holds table {held.generation}, which is newer than {table.generation}")
         if held is not None and held.generation == table.generation and held.digest != new.digest:
             raise Conflict(f"{self._name} holds another table {table.generation}")
-        if held == new and all(each == new.weights for each in http_route.weights(route, backends)):
-            return
-        rules = http_route.weighted(route, backends, new.weights)
+        try:
+            if held == new and all(each == new.weights for each in http_route.weights(route, backends)):
+                return
+            rules = http_route.weighted(route, backends, new.weights)
+        except EdgeError:
+            if table.challenger is None:
+                self._withdraw(stored, table, route)
+            raise
+        self._patch(route, rules, {self._annotation: json.dumps(new._asdict(), sort_keys=True)})
+
+    def _withdraw(self, stored: Stored, table: RouteTable, route: Node) -> None:
+        """Send everybody to the champion of ``table`` by a route that no split is possible with."""
+        champion = _backend(stored, "champion", table.champion.version)
+        rules = http_route.withdrawn(route, champion, self._others(stored, route, champion))
+        if rules != route["spec"].get("rules"):
+            self._patch(route, rules, {})
+
+    def _patch(self, route: Node, rules: list[Node], annotations: dict[str, str]) -> None:
+        """Write onto what was read."""
         meta = route["metadata"]
-        said = {self._annotation: json.dumps(new._asdict(), sort_keys=True)}
         here = {"namespace": meta["namespace"], "name": meta["name"], "resourceVersion": meta["resourceVersion"]}
         try:
-            self._access.patch(ROUTES, {"metadata": {**here, "annotations": said}, "spec": {"rules": rules}})
+            self._access.patch(ROUTES, {"metadata": {**here, "annotations": annotations}, "spec": {"rules": rules}})
         except Conflict as error:
             raise Overtaken(str(error)) from error
 
     def observe(self) -> TrafficObservation:
-        """What the route says, and which of its parents have taken it. EdgeError as ``apply`` raises it."""
+        """What the route says, and which of its parents have taken it. EdgeError where there is none."""
         self.serving = None
-        route = self._found()
+        stored, route = self._read(), self._found()
         held = self._held(route)
         generation = held.generation if held is not None else -1
-        trouble = ""
-        if held is None:
-            http_route.rules_of(route, _backends(self._read()))
-        elif any(each != held.weights for each in http_route.weights(route, _backends(self._read()))):
-            trouble = f"{self._name} has other weights than were written: {_shown(held.weights)} come again"
+        sent, trouble = self._sent(stored, route), ""
+        try:
+            found = http_route.weights(route, _backends(stored))
+        except EdgeError as error:
+            trouble = f"{error}; {sent / 100:g} % of the requests of a rule are not the champion's"
+        else:
+            if held is not None and any(each != held.weights for each in found):
+                trouble = f"{self._name} has other weights than were written: {_shown(held.weights)} come again"
         parents = http_route.parents(route)
         if not trouble and not parents:
             trouble = f"{self._name} has no parentRefs: no Gateway serves it"
@@ -117,7 +138,7 @@ class GatewayTraffic:
         if held is not None and not trouble and not said and held.epoch:
             self.serving = Serving(held.generation, route["metadata"]["generation"], held.attempt, held.epoch)
         state = RouterState(router=self._name, generation=generation, workers=workers)
-        return TrafficObservation((state,), complete=True, limits=LIMITS, trouble=trouble or "; ".join(said))
+        return TrafficObservation((state,), True, limits=LIMITS, trouble=trouble or "; ".join(said), sent_bp=sent)
 
     def close(self) -> None:
         """There is nothing to let go of. The route goes on."""
@@ -145,6 +166,21 @@ class GatewayTraffic:
             return None
         return held if held.uid == self._owner.uid else None
 
+    def _others(self, stored: Stored, route: Node, champion: Backend) -> set[Backend]:
+        """The Services that are not the ``champion``'s, of this attempt and of what was last written."""
+        held = self._held(route)
+        written = [name.rpartition(":") for name in (held.weights if held is not None else ())]
+        return {*_backends(stored), *(Backend(name, int(port)) for name, _, port in written)} - {champion}
+
+    def _sent(self, stored: Stored, route: Node) -> int:
+        """The most, in basis points, that the route sends to others than the champion, as long as somebody is on trial;
+        0 without a table."""
+        table = stored.status.table
+        if table is None:
+            return 0
+        champion = _backend(stored, "champion", table.champion.version)
+        return http_route.share(route, self._others(stored, route, champion))
+
     def _wanted(self, stored: Stored, table: RouteTable) -> Held:
         """The weights that ``table`` means, by Service."""
         champion = _backend(stored, "champion", table.champion.version)
@@ -157,19 +193,23 @@ class GatewayTraffic:
 
 
 def _backends(stored: Stored) -> tuple[Backend, Backend]:
-    """The champion's Service and the challenger's, as declared."""
-    servers = stored.rollout.spec.servers
-    found = [server for server in (servers.champion, servers.challenger) if server] if servers else []
-    a, b = (Backend(server.service or "", server.port) for server in found)
-    return a, b
+    """The champion's Service and the challenger's, as they were when the attempt began."""
+    found = places.of(stored.rollout.spec, stored.status.attempt)
+    assert found.champion is not None
+    assert found.challenger is not None
+    return _at(found.champion), _at(found.challenger)
 
 
 def _backend(stored: Stored, arm: Arm, version: str) -> Backend:
     """The Service in which ``version`` is served: a promoted one stays where it was on trial."""
-    server = declared_for(stored, arm, version)
-    if server is None or server.service is None:
+    place = places.of_version(stored.rollout.spec, stored.status.attempt, arm, version)
+    if place is None:
         raise EdgeError(f"spec.servers.{arm}.service: is missing")
-    return Backend(server.service, server.port)
+    return _at(place)
+
+
+def _at(place: Place) -> Backend:
+    return Backend(place.service, place.port)
 
 
 def _shown(weights: dict[str, int]) -> str:

@@ -6,12 +6,14 @@ refused with its field: counts of such a route would not be those of a fair draw
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from controller.edges.cluster.access import Node
 from controller.errors import EdgeError
+from router.assignment import POINTS
 
+LARGEST_WEIGHT = 1_000_000  # that the API takes
 GROUP = "gateway.networking.k8s.io"
 CONDITIONS = ("Accepted", "ResolvedRefs")
 
@@ -106,6 +108,33 @@ def weighted(route: Node, backends: Sequence[Backend], wanted: Weights) -> list[
         for ref in rules[i]["backendRefs"]:
             ref["weight"] = wanted[str(_backend(ref, route))]
     return rules
+
+
+def withdrawn(route: Node, champion: Backend, others: Collection[Backend]) -> list[Node]:
+    """All rules of ``route`` as they were read, but with nothing for ``others`` and their share for ``champion`` in
+    each rule that has both, whatever else is in it: the way back has to work where a split does not. In a rule without
+    the champion they stay, as nobody would be left to send to."""
+    rules = copy.deepcopy(_rules(route))
+    for rule in rules:
+        named = [(_backend(ref, route), ref) for ref in rule.get("backendRefs") or ()]
+        back = next((ref for backend, ref in named if backend == champion), None)
+        gone = [ref for backend, ref in named if backend in others and ref.get("weight", 1)]
+        if back is not None and gone:
+            back["weight"] = min(back.get("weight", 1) + sum(ref.get("weight", 1) for ref in gone), LARGEST_WEIGHT)
+            for ref in gone:
+                ref["weight"] = 0
+    return rules
+
+
+def share(route: Node, backends: Collection[Backend]) -> int:
+    """The most, in basis points rounded up, that any rule of ``route`` sends to ``backends``."""
+    most = 0
+    for rule in _rules(route):
+        refs = rule.get("backendRefs") or ()
+        whole = sum(ref.get("weight", 1) for ref in refs)
+        part = sum(ref.get("weight", 1) for ref in refs if _backend(ref, route) in backends)
+        most = max(most, -(-POINTS * part // whole) if whole else 0)
+    return most
 
 
 class Parent(NamedTuple):

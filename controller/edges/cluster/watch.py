@@ -329,17 +329,21 @@ def _entry(found: Node) -> Entry:
         going="deletionTimestamp" in meta,
         live=status.get("attempt") is not None and progress not in ENDS,
         ended=progress in ENDS,
-        services=_adopted(spec),
+        services=_adopted(spec, status),
         fault="\n".join(f"spec.{field}: is nested more than {DEEPEST} levels deep; write it flatter" for field in deep),
         body=orjson.dumps({**found, "metadata": meta}),
     )
 
 
-def _adopted(spec: Node) -> tuple[str, ...]:
-    """Names of the Services behind which the model servers are."""
-    servers = spec.get("servers") or {}
-    named = ((servers.get(arm) or {}).get("service") for arm in ("champion", "challenger"))
-    return tuple(name for name in named if name)
+def _adopted(spec: Node, status: Node) -> tuple[str, ...]:
+    """Names of the Services behind which the model servers are: those of the attempt, and those that are declared."""
+    pinned = (status.get("attempt") or {}).get("places") or {}
+    named = (
+        (each.get(arm) or {}).get("service")
+        for each in (pinned, spec.get("servers") or {})
+        for arm in ("champion", "challenger")
+    )
+    return tuple(dict.fromkeys(name for name in named if name))
 
 
 def _beyond(value: object) -> bool:

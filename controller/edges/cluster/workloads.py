@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from controller.core import places
 from controller.core.allocation import servers_wanted
 from controller.core.endings import confirmed
 from controller.edges.cluster import deployments, pods
@@ -20,8 +21,8 @@ from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Ser
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, selector
 from controller.errors import EdgeError
 from controller.ports import ServerObservation, Stored
+from controller.spec import Probe, Servers
 from controller.spec import Server as Declared
-from controller.spec import Servers
 from controller.status import Progress, RolloutStatus
 from router.assignment import Arm
 
@@ -101,11 +102,12 @@ class ClusterWorkloads:
 
     def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:
         servers, found = stored.rollout.spec.servers or Servers(), look.deployments.get(version)
-        if found is None or servers.template is None:
-            text = self._refused.get(arm) or f"the Deployment of version {version} is being made"
+        if found is None:
+            made = "is being made" if servers.template is not None else "is gone, and so is servers.template"
+            text = self._refused.get(arm) or f"the Deployment of version {version} {made}"
             return ServerObservation(version, (), False, text)
         listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
-        probe = servers.probe or HEALTH
+        probe = _asked(stored)
         ready = tuple(sorted(Server(_upstream(p), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
         faults = self._questions.faults(version, ready, probe)
         upstreams = sent(ready, faults, kept_for(stored.status, version))
@@ -207,6 +209,15 @@ def _cause(status: RolloutStatus, arm: Arm) -> str | None:
     return f"{status.attempts}/{status.progress}" if status.progress is comes else None
 
 
+def _asked(stored: Stored) -> Probe:
+    """How a server of our own is asked; of a template that was replaced, as in the attempt that it was declared for."""
+    spec, attempt = stored.rollout.spec, stored.status.attempt
+    if spec.servers is not None and spec.servers.template is not None:
+        return spec.servers.probe or HEALTH
+    probe = places.of(spec, attempt).probe
+    return Probe(path=probe.path, body=probe.body) if probe is not None else HEALTH
+
+
 def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
     """Which upstreams of ``version`` need not have been asked: before an attempt begins, those of the table in force,
     and later all that are ready. A controller that has just begun has asked nobody, and a dozen at a look is not what
@@ -220,10 +231,9 @@ def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
 
 
 def declared_for(stored: Stored, arm: Arm, version: str) -> Declared | None:
-    """The server that was adopted for ``version``: where it was served when the attempt began, so that a promoted one
-    is not looked for at the old champion's. None: it is ours to run, as the other is."""
-    attempt = stored.status.attempt
-    pinned: dict[str, str] = {"champion": attempt.champion, "challenger": attempt.challenger} if attempt else {}
-    place = arm if pinned.get(arm) == version else next((a for a, v in pinned.items() if v == version), arm)
-    found: Declared | None = getattr(stored.rollout.spec.servers, place, None)
-    return found
+    """The server that was adopted for ``version``. None: it is ours to run, as the other is."""
+    place = places.of_version(stored.rollout.spec, stored.status.attempt, arm, version)
+    if place is None:
+        return None
+    probe = place.probe and Probe(path=place.probe.path, body=place.probe.body)
+    return Declared(service=place.service, port=place.port, probe=probe)

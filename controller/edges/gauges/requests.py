@@ -15,7 +15,7 @@ them anew, and what came in between is not counted. So nothing counts twice, wha
 """
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -188,10 +188,11 @@ def _cell(requests: int, failed: int, side: int) -> CountCell | None:
 class RequestSource:
     """``StatisticsSource`` of the requests that ``prometheus`` has counters of, under what ``splitter`` serves.
 
-    ``path`` keeps what was counted. Raises EdgeError where it cannot be used.
+    ``path`` keeps what was counted; ``asked`` says how both arms are asked for now, which the next attempt may change.
+    Raises EdgeError where it cannot be used.
     """
 
-    def __init__(self, path: Path, prometheus: Prometheus, asked: Asked, splitter: Splitter) -> None:
+    def __init__(self, path: Path, prometheus: Prometheus, asked: Callable[[], Asked], splitter: Splitter) -> None:
         self._prometheus, self._asked, self._splitter = prometheus, asked, splitter
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,19 +245,19 @@ class RequestSource:
         elif self._counting is None or self._counting.allocation != serving:
             self._counting = Counting(serving, self._t)
         try:
-            points = self._scraped()
+            asked = self._asked()
+            points = self._scraped(asked.selectors())
             if self._counting is not None:
-                more = self._counting.added(points, self._asked.status_label)
+                more = self._counting.added(points, asked.status_label)
                 self._add(self._counting.allocation.epoch, length, more)
         except EdgeError as error:
             return str(error)
         self._watermark = max(self._watermark, *(point.t for point in points["champion"]))
         return ""
 
-    def _scraped(self) -> dict[Arm, list[Point]]:
+    def _scraped(self, selectors: list[str]) -> dict[Arm, list[Point]]:
         """The points of both arms. EdgeError where they cannot be had, or there is none of the champion's."""
         points: dict[Arm, list[Point]] = {}
-        selectors = self._asked.selectors()
         for arm, said in zip(ARMS, self._prometheus.scraped(selectors), strict=True):
             if isinstance(said, EdgeError):
                 raise EdgeError(f"requests of the {arm}: {said}")

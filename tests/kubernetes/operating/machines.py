@@ -24,16 +24,16 @@ def own_address() -> str:
 
 
 class ModelServer:
-    """Answers its health, and says which version it has. ``fails``: of the example."""
+    """Answers its health, and says which version it has unless it is ``silent``. ``fails``: of the example."""
 
-    def __init__(self, host: str, port: int, version: str) -> None:
-        self.version, self.fails, self.asked = version, False, 0
+    def __init__(self, host: str, port: int, version: str, *, silent: bool = False) -> None:
+        self.version, self.fails, self.asked, self.silent = version, False, 0, silent
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/version":
-                    return self._answer(200, {"model_version": server.version})
+                    return self._answer(*((404, {}) if server.silent else (200, {"model_version": server.version})))
                 server.asked += 1
                 return self._answer(503 if server.fails else 200, {"status": "failing" if server.fails else "ok"})
 

@@ -184,10 +184,25 @@ def test_a_route_that_is_not_there_is_named_with_its_field(split: Split, provide
 
 def test_a_route_that_is_not_understood_is_refused_and_left_as_it_is(split: Split, provider: GatewayTraffic) -> None:
     before = split.route({"backendRefs": [*backends(), {"name": "third", "port": 80}]})
-    for call in (provider.observe, lambda: provider.apply(table(1))):
-        with pytest.raises(EdgeError, match=r"spec\.rules\[0\]\.backendRefs: names 3 backends"):
-            call()
+    with pytest.raises(EdgeError, match=r"spec\.rules\[0\]\.backendRefs: names 3 backends"):
+        provider.apply(table(1))
+    seen = provider.observe()
+    assert "spec.rules[0].backendRefs: names 3 backends" in seen.trouble
+    assert seen.confirmed == -1
     assert split.found()["spec"] == before["spec"]
+
+
+def test_the_way_back_works_by_a_route_that_cannot_be_split(split: Split, provider: GatewayTraffic) -> None:
+    split.route(RULE)
+    weighs(provider, 1, 4000)
+    third = {"name": "third", "port": 80, "weight": 500}
+    rules = [{"backendRefs": [*backends(6000, 4000), third], "timeouts": {"request": "7s"}}]
+    split.access.patch(ROUTES, {"metadata": {"namespace": split.namespace, "name": ROUTE}, "spec": {"rules": rules}})
+    with pytest.raises(EdgeError, match="names 3 backends"):
+        provider.apply(table(2, weight_bp=0, challenger=None))
+    (rule,) = split.found()["spec"]["rules"]
+    assert [ref["weight"] for ref in rule["backendRefs"]] == [10_000, 0, 500]
+    assert rule["timeouts"] == {"request": "7s"}
 
 
 def test_what_the_gateway_says_against_the_route_is_told(split: Split, provider: GatewayTraffic) -> None:

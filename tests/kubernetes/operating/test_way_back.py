@@ -1,0 +1,73 @@
+"""All requests come back to the champion of an HTTPRoute, whatever became of the route and of what is declared."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.edges.cluster.access import Access
+from controller.edges.cluster.resources import ROLLOUTS, ROUTES
+from controller.status import Progress
+from tests.kubernetes.gateways import Traefik
+from tests.kubernetes.operating.real import RealTheatre
+from tests.kubernetes.operating.split import PORT, ROUTE, Split, backends, declared, served_at, splitting
+from tests.kubernetes.operating.theatre import SPEC, until
+
+NOBODY = "http://127.0.0.1:9"  # a Prometheus without which no request is counted, and every one is split
+HALF = declared(steps=[{"weight": 50, "hold": "1h"}], decision={**SPEC["decision"], "tick": "1s"})
+
+
+@pytest.fixture
+def split(access: Access, namespace: str, traefik: Traefik) -> Iterator[Split]:
+    with splitting(access, namespace, traefik.url) as made:
+        made.route({"backendRefs": backends()})
+        yield made
+
+
+@pytest.fixture
+def real(access: Access, kubeconfig: Path, split: Split, namespace: str, tmp_path: Path) -> Iterator[RealTheatre]:
+    made = RealTheatre(access, kubeconfig, namespace, tmp_path)
+    made.operator(prometheus_url=NOBODY)
+    yield made
+    made.close()
+
+
+def written(split: Split) -> list[int]:
+    return [ref["weight"] for ref in split.found()["spec"]["rules"][0]["backendRefs"]]
+
+
+@pytest.mark.parametrize("end", ["another attempt", "a deletion"])
+def test_another_challengers_service_amid_an_attempt_gives_all_requests_back(
+    real: RealTheatre, split: Split, end: str
+) -> None:
+    real.apply(**HALF)
+    until(lambda: written(split) == [5000, 5000], "the challenger gets half")
+    servers = {arm: {"service": name, "port": PORT} for arm, name in (("champion", "flights-a"), ("challenger", "c"))}
+    served_at(real.access, real.namespace, "c")
+    real.apply(**{**HALF, "servers": servers})
+    if end == "a deletion":
+        real.access.delete(ROLLOUTS, real.namespace, "late")
+        until(real.gone, "it is gone", 60)
+    else:
+        lacks = "has flights-a:8080 and lacks c:8080"
+        status = real.until("the next attempt waits", lambda s: lacks in (s.observed.traffic_error or ""))
+        assert (status.progress, status.attempts, status.weight) == (Progress.PENDING, 2, 0)
+    assert written(split) == [10_000, 0]
+    until(lambda: split.challengers(100) == 0, "no request is the challenger's")
+
+
+def test_a_route_that_nobody_may_split_any_more_gives_the_champion_what_it_can_and_is_told(
+    real: RealTheatre, split: Split
+) -> None:
+    """Where the challenger is alone in a rule nobody else could be sent to."""
+    real.apply(**HALF)
+    until(lambda: written(split) == [5000, 5000], "the challenger gets half")
+    alone = {"matches": [{"path": {"type": "PathPrefix", "value": "/v2"}}], "backendRefs": backends(0, 1)[1:]}
+    rules = [{"backendRefs": backends(5000, 5000)}, alone]
+    meta = {"namespace": real.namespace, "name": ROUTE}
+    real.access.patch(ROUTES, {"metadata": meta, "spec": {"rules": rules}})
+    real.until("it is told", lambda s: "100 % of the requests of a rule are not" in (s.observed.traffic_error or ""))
+    real.ask("abort")
+    status = real.until("it is rolled back", lambda s: s.progress is Progress.ROLLED_BACK)
+    assert (written(split), status.weight) == ([10_000, 0], 100)
+    assert "rules[1].backendRefs: has flights-b:8080 and lacks flights-a:8080" in (status.observed.traffic_error or "")
