@@ -50,13 +50,13 @@ class Loop(NamedTuple):
 
     def tick(self, key: str, now: int) -> int:
         """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
-        stored = self.store.load(key).pinned()
-        spec = stored.rollout.spec
+        declared = self.store.load(key)
+        stored, spec = declared.pinned(), declared.rollout.spec
         status = observe(self, key, stored)
         statistics, blind = self._statistics(key, spec, status, now)
         transition = evolve(spec, status, statistics, now)
         version = self.store.commit(key, transition.status, stored.version, transition.record)
-        act(self, spec, transition.status)
+        act(self, naming.pinned(spec, transition.status), transition.status)
         run = self._report(stored, transition, statistics)
         self._deliver(key, transition.status, run, version)
         if blind:

@@ -37,8 +37,8 @@ class Progress(StrEnum):
         return self in (Progress.PROMOTED, Progress.ROLLED_BACK, Progress.HELD)
 
 
-ENDING = (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
-SPLIT = (Progress.RUNNING, *ENDING)  # users may meet the version on trial
+# Users may meet the version on trial.
+SPLIT = (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
 
 
 class Verb(StrEnum):

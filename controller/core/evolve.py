@@ -40,17 +40,18 @@ class Transition(NamedTuple):
 
 
 def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> Transition:
-    """The next status of the rollout. Pure: the same arguments give the same bytes."""
+    """The next status of the rollout, of which ``spec`` is declared. Pure: the same arguments give the same bytes."""
     before = status
     status = naming.redeclared(spec, _clock(status, now))
     status = _obey(spec, status)
     status = naming.looked_at(_restarted(spec, status))
     seen: tuple[Evidence, ...] = ()
+    own = naming.pinned(spec, status)
     if status.progress is Progress.PENDING:
-        status = _pending(spec, status, statistics)
+        status = _pending(own, status, statistics)
     elif not status.progress.terminal:
-        status, seen = _live(spec, status, statistics, now)
-    status = allocation.with_table(spec, status)
+        status, seen = _live(own, status, statistics, now)
+    status = allocation.with_table(own, status)
     status = with_stalled(before, with_conditions(status))
     record = None
     if _news(before, status):
