@@ -111,7 +111,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
-    seen.update(traffic_error=None, overtaken=0)
+    seen.update(traffic_error=None, overtaken=0, leaving=stored.leaving)
     try:
         seen.update(_versions(loop, spec, status))
     except NotFound as error:

@@ -17,13 +17,15 @@ from router.table import RouterState, RouteTable
 
 
 class Stored(NamedTuple):
-    """A rollout as it is stored. ``version`` guards the next commit; ``requests``: what people asked, oldest first."""
+    """A rollout as it is stored. ``version`` guards the next commit; ``requests``: what people asked, oldest first;
+    ``leaving``: it is being deleted."""
 
     rollout: ModelRollout
     generation: int
     status: RolloutStatus
     version: str
     requests: tuple[PersonRequest, ...]
+    leaving: bool = False
 
     def pinned(self) -> "Stored":
         """With the model and the aliases of the attempt that is under way."""
