@@ -50,13 +50,13 @@ class Loop(NamedTuple):
 
     def tick(self, key: str, now: int) -> int:
         """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
-        stored = self.store.load(key).pinned()
-        spec = stored.rollout.spec
+        declared = self.store.load(key)
+        stored, spec = declared.pinned(), declared.rollout.spec
         status = observe(self, key, stored)
         statistics, blind = self._statistics(key, spec, status, now)
         transition = evolve(spec, status, statistics, now)
         version = self.store.commit(key, transition.status, stored.version, transition.record)
-        act(self, spec, transition.status)
+        act(self, naming.pinned(spec, transition.status), transition.status)
         run = self._report(stored, transition, statistics)
         self._deliver(key, transition.status, run, version)
         if blind:
@@ -111,7 +111,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
-    seen.update(traffic_error=None, overtaken=0)
+    seen.update(traffic_error=None, overtaken=0, leaving=stored.leaving)
     try:
         seen.update(_versions(loop, spec, status))
     except NotFound as error:

@@ -6,34 +6,31 @@ one thread per rollout and must be idempotent: the loop re-applies desired state
 
 from typing import NamedTuple, Protocol
 
+from controller.core import naming
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.core.record import Record
 from controller.spec import ModelRollout
-from controller.status import ENDING, Notice, PersonRequest, RolloutStatus
+from controller.status import Notice, PersonRequest, RolloutStatus
 from router.assignment import Arm
 from router.table import RouterState, RouteTable
 
 
 class Stored(NamedTuple):
-    """A rollout as it is stored. ``version`` guards the next commit; ``requests``: what people asked, oldest first."""
+    """A rollout as it is stored. ``version`` guards the next commit; ``requests``: what people asked, oldest first;
+    ``leaving``: it is being deleted."""
 
     rollout: ModelRollout
     generation: int
     status: RolloutStatus
     version: str
     requests: tuple[PersonRequest, ...]
+    leaving: bool = False
 
     def pinned(self) -> "Stored":
-        """With the model and the aliases that the attempt began with, once its end has begun: versions are numbers,
-        and another model has the same ones. What is declared by then is for the next attempt."""
-        attempt = self.status.attempt
-        if attempt is None or attempt.model is None or self.status.progress not in ENDING:
-            return self
-        spec = self.rollout.spec
-        model = spec.model.model_copy(update=attempt.model.model_dump())
-        pinned = spec.model_copy(update={"model": model})
-        return self._replace(rollout=self.rollout.model_copy(update={"spec": pinned}))
+        """With the model and the aliases of the attempt that is under way."""
+        spec = naming.pinned(self.rollout.spec, self.status)
+        return self._replace(rollout=self.rollout.model_copy(update={"spec": spec}))
 
 
 class RolloutStore(Protocol):

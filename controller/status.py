@@ -37,8 +37,8 @@ class Progress(StrEnum):
         return self in (Progress.PROMOTED, Progress.ROLLED_BACK, Progress.HELD)
 
 
-ENDING = (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
-SPLIT = (Progress.RUNNING, *ENDING)  # users may meet the version on trial
+# Users may meet the version on trial.
+SPLIT = (Progress.RUNNING, Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
 
 
 class Verb(StrEnum):
@@ -206,7 +206,7 @@ class Observed(Kept):
     worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
     was restored from a backup), else 0. ``traffic_limits``: what this way to split the traffic cannot do.
     ``sent_bp``: what others than the champion really get, in basis points, None unknown. ``breaker_open_ms``: the
-    worst worker's total.
+    worst worker's total. ``leaving``: the rollout is being deleted.
     """
 
     champion_alias: str | None = None
@@ -226,6 +226,7 @@ class Observed(Kept):
     sent_bp: int | None = None
     breaker_open: bool = False
     breaker_open_ms: int = 0
+    leaving: bool = False
     requests: tuple[PersonRequest, ...] = ()
 
 

@@ -144,6 +144,15 @@ def roll_back(status: RolloutStatus, said: Decision) -> RolloutStatus:
     return status.model_copy(update={"progress": Progress.ROLLING_BACK, "alias_moves": moved})
 
 
+def left(status: RolloutStatus) -> RolloutStatus:
+    """``status`` of a rollout that is being deleted: what is under way goes back, as by an abort. In the holdback the
+    promoted version is the champion, and stays it."""
+    ends = status.progress.terminal or status.progress in (Progress.HOLDBACK, Progress.ROLLING_BACK)
+    if ends or not status.observed.leaving:
+        return status
+    return roll_back(status, Decision(Verb.ROLL_BACK, Reason.ABORTED, "aborted because the rollout is being deleted"))
+
+
 def rolling_back(spec: RolloutSpec, status: RolloutStatus, now: int) -> RolloutStatus:
     """Weight 0 confirmed (or 10 s gone) → aliases back → terminal."""
     attempt, o = status.attempt, status.observed

@@ -40,17 +40,18 @@ class Transition(NamedTuple):
 
 
 def evolve(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics, now: int) -> Transition:
-    """The next status of the rollout. Pure: the same arguments give the same bytes."""
+    """The next status of the rollout, of which ``spec`` is declared. Pure: the same arguments give the same bytes."""
     before = status
     status = naming.redeclared(spec, _clock(status, now))
-    status = _obey(spec, status)
+    status = endings.left(_obey(spec, status))
     status = naming.looked_at(_restarted(spec, status))
     seen: tuple[Evidence, ...] = ()
+    own = naming.pinned(spec, status)
     if status.progress is Progress.PENDING:
-        status = _pending(spec, status, statistics)
+        status = _pending(own, status, statistics)
     elif not status.progress.terminal:
-        status, seen = _live(spec, status, statistics, now)
-    status = allocation.with_table(spec, status)
+        status, seen = _live(own, status, statistics, now)
+    status = allocation.with_table(own, status)
     status = with_stalled(before, with_conditions(status))
     record = None
     if _news(before, status):
@@ -136,10 +137,13 @@ def _restarted(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
 
     So does an approval that is not asked for any more: who may edit does not approve by it what ran until then. One
     that is asked for now, and was not before, is asked for at once.
-    Until the first table is asked for, a reference that names another version starts a new attempt as well.
+    Until the first table is asked for, a reference that names another version starts a new attempt as well. A rollout
+    that is being deleted starts none.
     """
     plan = plan_digest(spec)
     observed, attempt = status.observed, status.attempt
+    if observed.leaving:
+        return status
     if observed.registry_error is None:
         status = status.model_copy(update={"waits": ""})
     if attempt is None and not status.progress.terminal:

@@ -14,6 +14,18 @@ def champion(model: Model, status: RolloutStatus) -> str:
     return held.version if held is not None and _declares(model, held) else model.champion
 
 
+def pinned(spec: RolloutSpec, status: RolloutStatus) -> RolloutSpec:
+    """``spec`` with the model and the aliases that the attempt began with, from its first allocation to its end.
+
+    Versions are numbers, and another model has the same ones: what one of them lost or won is no word on the other's
+    aliases. What is declared by then is for the next attempt.
+    """
+    attempt = status.attempt
+    if attempt is None or attempt.model is None or status.progress not in SPLIT:
+        return spec
+    return spec.model_copy(update={"model": spec.model.model_copy(update=attempt.model.model_dump())})
+
+
 def replaced(model: Model, status: RolloutStatus) -> RolloutStatus:
     """``status``, whose attempt is promoted: where the champion is declared by number, that version is replaced."""
     attempt = status.attempt

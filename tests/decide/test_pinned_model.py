@@ -1,4 +1,4 @@
-"""An attempt ends with the model and the aliases that it began with, whatever is declared by then."""
+"""An attempt goes on and ends with the model and the aliases that it began with, whatever is declared by then."""
 
 import pytest
 
@@ -22,8 +22,7 @@ def tick(
     requests = (PersonRequest(id=f"{status.clock}", verb=verb),) if verb else ()  # type: ignore[arg-type]
     observed = status.observed.model_copy(update={"requests": requests, **seen})
     status = status.model_copy(update={"observed": observed})
-    spec = Stored(declared, 1, status, "1", ()).pinned().rollout.spec
-    return evolve(spec, status, EMPTY, status.clock + int(seconds * SECOND)).status
+    return evolve(declared.spec, status, EMPTY, status.clock + int(seconds * SECOND)).status
 
 
 def promoting(declared: ModelRollout) -> RolloutStatus:
@@ -41,14 +40,15 @@ def held_back(declared: ModelRollout) -> RolloutStatus:
 
 
 @pytest.mark.parametrize("progress", Progress)
-def test_the_model_is_pinned_once_an_attempt_is_about_to_end_and_until_it_has(progress: Progress) -> None:
+def test_the_model_is_pinned_from_the_first_allocation_to_the_end(progress: Progress) -> None:
     status = tick(fresh(), rollout()).model_copy(update={"progress": progress})
     assert status.attempt is not None
     assert status.attempt.model == BEGUN
     edited = rollout(model={"name": "other", "champion": "prod"}, decision={"minUnits": 7})
     found = Stored(edited, 1, status, "1", ()).pinned().rollout.spec
-    ending = progress in (Progress.PROMOTING, Progress.HOLDBACK, Progress.ROLLING_BACK)
-    assert (found.model.name, found.model.champion) == (("flight-delay", "champion") if ending else ("other", "prod"))
+    under_way = progress is not Progress.PENDING and not progress.terminal
+    own = ("flight-delay", "champion")
+    assert (found.model.name, found.model.champion) == (own if under_way else ("other", "prod"))
     assert found.decision.min_units == 7
     # An attempt of an earlier release did not keep it.
     old = status.model_copy(update={"attempt": status.attempt.model_copy(update={"model": None})})
@@ -63,6 +63,20 @@ def test_an_alias_that_is_renamed_in_the_holdback_goes_back_under_its_name() -> 
     assert [(m.alias, m.version, m.was) for m in status.alias_moves] == [("champion", "1", "2")]
     status = tick(status, edited, seconds=30, champion_alias="1")
     assert status.end == "RolledBack"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"name": "other", "champion": "prod", "challenger": "champion"}, {"champion": "prod", "challenger": "champion"}],
+    ids=["another model", "other aliases"],
+)
+def test_an_abort_and_an_edit_of_the_model_in_one_take_back_what_was_on_trial(model: dict[str, str]) -> None:
+    status = tick(tick(fresh(), rollout()), rollout(), challenger_upstreams=())  # nobody meets it: confirmed at once
+    assert (status.progress, status.table and status.table.challenger) == (Progress.RUNNING, None)
+    edited = rollout(model=model)
+    for verb in ("abort", "", ""):
+        status = tick(status, edited, verb=verb, challenger_upstreams=(), confirmed=1_000_000)
+    assert [(m.alias, m.version, m.was) for m in status.alias_moves] == [("challenger", None, "2")]
 
 
 def test_another_model_under_way_starts_a_new_attempt_after_the_rollback() -> None:

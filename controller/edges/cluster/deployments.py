@@ -5,6 +5,7 @@ or sent to sleep, and once when traffic is about to move there; in between it is
 """
 
 import copy
+from datetime import datetime
 from typing import Any, TypeGuard
 
 from controller.edges.cluster.access import Node
@@ -96,6 +97,16 @@ def body(rollout: str, version: str, uri: str, template: Node, probe: Probe) -> 
 def annotation(found: Node, name: str) -> str | None:
     value = (found["metadata"].get("annotations") or {}).get(name)
     return None if value is None else str(value)
+
+
+def unwanted_since(found: Node) -> float | None:
+    """Since when nobody wants its pods (seconds since 1970); None where it does not say so, or what is no time: others
+    write there as they like."""
+    said = annotation(found, UNWANTED)
+    try:
+        return None if said is None else datetime.fromisoformat(said).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def version_of(found: Node) -> str:

@@ -22,10 +22,9 @@ from controller.edges.cluster.watch import Entry, Watched, key_of
 from controller.edges.unreadable import unreadable
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.ports import Stored
-from controller.status import PersonRequest, Progress, Reason, RolloutStatus
+from controller.status import PersonRequest, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
-DELETION = ":deletion"  # id of the request that a deletion stands for; no annotation's name can hold it
 COMMIT_TRIES = 5  # while others write what does not concern us
 
 
@@ -61,13 +60,11 @@ class ClusterStore:
         declared["metadata"] = {**meta, "annotations": own}
         status = status_of(entry)
         asked, _ = requests.read(annotations)
-        if entry.going and status.progress is not Progress.HOLDBACK:
-            asked.append(PersonRequest(id=DELETION, verb="abort", why="because the rollout is being deleted"))
         rollout = specfile.declared(declared)
         missing = specfile.unsupported(rollout.spec)
         if missing:
             raise SpecError(*missing)
-        return Stored(rollout, meta["generation"], status, entry.state, tuple(asked))
+        return Stored(rollout, meta["generation"], status, entry.state, tuple(asked), entry.going)
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
         """As the port says. Conflict, too, where the record's key is committed with another content.

@@ -27,6 +27,7 @@ from controller.status import Progress, RolloutStatus
 from router.assignment import Arm
 
 SAME_TICK_S = 1.0  # no longer, whatever becomes of the tick
+CLOCKS_S = 60.0  # by how much those of two controllers may differ
 
 
 class Found(NamedTuple):
@@ -178,11 +179,11 @@ class ClusterWorkloads:
         for each, now in found.items():
             if each in kept:
                 continue
-            since = deployments.annotation(now, deployments.UNWANTED)
-            if since is None:
+            since = deployments.unwanted_since(now)
+            if since is None or since > self._clock() + CLOCKS_S:
                 at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
                 self._patch(now, {deployments.UNWANTED: at}, {})
-            elif self._clock() - datetime.fromisoformat(since).timestamp() >= self._linger_s:
+            elif self._clock() - since >= self._linger_s:
                 self._end(now, asleep=each in (attempt.champion, attempt.challenger))
 
     def _end(self, now: Node, *, asleep: bool) -> None:

@@ -2,10 +2,15 @@
 
 import itertools
 
+from controller.core import endings
+from controller.edges.cluster.requests import PREFIX
+from controller.edges.cluster.resources import ROLLOUTS
 from controller.edges.memory import MemorySource, MemoryTraffic, MemoryWorkloads
 from controller.status import Progress, Replacement, RolloutStatus
 from router.table import RouteTable
 from tests.kubernetes.operating.theatre import STAY, Scene, Theatre, until
+
+NEVER = 1 << 62  # µs
 
 
 class Seen(MemoryTraffic):
@@ -98,6 +103,26 @@ def test_the_next_attempt_begins_with_the_champion_that_was_named_by_hand(theatr
     assert status.attempt is not None
     assert (status.attempt.champion, status.attempt.challenger) == ("1", "3")
     assert conditions(theatre)["Stalled"][0] == "False"
+
+
+def test_who_aborts_and_declares_another_model_in_one_update_moves_none_of_its_aliases(theatre: Theatre) -> None:
+    theatre.model("others")
+    theatre.operator(allow_models=[f"{theatre.namespace}=*"])
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    server = theatre.scene("late").workloads.servers["challenger"]
+    server.version, server.ready_at = None, NEVER  # weight 0 without a rollback, which then has to wait for nobody
+    until(lambda: theatre.weight() == 0, "nobody is sent to the challenger")
+    until(lambda: (s := theatre.status()) and endings.confirmed(s), "that is confirmed")
+    asked = {f"{PREFIX}x": '{"verb":"abort","who":"ada","why":""}'}
+    meta = {"namespace": theatre.namespace, "name": "late", "annotations": asked}
+    model = {"name": "others", "champion": "other", "challenger": "champion"}
+    theatre.access.patch(ROLLOUTS, {"metadata": meta, "spec": {"model": model}})
+    until(lambda: theatre.registry.alias("flights", "challenger") is None, "what was on trial has lost its alias")
+    until(lambda: theatre.status().progress is not Progress.ROLLING_BACK, "it is back")
+    assert {(m.model, m.alias, m.version) for m in theatre.registry.moves if m.who != "owner"} == {
+        ("flights", "challenger", None)
+    }
 
 
 def conditions(theatre: Theatre) -> dict[str, tuple[str, str, str]]:

@@ -69,6 +69,27 @@ def test_the_loser_sleeps_after_a_delay_and_is_woken_for_the_next_attempt(
     until(forgotten, "what the attempt does not know is deleted")
 
 
+@pytest.mark.parametrize("since", ["soon", "", "9999-12-31T23:59:59", "0001-01-01T00:00:00+23:59"])
+def test_whatever_a_deployment_says_of_itself_the_rollout_goes_on(
+    theatre: Theatre, machines: Machines, template: Node, found: Found, since: str
+) -> None:
+    operator = at_work(theatre, template, idle_s=0.3)
+    theatre.ask("abort")
+    theatre.reaches(Progress.ROLLED_BACK)
+    until(lambda: deployments.annotation(found("2"), deployments.UNWANTED), "it is noted as unwanted")
+    meta = {"namespace": theatre.namespace, "name": "late-v2", "annotations": {deployments.UNWANTED: since}}
+    theatre.access.patch(DEPLOYMENTS, {"metadata": meta})
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    theatre.reaches(Progress.RUNNING, step=1)
+    assert not operator.healthy()
+    until(lambda: "late-v2" not in names(theatre), "what nobody wants goes")
+
+
+def names(theatre: Theatre) -> set[str]:
+    """Of all Deployments."""
+    return {each["metadata"]["name"] for each in theatre.access.list(DEPLOYMENTS, theatre.namespace).items}
+
+
 def test_one_look_tells_of_both_arms(theatre: Theatre, machines: Machines, template: Node) -> None:
     """A tick lists Deployments and pods once, however often it needs them, unless it has changed them meanwhile."""
     calls = at_work(theatre, template, step=1).calls
