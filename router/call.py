@@ -7,6 +7,7 @@ from router import answers, outgoing
 from router.capture import Attempt
 from router.deadlines import Deadlines
 from router.heads import Request, Response
+from router.judge import passes_through
 from router.pool import Backend, Pool
 from router.routing import Routes
 from router.upstream import Connection, Failure
@@ -51,6 +52,8 @@ class Call:
     response: Response | None = None
     was_sent = False
     received = 0
+    # Up to so many bytes it is held until it is judged, or received whole; unless there is no room for it.
+    judge_bytes = 0
     # What is held of the answer: mostly it comes in one piece.
     held: bytes = b""
     more_held: list[bytes] | None = None
@@ -117,6 +120,18 @@ class Call:
             self.held = b"".join((self.held, *self.more_held))
             self.more_held = None
         return self.held
+
+    @property
+    def holding(self) -> int:
+        """Bytes of the answer that are held."""
+        return self.received
+
+    def hold_no_more(self) -> None:
+        """Where too much of answers is held, this one goes on as one that is too large to be held."""
+        response = self.response
+        if self.judge_bytes and response is not None and not passes_through(response, self.judge_bytes):
+            self.judge_bytes = 0
+            self.plane.counters.unheld += 1
 
     def give_back(self) -> None:
         """The request's body is not held any more."""

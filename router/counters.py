@@ -32,6 +32,7 @@ class Counters:
         "retries",
         "stale",
         "tables",
+        "unheld",
         "unjudged",
         "unusable",
     )
@@ -53,6 +54,7 @@ class Counters:
         self.retries = 0
         self.stale = 0
         self.tables = 0
+        self.unheld = 0
         self.unjudged = 0
 
     def named(self, findings: Findings) -> dict[str, float]:
@@ -69,7 +71,7 @@ class Counters:
                 found[f'answers_total{{status="{first}xx"}}'] = number
         for name in (
             "no_unit", "minted", "mirrored", "mirror_dropped", "overload", "client_errors", "connections",
-            "repeated_ids", "retries", "stale", "tables", "unjudged",
+            "repeated_ids", "retries", "stale", "tables", "unheld", "unjudged",
         ):  # fmt: skip
             found[f"{name}_total"] = getattr(self, name)
         found['unusable_total{arm="champion"}'] += findings.unusable

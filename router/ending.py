@@ -15,6 +15,7 @@ from router.pace import NEVER
 if TYPE_CHECKING:
     from router.plane import Plane
 
+ROUTER_ENDS = "the router ends; another one answers"
 _LINGER_BYTES = 1 << 20
 _LINGER_S = 1.0
 

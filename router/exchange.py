@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from router import answers, outgoing
 from router.capture import NO_ATTEMPT, Attempt, Record
+from router.ending import ROUTER_ENDS
 from router.events import FallbackReason
 from router.heads import Request, Response
 from router.judge import judge, passes_through
@@ -28,7 +29,6 @@ _SPOKEN = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
 }
-_ENDING = (503, "the router ends; another one answers")
 _BAD_GATEWAY = (502, "the model server gave no answer")
 # What may be the request's fault, and then the champion fails of it as well.
 _EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
@@ -47,6 +47,7 @@ class Exchange(Passing):
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
         self.routes = routes
+        self.judge_bytes = routes.judge_bytes
         self.request = request
         self.client = client
         fields = request.fields
@@ -58,7 +59,7 @@ class Exchange(Passing):
             self.key = plane.key_of(given)
         self.to_head = to_head = request.method == b"HEAD"
         self._unusual = to_head or request.http10
-        self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override)
+        self.tail = outgoing.tail(request, given, client.forwarding.of(request), routes.override, routes.read)
         if not request.whole:
             self.begin_upload()
 
@@ -68,7 +69,7 @@ class Exchange(Passing):
         stale = self._stale = now > plane.stale_from
         self._unit, self._allotment = unit, allotment = routes.allot(self.request, stale)
         plane.outbox.crowd += 1
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
@@ -111,7 +112,7 @@ class Exchange(Passing):
     def answer_head(self, response: Response) -> None:
         """A champion's answer goes on as it comes; a challenger's where it cannot be held."""
         self.response = response
-        flows = response.successful and passes_through(response, self.routes.judge_bytes)
+        flows = response.successful and passes_through(response, self.judge_bytes)
         self._passing = self.backend.arm == "champion" or flows
         if flows and self._open_question:
             # That it began tells enough; it may go on for long.
@@ -121,7 +122,9 @@ class Exchange(Passing):
     def answer_body(self, data: bytes) -> None:
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
         super().answer_body(data)
-        if not self._passing and self.received > self.routes.judge_bytes:
+        if self.plane.answers_full and self._late is None:
+            self.hold_no_more()
+        if not self._passing and self.received > self.judge_bytes:
             assert self.response is not None
             if self.response.successful:
                 self._passing = True
@@ -143,14 +146,14 @@ class Exchange(Passing):
     def _soon_whole(self) -> bool:
         response = self.response
         assert response is not None
-        limit = self.routes.judge_bytes
+        limit = self.judge_bytes
         return 0 <= response.length <= limit and not passes_through(response, limit) and not self.late(monotonic())
 
     def answer_whole(self, response: Response, body: bytes) -> None:
         """The answer in one piece: the usual case, without the steps between."""
         self.connection = None
         self.response = response
-        passing = self.backend.arm == "champion" or passes_through(response, self.routes.judge_bytes)
+        passing = self.backend.arm == "champion" or passes_through(response, self.judge_bytes)
         self._conclude(response, body, passing)
 
     def answer_end(self) -> None:
@@ -235,8 +238,8 @@ class Exchange(Passing):
             self.client.break_off()
             self._finish(attempt, attempt.status, now)
         else:
-            self._spoken(*_ENDING)
-            self._finish(attempt, _ENDING[0], now)
+            self._spoken(503, ROUTER_ENDS)
+            self._finish(attempt, 503, now)
 
     def _unusable(self, reason: FallbackReason, *, complete: bool = False) -> None:
         """The attempt at hand brought nothing that may be shown."""
@@ -313,7 +316,7 @@ class Exchange(Passing):
         if first.unjudged:
             counters.unjudged += 1
         plane.writer.offer(record)
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
         if self.budget:
             self.give_back()
         # Last: whatever the client's connection does, the request is recorded.

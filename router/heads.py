@@ -20,6 +20,12 @@ _REQUEST_OWN = frozenset(
 _RESPONSE_OWN = frozenset(
     b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade x-request-id".split()
 )
+# These say who asks, and for whom: a gateway's words, which its client may not take back by naming them in Connection
+# (RFC 9110, section 7.6.1 forbids naming what is meant for all recipients).
+_KEPT = frozenset(
+    b"authorization cookie forwarded x-real-ip x-correlation-id traceparent tracestate baggage b3".split()
+)
+_KEPT_BEGINNINGS = (b"x-forwarded-", b"x-b3-")
 _ONCE = frozenset((b"content-length", b"transfer-encoding", b"host"))
 # Of the router's own fields those whose values may differ from request to request.
 _MAY_DIFFER = frozenset((b"content-length", b"x-request-id", b"x-forwarded-for"))
@@ -29,6 +35,7 @@ _PRINTABLE = bytes(range(32, 127))
 _FRAMING_LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
 _WRITTEN = frozenset((b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
 _NOT_READ = object()
+_NONE: frozenset[bytes] = frozenset()
 
 _MOST_NAMES = 2_048
 _LONGEST_NAME = 128
@@ -39,11 +46,13 @@ _LONGEST_KEPT = 2_048
 class Request:
     """A request as it was read. ``length`` is its body's, -1 where it comes in chunks; ``body`` what is held of it.
 
-    ``whole`` says that the body is complete in ``body``.
+    ``whole`` says that the body is complete in ``body``. ``named``: fields that are kept out of ``lines`` because its
+    Connection names them.
     """
 
     length = 0
     close = False
+    named = _NONE
     whole = True
     body = b""
     _json: Any = _NOT_READ
@@ -62,6 +71,7 @@ class Request:
         request = Request(self.method, self.target, self.http10, self.lines, self.fields)
         request.length = self.length
         request.close = self.close
+        request.named = self.named
         return request
 
     def json(self) -> Any:
@@ -205,7 +215,8 @@ def read_request(head: bytes) -> Request:
     if b"expect" in fields and fields[b"expect"].strip(b" \t").lower() != b"100-continue":
         raise Refused(417, "the only expectation is 100-continue")
     if b"connection" in fields:
-        request.close, request.lines = _connection(fields[b"connection"], http10, lines)
+        request.close, request.named = _connection(fields[b"connection"], http10)
+        request.lines = _without(request.named, lines)
     elif http10:
         request.close = True
     return request
@@ -291,18 +302,22 @@ def _slots(lines: list[bytes], request: Request) -> list[tuple[bytes, bytes, int
     return slots
 
 
-def _connection(connection: bytes, http10: bool, lines: list[bytes]) -> tuple[bool, list[bytes]]:
-    """Whether the connection ends with this message; and the lines without the fields that Connection names."""
+def _connection(connection: bytes, http10: bool) -> tuple[bool, frozenset[bytes]]:
+    """Whether the connection ends with this message; and the names of fields that are said to be about it alone."""
     value = connection.strip(b" \t").lower()
     if value == b"keep-alive":
-        return False, lines
+        return False, _NONE
     if value == b"close":
-        return True, lines
+        return True, _NONE
     names = {name.strip(b" \t") for name in value.split(b",")}
-    named = names - {b"close", b"keep-alive", b"upgrade", b""}
-    if named:
-        lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
-    return b"close" in names or (http10 and b"keep-alive" not in names), lines
+    named = names - _KEPT - _REQUEST_OWN - {b"close", b""}
+    close = b"close" in names or (http10 and b"keep-alive" not in names)
+    return close, frozenset(name for name in named if not name.startswith(_KEPT_BEGINNINGS))
+
+
+def _without(named: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
+    """The lines of other fields than these."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 
 # Within a second, most answers of a server have the same head.
@@ -335,7 +350,8 @@ def _read_response(head: bytes, to_head: bool) -> Response:
     lines, fields = _sorted_out(head, found.found, _RESPONSE_NAMES)
     close = http10
     if b"connection" in fields:
-        close, lines = _connection(fields[b"connection"], http10, lines)
+        close, named = _connection(fields[b"connection"], http10)
+        lines = _without(named, lines)
     length = fields.get(b"content-length")
     coding = fields.get(b"transfer-encoding")
     if coding is not None and (length is not None or coding.strip(b" \t").lower() != b"chunked" or http10):

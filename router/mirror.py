@@ -1,4 +1,9 @@
-"""A request that the challenger answers unseen, after the champion's answer is on its way to the client."""
+"""A request that the challenger answers unseen, after the champion's answer is on its way to the client.
+
+An answer that would be passed on unjudged (a stream of events, one that is too large to be held) is read to its end by
+the rules of one that is shown: whether it came in time is settled by its beginning, it may pause for ``stall_s``, takes
+``total_s`` at most, and its beginning is what is kept of it.
+"""
 
 from time import monotonic
 
@@ -8,6 +13,7 @@ from router.events import FallbackReason
 from router.judge import judge, passes_through
 from router.pool import Backend
 from router.routing import Allotment
+from router.tally import UNDER_WAY
 from router.upstream import REASONS, Failure
 
 
@@ -16,12 +22,16 @@ class Mirror(Call):
 
     _full = False
     _withdrawn = False
+    # Whether an answer that is not held began too late, and its beginning; None while it may still be judged.
+    _late: bool | None = None
+    _kept: bytearray
 
     def __init__(
         self, original: Call, unit: str | None, allotment: Allotment, champions: Attempt, answer_status: int
     ) -> None:
         self.plane = original.plane
         self.routes = original.routes
+        self.judge_bytes = self.routes.judge_bytes
         self.request = original.request
         self.request_id = original.request_id
         self.key = original.key
@@ -43,21 +53,52 @@ class Mirror(Call):
         self.plane.counters.mirrored += 1
         return True
 
-    def answer_pause(self) -> None:
-        """An answer that would not be judged is known as far as it will be."""
-        response = self.response
+    @property
+    def holding(self) -> int:
+        """Bytes of the answer that are held."""
+        return self.received if self._late is None else len(self._kept)
+
+    def _flows(self) -> bool:
+        """Whether what has come would be passed on, were it shown."""
+        response, limit = self.response, self.judge_bytes
         assert response is not None
-        limit = self.routes.judge_bytes
-        if self.received > limit or passes_through(response, limit):
-            self.drop_connection()
-            self._end(usable=response.successful, unjudged=True)
+        return response.successful and (self.received > limit or passes_through(response, limit))
+
+    def answer_pause(self) -> None:
+        """Of an answer that would be passed on the beginning is enough; a failure that grows too large is given up."""
+        if self._late is None:
+            if self.plane.answers_full:
+                self.hold_no_more()
+            if not self._flows():
+                if self.received > self.judge_bytes:
+                    self.drop_connection()
+                    self._end(usable=False, reason=FallbackReason.STATUS)
+                return
+            now = monotonic()
+            self.waiting.remove(self)
+            self.plane.totals.add(self, now)
+            self._late = self.late(now)
+            self._kept = bytearray()
+        self.plane.stalls.add(self, monotonic())
+        self._keep()
+
+    def _keep(self) -> None:
+        data = self.body()
+        self.held = b""
+        missing = self.routes.capture_bytes - len(self._kept)
+        if missing > 0:
+            self._kept += data[:missing]
 
     def answer_end(self) -> None:
-        """Judge and record it."""
+        """Record it, judged if it can be."""
         self.connection = None
+        if self._late is not None:
+            self._keep()
+            self._end(usable=True, unjudged=True, complete=self.received <= len(self._kept))
+            return
         response = self.response
         assert response is not None
-        verdict = judge(response, self.body(), self.request)
+        verdict = None if self._flows() else judge(response, self.body(), self.request)
         reason = None
         if verdict is False:
             reason = FallbackReason.UNUSABLE if response.successful else FallbackReason.STATUS
@@ -81,14 +122,21 @@ class Mirror(Call):
         self.drop_connection()
         self._end(usable=False, reason=FallbackReason.TIMEOUT)
 
+    def stalled(self) -> None:
+        """An answer that is not held does not go on, or takes too long in total."""
+        self.timed_out()
+
     def cut_off(self) -> None:
         """No fault of the challenger's, unless it was late already."""
         self.drop_connection()
-        self._withdrawn = not self.late(monotonic())
+        self._withdrawn = not (self.late(monotonic()) if self._late is None else self._late)
         self._end(usable=False, reason=FallbackReason.TIMEOUT)
 
     def _over(self) -> None:
         self.waiting.remove(self)
+        if self._late is not None:
+            self.plane.stalls.remove(self)
+            self.plane.totals.remove(self)
         self.plane.mirrors -= 1
         if self.budget:
             self.give_back()
@@ -109,9 +157,15 @@ class Mirror(Call):
         elif not self._withdrawn and self._champions.good(self.request):
             # What the champion fails of as well is the request's fault.
             self.routes.breaker.failed(now)
-        attempt = self.attempt(self.body(), usable=usable, unjudged=unjudged, complete=complete)
+        body, late = self.body(), None
+        if self._late is not None:
+            body = bytes(self._kept)
+            # One that was cut has failed, and counts as late from the deadline on.
+            late = self._late if usable else None
+        attempt = self.attempt(body, usable=usable, unjudged=unjudged, complete=complete, late=late)
         record = Record(self.routes, self.request, self.key, self._unit, self._allotment, attempt, self._answer_status)
         record.mirror = True
         record.withdrawn = self._withdrawn
         record.fallback_reason = reason
         plane.writer.offer(record)
+        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors

@@ -45,18 +45,26 @@ class Forwarding:
         return self._fields
 
 
-def tail(request: Request, request_id: bytes, forwarded: bytes, override: bytes | None) -> bytes:
-    """Everything of the head behind the Host field, its end included. The same for every arm."""
+def tail(
+    request: Request, request_id: bytes, forwarded: bytes, override: bytes | None, read: frozenset[bytes] = frozenset()
+) -> bytes:
+    """Everything of the head behind the Host field, its end included. The same for every arm.
+
+    Fields that the router itself has ``read`` go on whatever Connection says: a model is asked what was recorded.
+    """
     lines = request.lines
+    if request.named and not read.isdisjoint(request.named):
+        fields = request.fields
+        lines = [*lines, *(b"%b: %b" % (name, fields[name]) for name in read & request.named if name in fields)]
     if override is not None and override in request.fields:
         lines = [line for line in lines if line.partition(b":")[0].lower() != override]
-    fields = b"\r\n".join(lines)
-    if fields:
-        fields += b"\r\n"
+    written = b"\r\n".join(lines)
+    if written:
+        written += b"\r\n"
     if request.whole:
         if request.body or request.method not in _SENT_BODYLESS:
             return b"%bX-Request-Id: %b\r\n%bContent-Length: %d\r\n\r\n" % (
-                fields,
+                written,
                 request_id,
                 forwarded,
                 len(request.body),
@@ -66,7 +74,7 @@ def tail(request: Request, request_id: bytes, forwarded: bytes, override: bytes 
         framing = b"Transfer-Encoding: chunked\r\n"
     else:
         framing = b"Content-Length: %d\r\n" % request.length
-    return b"%bX-Request-Id: %b\r\n%b%b\r\n" % (fields, request_id, forwarded, framing)
+    return b"%bX-Request-Id: %b\r\n%b%b\r\n" % (written, request_id, forwarded, framing)
 
 
 def message(request: Request, authority: bytes, rest: bytes, body: bytes) -> bytes:

@@ -8,12 +8,13 @@ NEVER = float("inf")
 class Pace:
     """Of one request at a time. ``began``: when it began to come, as if nobody had ever kept its client waiting."""
 
-    __slots__ = ("_longest_pause_s", "_rate", "_stopped", "began")
+    __slots__ = ("_heard", "_longest_pause_s", "_rate", "_stopped", "began")
 
     def __init__(self, longest_pause_s: float, rate: float) -> None:
         self._longest_pause_s = longest_pause_s
         self._rate = rate
         self.began = 0.0
+        self._heard = 0.0
         self._stopped = 0.0
 
     @property
@@ -23,7 +24,7 @@ class Pace:
 
     def begin(self) -> float:
         """A request begins to come: now."""
-        self.began = now = monotonic()
+        self.began = self._heard = now = monotonic()
         self._stopped = 0.0
         return now
 
@@ -35,17 +36,23 @@ class Pace:
     def resume(self) -> None:
         """It is read again."""
         if self._stopped:
-            self.began += monotonic() - self._stopped
+            self._heard = now = monotonic()
+            self.began += now - self._stopped
             self._stopped = 0.0
 
     def due(self, taken: int) -> float:
-        """When it is too much: a pause that long, or that much time beyond what the least rate takes for ``taken``
-        bytes.
+        """A part has come, ``taken`` bytes in all; when it is too much: a pause that long, or that much time beyond
+        what the least rate takes for them.
         """
         if self._stopped:
             return NEVER
-        return min(monotonic(), self.began + taken / self._rate) + self._longest_pause_s
+        self._heard = now = monotonic()
+        return min(now, self.began + taken / self._rate) + self._longest_pause_s
 
     def taken_s(self, now: float) -> float:
         """Seconds since it began to come; 0 while it is not read."""
         return 0.0 if self._stopped else now - self.began
+
+    def silent_s(self, now: float) -> float:
+        """Seconds since a part of it came; 0 while it is not read."""
+        return 0.0 if self._stopped else now - self._heard

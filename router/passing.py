@@ -32,6 +32,11 @@ class Passing(Upload):
     _heard_at = 0.0
     _kept: bytearray
 
+    @property
+    def holding(self) -> int:
+        """Bytes of the answer that are held; what its client has not taken is the client's."""
+        return len(self._kept) if self.started else self.received
+
     def _own(self) -> bytes:
         """The router's own fields of an answer."""
         raise NotImplementedError
@@ -49,7 +54,7 @@ class Passing(Upload):
         plane.totals.add(self, now)
         self.started = True
         self._kept = bytearray()
-        if self.backend.arm == "challenger" or passes_through(response, self.routes.judge_bytes):
+        if self.backend.arm == "challenger" or passes_through(response, self.judge_bytes):
             self._late = self.late(now)
         self._chunks = response.length < 0 and not request.http10
         self._close = self.client.closing or (response.length < 0 and request.http10)
@@ -69,11 +74,11 @@ class Passing(Upload):
         if not data:
             return
         self.held = b""
-        grown = self._late is None and self.received > routes.judge_bytes
+        grown = self._late is None and self.received > self.judge_bytes
         if grown:
             self._late = self.late(now)
             del self._kept[routes.capture_bytes :]
-        missing = (routes.judge_bytes if self._late is None else routes.capture_bytes) - len(self._kept)
+        missing = (self.judge_bytes if self._late is None else routes.capture_bytes) - len(self._kept)
         if missing > 0:
             self._kept += data[:missing]
         if not self._gone:
@@ -94,9 +99,9 @@ class Passing(Upload):
 
     def _shown(self, response: Response, body: bytes, now: float, late: bool) -> Attempt:
         """The attempt whose complete answer was passed on without a look at it."""
-        usable, held = response.successful, self.received <= self.routes.judge_bytes
+        usable, held = response.successful, self.received <= self.judge_bytes
         judged = usable and held and self.backend.arm == "champion"
-        judged = judged and not passes_through(response, self.routes.judge_bytes)
+        judged = judged and not passes_through(response, self.judge_bytes)
         return Attempt(
             response.status,
             now - self.sent_at,
@@ -139,9 +144,10 @@ class Passing(Upload):
     def client_lost(self) -> None:
         """The client is gone. What a model server is about to answer is still evidence; a stream ends here."""
         self._gone = True
-        if self.started and (self._late is not None or not self.uploaded):
+        if self.started and self._late is not None:
             self._left()
         elif not self.uploaded:
+            # Also where an answer has begun that a challenger would still be held to.
             # A challenger that the champion is standing in for has failed before.
             self._withdrawn = self._first is None
             self.waiting.remove(self)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from router.ending import Ending
+from router.ending import ROUTER_ENDS, Ending
 from router.errors import Refused
 from router.pace import NEVER, Pace
 
@@ -58,9 +58,22 @@ class Patience(Ending):
         began = self.due - config.idle_s if self._exchange is None else self._exchange.sent_at
         return now - began - config.head_s
 
+    def silent_for(self, now: float) -> float:
+        """Seconds since a part came of the request that is being received; 0 or less where none is waited for."""
+        waited_for = self._at == BODY or (self._at == HEAD and self._partial)
+        return self._pace.silent_s(now) if waited_for else 0.0
+
     def holds_bytes(self) -> bool:
         """Whether a part is held of the body that it is sending, or of the one that it is being answered."""
         return (self._budget if self._exchange is None else self._exchange.budget) > 0
+
+    def unread_bytes(self) -> int:
+        """Bytes of answers that it has not taken."""
+        return self.transport.get_write_buffer_size()
+
+    def answer_bytes(self) -> int:
+        """The same, and what is held of the one that it is being answered."""
+        return self.unread_bytes() + (0 if self._exchange is None else self._exchange.holding)
 
     def holds(self, pool: "Pool") -> bool:
         """Whether a connection of ``pool`` is busy with its request."""
@@ -87,6 +100,21 @@ class Patience(Ending):
             self.cut()
         if self._unwritten:
             self.transport.abort()
+
+    def turn_away(self) -> bool:
+        """Say that the router ends to who has not sent all of a request; False where nobody has to be told, or an
+        answer has begun.
+        """
+        exchange = self._exchange
+        if self._at == BODY and exchange is not None:
+            if exchange.started:
+                return False
+            exchange.cut_off()
+        elif self._at == BODY or (self._at == HEAD and self._partial):
+            self.refuse(503, ROUTER_ENDS)
+        else:
+            return False
+        return True
 
     def cut(self) -> None:
         """End the connection; nobody is owed anything on it."""

@@ -52,6 +52,9 @@ class Plane:
         self.ending = False
         self.mirrors = 0
         self.held_bytes = 0
+        # Of answers, when it was looked at last, and whether that was too much.
+        self.held_answer_bytes = 0
+        self.answers_full = False
         self.clients: set[Client] = set()
         self.room = Room(self)
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
@@ -86,6 +89,7 @@ class Plane:
         self.readiness.watch(*watched)
         self.readiness.sweep(monotonic())
         self.shelf.keep(champion, challenger)
+        self.shelf.sweep(monotonic())
         for seconds in [s for s, waiting in self._arms.items() if not waiting]:
             del self._arms[seconds]
         self.routes = routes
@@ -103,16 +107,24 @@ class Plane:
         now = monotonic()
         for client in [client for client in self.clients if client.due < now]:
             client.overdue()
+        self.room.answers()
         self.shelf.sweep(now)
         if not self.draining:
             self.readiness.sweep(now)
 
-    def cut_off(self) -> None:
-        """End what is under way, as the worker ends before it is over. All of it is recorded."""
+    def calls(self) -> list[Any]:
+        """Those whom a model server has to answer, or is answering."""
+        return [call for waiting in (*self._arms.values(), self.stalls) for call in waiting]
+
+    def cut_off(self) -> "set[Client]":
+        """End what is under way, as the worker ends before it is over. All of it is recorded. Those are returned that
+        may still be sending, and would not hear of it if their connection was closed at once.
+        """
         self.ending = True
-        for waiting in (*self._arms.values(), self.stalls):
-            for call in waiting:
-                call.cut_off()
+        sending = {client for client in list(self.clients) if client.turn_away()}
+        for call in self.calls():
+            call.cut_off()
+        return sending
 
     def deadlines(self, seconds: float) -> Deadlines[Any]:
         """The queue of those whom a model server has to answer within so many seconds."""
@@ -163,5 +175,6 @@ class Plane:
             "mirrors_in_flight": self.mirrors,
             "servers_not_ready": self.readiness.not_ready,
             "held_bytes": self.held_bytes,
+            "held_answer_bytes": self.held_answer_bytes,
             "breaker_opened_total": self.breaker.opened,
         }

@@ -138,8 +138,9 @@ class Pool:
             task.cancel()
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long, and look ahead where the next connection will go."""
         self.close_older(now - self._limits.idle_s)
+        self._lookup.ahead(now)
 
     def close_older(self, moment: float) -> None:
         """Close the idle connections that were last used before a moment."""
@@ -303,7 +304,7 @@ class PoolShelf:
                 pool.retire()
 
     def sweep(self, now: float) -> None:
-        """Close connections that have been idle for too long."""
+        """Close connections that have been idle for too long, and look up names that will be needed."""
         for pool in self._pools.values():
             pool.sweep(now)
 

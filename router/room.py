@@ -48,6 +48,23 @@ class Room:
                     break
         return plane.held_bytes <= most
 
+    def answers(self) -> None:
+        """See how much is held of answers. Where it is too much, have those go that have been taking one for the
+        longest; where it still is, no more is held of any.
+        """
+        plane = self._plane
+        most = plane.config.max_held_answer_bytes
+        held = sum(client.unread_bytes() for client in plane.clients if client.crowded)
+        held += sum(call.holding for call in plane.calls())
+        plane.held_answer_bytes = held
+        if held > most:
+            for client in self._slow(attrgetter("crowded")):
+                held -= client.answer_bytes()
+                client.make_room()
+                if held <= most:
+                    break
+        plane.answers_full = held > most
+
     def server(self, pool: "Pool") -> None:
         """Somebody waits for a connection of ``pool``: those let go of theirs who keep it busy for the longest."""
         if self._rested():

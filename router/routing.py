@@ -89,6 +89,9 @@ class Routes:
         self._attributes = tuple((a.name, extractor(a.source)) for a in table.attributes)
         self.has_attributes = bool(self._attributes)
         self._attributes_in_body = any(needs_body(a.source) for a in table.attributes)
+        # The headers that units and attributes are taken from.
+        sources = [table.unit, *(a.source for a in table.attributes)]
+        self.read = frozenset(s.header.lower().encode("latin-1", "replace") for s in sources if s.header is not None)
         override = table.override_header
         self.override = None if override is None else override.lower().encode("latin-1", "replace")
 

@@ -77,6 +77,7 @@ class RouterSettings(BaseModel):
     max_header_bytes: int = _of_worker("max_header_bytes", "Largest head of a request")
     max_body_bytes: int = _of_worker("max_body_bytes", "Largest body of a request")
     max_held_bytes: int = _of_worker("max_held_bytes")
+    max_held_answer_bytes: int = _of_worker("max_held_answer_bytes")
     idle_s: float = _of_worker("idle_s", "Longest time that a connection of a client stays open without a request")
     head_s: float = _of_worker("head_s", "Longest time from the first byte of a request to the end of its head")
     body_s: float = _of_worker("body_s")

@@ -46,7 +46,7 @@ class Tally:
         self._memory = mmap.mmap(descriptor, _SIZE)
         # Offered; then of the last batch: its first seq, its lines that somebody waits for, those that were offered,
         # whether a mark ends it; what was written before it; losses told before it, and by its mark; and, of the loop's
-        # again, the requests under way, of which nothing is offered yet.
+        # again, the requests and mirrors under way, of which nothing is offered yet.
         self.cells = memoryview(self._memory).cast("Q")
 
     def resume(self, seq: int) -> int:

@@ -32,6 +32,10 @@ _STATE_EVERY_S = 1.0
 # A client may have sent a request just before it could see that an idle connection ends.
 _IDLE_GRACE_S = 1.0
 _DRAIN_LOOK_S = 0.02
+# Of the time to drain; who pauses for longer in the middle of a request is told to go elsewhere.
+_LONGEST_PAUSE = 1 / 5
+# So many looks, half a second, are for those who are still sending at the very end to hear of it.
+_LAST_LOOKS = 25
 _SWEEP_AT_MOST_EVERY_S = 0.05
 
 
@@ -118,12 +122,19 @@ class Worker:
             if now - began > min(_IDLE_GRACE_S, self.config.drain_s / 2):
                 for client in [client for client in plane.clients if client.idle]:
                     client.cut()
+                longest_s = self.config.drain_s * _LONGEST_PAUSE
+                for client in [client for client in plane.clients if client.silent_for(now) > longest_s]:
+                    client.turn_away()
             if now - said > _STATE_EVERY_S:
                 said = now
                 self._say()
             await asyncio.sleep(_DRAIN_LOOK_S)
-        plane.cut_off()
+        sending = plane.cut_off()
         plane.outbox.flush()
+        for _ in range(_LAST_LOOKS):
+            if not sending & plane.clients:
+                break
+            await asyncio.sleep(_DRAIN_LOOK_S)
         # What was answered and taken closes with the next turn of the loop, and what is left is recorded with the one
         # after that.
         await asyncio.sleep(0)

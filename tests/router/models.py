@@ -220,6 +220,14 @@ class Model:
         await self._send(writer, body[9:])
         return True
 
+    async def _do_large_halves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """``size`` bytes of text, with their length said, the second half once ``release`` was called."""
+        await self._send(writer, head_of(self.size, kind=b"text/plain") + b"x" * (self.size // 2))
+        self.halved += 1
+        await self._release.wait()
+        await self._send(writer, b"x" * (self.size - self.size // 2))
+        return True
+
     async def _do_chunked_halves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """``size`` bytes in two chunks, the second one and the end once ``release`` was called."""
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"

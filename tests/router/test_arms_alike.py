@@ -135,6 +135,31 @@ def test_an_upload_that_its_client_gives_up_is_no_evidence(tmp_path: Path) -> No
         assert (found.evidence, found.status) == (False, 0)
 
 
+def test_an_upload_that_its_client_gives_up_in_the_middle_of_an_answer_is_no_evidence(tmp_path: Path) -> None:
+    """The server answers while it reads: the champion's answer is on its way to the client, the challenger's held."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+    for weight in (0, 10_000):
+        place = tmp_path / str(weight)
+        place.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            first = table(1, address, address, weight_bp=weight, control_from_bp=weight, limits={"replay_bytes": 1_000})
+            with running(place, first) as plane, Raw(plane.port) as raw:
+                raw.send(b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 9000\r\n\r\n" + b"x" * 5_000)
+                taken, _ = server.accept()
+                with taken:
+                    while b"x" not in taken.recv(65_536):
+                        pass
+                    taken.sendall(answer)
+                    # A turn of its loop later the router has read it.
+                    plane.poll()
+                    raw.reset()
+                    (exposure,) = plane.exposures(1)
+            found = seen(exposure)
+            assert (found.usable, found.unjudged, found.evidence) == (False, False, False), exposure.arm
+            assert exposure.answer_status == 499
+
+
 def test_a_stream_that_its_client_leaves_has_not_failed(tmp_path: Path) -> None:
     def leaver(plane: Plane, model: Model) -> None:
         with Raw(plane.port) as raw:

@@ -131,7 +131,7 @@ def test_a_client_that_shut_down_its_side_still_gets_every_answer(tmp_path: Path
 def test_fields_of_the_connection_do_not_go_on(tmp_path: Path) -> None:
     with serving(tmp_path) as (plane, champion, _):
         lines = [
-            "Connection: keep-alive, X-Private, X-Unit", "X-Private: 1", "Keep-Alive: timeout=5", "TE: trailers",
+            "Connection: keep-alive, X-Private", "X-Private: 1", "Keep-Alive: timeout=5", "TE: trailers",
             "Proxy-Connection: keep-alive", "Upgrade: h2c", "Proxy-Authorization: Basic x", "X-Public: 1",
             "Authorization: Bearer y",
         ]  # fmt: skip
@@ -140,10 +140,35 @@ def test_fields_of_the_connection_do_not_go_on(tmp_path: Path) -> None:
         names = {line.partition(b":")[0].lower() for line in request.lines}
         assert names == {
             b"host", b"content-type", b"content-length", b"x-public", b"authorization", b"x-request-id",
-            b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
+            b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-unit",
         }  # fmt: skip
-        # It was the client's to say that the next hop shall not see it; for the assignment it is there.
-        assert plane.exposures(1)[0].unit == "u"
+
+
+GATEWAYS = {
+    b"x-forwarded-for": b"192.0.2.1", b"x-forwarded-proto": b"https", b"x-forwarded-host": b"shop.example",
+    b"x-forwarded-user": b"ada", b"forwarded": b"for=192.0.2.1", b"x-real-ip": b"192.0.2.1",
+    b"x-request-id": b"r-1", b"traceparent": b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"tracestate": b"t=1",
+    b"baggage": b"k=v", b"b3": b"0", b"x-b3-sampled": b"0", b"authorization": b"Bearer y", b"cookie": b"c=1",
+    b"x-unit": b"u", b"x-tier": b"gold",
+}  # fmt: skip
+
+
+def test_a_client_cannot_take_back_what_a_gateway_said_or_the_router_has_read(tmp_path: Path) -> None:
+    """By naming it in a Connection that the gateway has let through; twice, as the second head is read the fast way."""
+    attributes = [{"name": "tier", "source": {"header": "X-Tier"}}]
+    with serving(tmp_path, attributes=attributes) as (plane, champion, _), Raw(plane.port) as raw:
+        named = b"Connection: keep-alive, X-Private, " + b", ".join(GATEWAYS)
+        lines = [named.decode(), "X-Private: 1", *(f"{n.decode()}: {v.decode()}" for n, v in GATEWAYS.items())]
+        for _ in range(2):
+            raw.send(post(None, BODY, *lines))
+            assert raw.answer().status == 200
+        for request in champion.requests:
+            assert {name: request.values(name) for name in GATEWAYS} == {
+                name: [value + b", 127.0.0.1" if name == b"x-forwarded-for" else value]
+                for name, value in GATEWAYS.items()
+            }
+            assert not request.values(b"x-private")
+        assert [(e.unit, e.attributes) for e in plane.exposures(2)] == [("u", {"tier": "gold"})] * 2
 
 
 def test_a_client_that_asks_for_another_protocol_stays_with_this_one(tmp_path: Path) -> None:

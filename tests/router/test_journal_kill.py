@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -158,6 +159,39 @@ def test_requests_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Pat
         assert router.end() == 0
     marks = [event for event in read_all(tmp_path / "journal", "router-w0") if event["type"] == "mark"]
     assert {event["started"]: event["dropped"] for event in marks}.popitem()[1] == 7
+
+
+def test_mirrors_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Path) -> None:
+    """What they shadow is on record; the slower the challenger, the more of its answers would be missing unseen."""
+    with (
+        Model("champion") as champion,
+        Model("challenger", "hang") as challenger,
+        started(tmp_path, "real", workers=1, journal_flush_ms=20.0) as router,
+    ):
+        arms = {
+            "champion": {"version": "1", "upstreams": [champion.address]},
+            "challenger": {"version": "2", "upstreams": [challenger.address]},
+        }
+        limits = {"challenger_timeout_ms": 30_000}
+        router.put(table(1, mirror_bp=10_000, limits=limits, **arms))
+        for number in range(5):
+            router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"u{number}"})
+        until(lambda: challenger.count == 5, "all of them are mirrored")
+        challenger.release_once()
+        until(lambda: len(_exposures(tmp_path)) == 10, "the mirrors are answered")
+        for number in range(3):
+            router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"v{number}"})
+        until(lambda: challenger.count == 8 and len(_exposures(tmp_path)) == 13, "three more")
+        (pid,) = router.workers()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+        assert router.end() == 0
+    marks = [event for event in read_all(tmp_path / "journal", "router-w0") if event["type"] == "mark"]
+    assert {event["started"]: event["dropped"] for event in marks}.popitem()[1] == 3
+
+
+def _exposures(directory: Path) -> list[dict[str, Any]]:
+    return [event for event in read_all(directory / "journal", "router-w0") if event["type"] == "exposure"]
 
 
 def test_a_killed_writer_does_not_keep_the_journal_locked(tmp_path: Path) -> None:

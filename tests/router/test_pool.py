@@ -1,20 +1,28 @@
 """The pool of connections to one model server counts each connection once, from its first moment to its last."""
 
 import asyncio
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
+from router import lookup
 from router.heads import Response
+from router.journal import Writer
 from router.lookup import Lookup
 from router.outbox import Outbox
+from router.plane import Plane
 from router.pool import Pool, PoolLimits
+from router.table import RouteTable
 from router.upstream import Connection, Failure
+from router.worker_config import WorkerConfig
 from tests.router.models import Model
 from tests.router.raw import await_until, post
 
@@ -156,6 +164,9 @@ class Dns:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.answered: list[str] = []
+        # How long it takes.
+        self.seconds = 0.0
         self.silent: set[str] = set()
         self.found = ["127.0.0.1"]
         self.over = threading.Event()
@@ -169,6 +180,8 @@ class Dns:
         if name in self.silent:
             self.over.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        self.over.wait(self.seconds)
+        self.answered.append(name)
         if not self.found:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [info for address in self.found for info in self._real(address, port, *args, **named)]
@@ -217,17 +230,95 @@ def test_a_name_that_dns_does_not_answer_for_keeps_nobody_from_another_server(dn
 
 def test_a_server_stays_where_it_was_while_dns_is_silent(dns: Dns) -> None:
     async def again() -> None:
-        lookup = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
+        known = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
         for _ in range(3):
-            assert await lookup.addresses() == ["127.0.0.1"]
+            assert await known.addresses() == ["127.0.0.1"]
         assert len(dns.asked) == 1
         dns.silent.add("champion.test")
-        lookup.doubt()
+        known.doubt()
         for _ in range(3):
-            assert await lookup.addresses() == ["127.0.0.1"]
+            assert await known.addresses() == ["127.0.0.1"]
         assert len(dns.asked) == 2
 
     asyncio.run(again())
+
+
+def test_no_request_waits_for_a_name_that_was_looked_up_before(dns: Dns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS takes longer than a deadline may be, and hardly anybody asks: each time the last answer is too old."""
+
+    async def seldom() -> None:
+        with named(model, dns, "champion.test") as pool:
+            loop = asyncio.get_running_loop()
+            pool.sweep(loop.time())
+            await _swept_until(pool, lambda: len(dns.answered) == 1)
+            for _ in range(4):
+                # Until its answer is as old as that, it would not have been asked for again.
+                due = loop.time() + 1.1 * lookup.FRESH_S
+                await _swept_until(pool, lambda due=due: loop.time() > due)
+                began, asker = loop.time(), Asker()
+                pool.close_older(float("inf"))
+                pool.ask(asker)
+                await seen_while(pool, [asker])
+                assert asker.status == 200
+                assert loop.time() - began < dns.seconds / 2
+            assert 5 <= len(dns.asked) <= 12
+
+    monkeypatch.setattr(lookup, "FRESH_S", 1.0)
+    monkeypatch.setattr(lookup, "AHEAD_S", 0.5)
+    dns.seconds = 0.4
+    with Model("champion") as model:
+        asyncio.run(seldom())
+
+
+async def _swept_until(pool: Pool, condition: Callable[[], bool]) -> None:
+    """As a worker does it, until a condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            pool.sweep(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.02)
+
+
+def test_the_names_of_a_table_are_looked_up_before_anybody_asks(tmp_path: Path, dns: Dns) -> None:
+    async def used() -> None:
+        config = WorkerConfig(worker="w0", router="router", journal_dir=tmp_path)
+        writer = Writer(tmp_path, "router-w0")
+        try:
+            arms = {arm: {"version": "1", "upstreams": [f"{arm}.test:80"]} for arm in ("champion", "challenger")}
+            said = json.dumps({"generation": 1, "rollout": "r", "salt": "s", "unit": {"header": "X-Unit"}} | arms)
+            Plane(asyncio.get_running_loop(), config, writer).use(RouteTable.model_validate_json(said))
+            await asyncio.to_thread(await_until, lambda: sorted(dns.answered) == ["challenger.test", "champion.test"])
+        finally:
+            writer.close()
+
+    asyncio.run(used())
+
+
+def test_who_waits_for_dns_waits_from_when_it_was_asked(dns: Dns, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent() -> None:
+        loop = asyncio.get_running_loop()
+        patient = Lookup(loop, "champion.test", 5)
+        assert await patient.addresses() == ["127.0.0.1"]
+        patient.doubt()
+        dns.silent.add("champion.test")
+        patient.ahead(began := loop.time())
+        monkeypatch.setattr(loop, "time", lambda: monotonic() + 6)
+        assert await patient.addresses() == ["127.0.0.1"]
+        assert monotonic() - began < 2
+
+    asyncio.run(silent())
+
+
+def test_a_new_answer_with_the_same_addresses_leaves_them_in_their_turns(dns: Dns) -> None:
+    async def thrice() -> list[str]:
+        turns = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
+        found = []
+        for _ in range(3):
+            found.append((await turns.addresses())[0])
+            turns.doubt()
+        return found
+
+    dns.found = ["10.0.0.1", "10.0.0.2"]
+    assert asyncio.run(thrice()) == ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
 
 
 def test_a_server_that_moved_since_it_was_looked_up_is_found_by_the_same_request(dns: Dns) -> None:
@@ -253,8 +344,8 @@ def test_a_server_that_moved_since_it_was_looked_up_is_found_by_the_same_request
 
 def test_connections_are_spread_over_the_addresses_of_a_name(dns: Dns) -> None:
     async def thrice() -> list[list[str]]:
-        lookup = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
-        return [await lookup.addresses() for _ in range(3)]
+        known = Lookup(asyncio.get_running_loop(), "champion.test", 0.1)
+        return [await known.addresses() for _ in range(3)]
 
     dns.found = ["10.0.0.1", "fd00::1", "10.0.0.2"]
     first, second = ["10.0.0.1", "10.0.0.2", "fd00::1"], ["10.0.0.2", "10.0.0.1", "fd00::1"]
@@ -264,13 +355,13 @@ def test_connections_are_spread_over_the_addresses_of_a_name(dns: Dns) -> None:
 def test_a_name_that_is_gone_is_refused_and_an_address_is_not_asked_for(dns: Dns) -> None:
     async def gone() -> None:
         loop = asyncio.get_running_loop()
-        lookup = Lookup(loop, "champion.test", 0.1)
-        assert await lookup.addresses() == ["127.0.0.1"]
+        known = Lookup(loop, "champion.test", 0.1)
+        assert await known.addresses() == ["127.0.0.1"]
         dns.found = []
-        lookup.doubt()
+        known.doubt()
         for _ in range(2):
             with pytest.raises(OSError, match="not known"):
-                await lookup.addresses()
+                await known.addresses()
         assert len(dns.asked) == 3
         for address in ("127.0.0.9", "::1"):
             assert await Lookup(loop, address, 0.1).addresses() == [address]

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from router.worker import Worker
 from router.worker_config import WorkerConfig
+from tests.router.planes import Plane, serving
+from tests.router.raw import Raw, await_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: router\r\n\r\n"
 # From being told to draining, and from a connection to its first request, the loop takes less than five turns.
@@ -49,3 +52,63 @@ def test_whoever_could_connect_is_answered(tmp_path: Path, turns: int) -> None:
     answer = asyncio.run(answer_after(tmp_path, turns))
     assert answer is not None or turns > 0
     assert answer is None or answer.startswith(b"HTTP/1.1 503 ")
+
+
+PARTS = {
+    "head": b"POST / HTTP/1.1\r\nHost: r\r\nX-Lo",
+    "held": b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n" + b"x" * 500,
+    "passed on": b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5_000,
+}
+
+
+def has_taken(plane: Plane, part: str) -> bool:
+    """Whether the worker has read a part of a request."""
+    told = plane.poll()
+    if part == "passed on":
+        return told['requests_total{arm="champion"}'] == 1
+    return told["client_connections"] == 1 and (part == "head" or told["held_bytes"] == 500)
+
+
+def recorded(plane: Plane, part: str) -> None:
+    """Only what was assigned is, as no evidence: its client was the one that was waited for."""
+    found = [(e.answer_status, e.evidence, e.usable) for e in plane.exposures()]
+    assert found == ([(503, False, False)] if part == "passed on" else [])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_who_pauses_in_a_request_is_told_before_the_time_is_over(tmp_path: Path, part: str) -> None:
+    with serving(tmp_path, drain_s=10, limits={"replay_bytes": 1_000}) as (plane, _, _), Raw(plane.port) as raw:
+        raw.send(PARTS[part])
+        await_until(lambda: has_taken(plane, part))
+        began = time.monotonic()
+        plane.send({"type": "drain"})
+        answer = raw.answer()
+        assert (answer.status, answer.closes, b"retry-after" in answer.fields) == (503, True, True)
+        assert raw.ended()
+        raw.socket.close()
+        assert plane.process.wait(10) == 0
+        assert 1.5 < time.monotonic() - began < 6
+        recorded(plane, part)
+
+
+@pytest.mark.parametrize("part", ["held", "passed on"])
+def test_who_is_still_sending_at_the_end_is_told_so(tmp_path: Path, part: str) -> None:
+    with serving(tmp_path, drain_s=1, limits={"replay_bytes": 1_000}) as (plane, _, _), Raw(plane.port) as raw:
+        raw.send(PARTS[part])
+        await_until(lambda: has_taken(plane, part))
+        began = time.monotonic()
+        plane.send({"type": "drain"})
+        raw.socket.settimeout(0.02)
+        while not raw.buffer:
+            try:
+                assert raw.more(), "closed without a word"
+            except TimeoutError:
+                raw.send(b"x")
+        assert time.monotonic() - began > 0.9
+        raw.socket.settimeout(5)
+        answer = raw.answer()
+        assert (answer.status, answer.closes) == (503, True)
+        assert raw.ended()
+        raw.socket.close()
+        assert plane.process.wait(10) == 0
+        recorded(plane, part)

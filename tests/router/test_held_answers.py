@@ -1,0 +1,100 @@
+"""What is held of answers at the same time is bounded: those who do not read them go, and no more is held of any."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from tests.router.planes import Plane, serving
+from tests.router.raw import Raw, ask, await_until, post
+
+LIMITS = {"challenger_timeout_ms": 20_000}
+
+
+def held(plane: Plane) -> float:
+    return plane.poll()["held_answer_bytes"]
+
+
+@pytest.mark.parametrize("weight", [0, 10_000])
+def test_where_too_much_is_held_answers_go_on_as_those_do_that_are_too_large(tmp_path: Path, weight: int) -> None:
+    """By one rule in both arms; the same answers are judged again as soon as there is room."""
+    way = {"weight_bp": weight, "control_from_bp": weight, "limits": LIMITS}
+    with (
+        serving(tmp_path, "large_halves", max_held_answer_bytes=250_000, **way) as (plane, champion, challenger),
+        contextlib.ExitStack() as open_ones,
+    ):
+        server = challenger if weight else champion
+        server.mode, server.size = "large_halves", 200_000
+        first, second, third, fourth = (open_ones.enter_context(Raw(plane.port)) for _ in range(4))
+        for number, raw in enumerate((first, second, third), 1):
+            raw.send(post(f"u{number}"))
+            await_until(lambda number=number: held(plane) == number * 100_000)
+        # The fourth finds no room: it has what there is.
+        fourth.send(post("u4"))
+        fourth.until(b"\r\n\r\n")
+        assert fourth.take(100_000) == b"x" * 100_000
+        assert plane.poll()["unheld_total"] == 1
+        server.release_once()
+        assert fourth.take(100_000) == b"x" * 100_000
+        for raw in (first, second, third):
+            assert len(raw.answer().body) == 200_000
+        seen = {e.unit: e for e in plane.exposures(4)}
+        assert all(e.usable and e.status == e.answer_status == 200 for e in seen.values())
+        assert seen["u4"].unjudged
+        await_until(lambda: held(plane) == 0)
+        first.send(post("u5"))
+        await_until(lambda: held(plane) == 100_000)
+        server.release()
+        assert len(first.answer().body) == 200_000
+        assert not next(e for e in plane.exposures(5) if e.unit == "u5").unjudged
+
+
+def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=50_000, limits=LIMITS) as servers,
+        Raw(servers[0].port) as first,
+    ):
+        plane, _, challenger = servers
+        challenger.size = 200_000
+        first.send(post("u1"))
+        await_until(lambda: held(plane) == 100_000)
+        challenger.mode, challenger.raw = "raw", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n" + b"x" * 90_000
+        answer = ask(plane.port, post("u2"))
+        assert (answer.status, b"champion" in answer.body) == (200, True)
+        (exposure,) = plane.exposures(1)
+        assert (exposure.usable, exposure.status, exposure.fallback_reason) == (False, 500, "Status")
+
+
+def test_mirrors_are_held_no_more_either(tmp_path: Path) -> None:
+    mirror = {"mirror_bp": 10_000, "control_from_bp": 5_000, "limits": LIMITS}
+    with serving(tmp_path, "large_halves", max_held_answer_bytes=50_000, **mirror) as (plane, _, challenger):
+        challenger.size = 200_000
+        assert ask(plane.port, post("u1")).status == 200
+        await_until(lambda: held(plane) == 100_000)
+        challenger.release()
+        mirrored = next(e for e in plane.exposures(2) if e.mirror)
+        assert (mirrored.usable, mirrored.unjudged, mirrored.answer_cut) == (True, True, True)
+        assert plane.poll()["unheld_total"] == 1
+
+
+def test_those_who_do_not_read_make_room(tmp_path: Path) -> None:
+    """No more of them than there have to be: each has at least 64 KiB to take."""
+    most = 400_000
+    with (
+        serving(tmp_path, head_s=1.0, max_held_answer_bytes=most, limits={"capture_bytes": 1_000}) as (
+            plane,
+            champion,
+            _,
+        ),
+        contextlib.ExitStack() as open_ones,
+    ):
+        champion.mode, champion.size = "large", 1_000_000
+        for number in range(12):
+            raw = open_ones.enter_context(Raw(plane.port, receive_buffer=4_096))
+            # So many that the kernel does not hold them.
+            raw.send(post(f"u{number}") * 10)
+        await_until(lambda: plane.poll()["connections_total"] == 12 and plane.counters["client_connections"] <= 6, 20)
+        await_until(lambda: held(plane) <= most)
+        assert plane.poll()["client_connections"] > 0
+        champion.mode = "good"
+        assert ask(plane.port, post("other")).status == 200
