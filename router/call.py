@@ -43,6 +43,8 @@ class Call:
     budget = 0
     # There was no connection free, which a challenger fails of.
     queued = False
+    # Its server did not read for longer than a challenger may, while the request was on its way.
+    unread = False
     # A request that is too large to be held has more to come; it is intact until that has begun to be sent.
     streamed = False
     intact = True
@@ -140,7 +142,7 @@ class Call:
 
     def late(self, now: float) -> bool:
         """Whether the challenger would have been given up by now: one rule for the record of both arms."""
-        return now - self.asked_at > self.routes.challenger_s or self.queued
+        return now - self.asked_at > self.routes.challenger_s or self.queued or self.unread
 
     def attempt(
         self, body: bytes, *, usable: bool, unjudged: bool = False, complete: bool = False, late: bool | None = None

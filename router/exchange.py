@@ -98,6 +98,7 @@ class Exchange(Passing):
         self._open_question = reason in _EITHERS
         self._tries += 1
         self.retries = 0
+        self.unread = False
         self.plane.counters.fallbacks[reason] += 1
         self.forget_answer()
         self.begin_call(self.routes.champion, self.routes.champion_s, now)

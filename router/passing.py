@@ -150,8 +150,9 @@ class Passing(Upload):
             self._left()
         elif not self.uploaded:
             # Also where an answer has begun that a challenger would still be held to.
-            # A challenger that the champion is standing in for has failed before.
-            self._withdrawn = self._first is None
+            # A challenger that the champion is standing in for has failed before, and who was late already has as well.
+            attempt = self.attempt(b"", usable=False)
+            self._withdrawn = self._first is None and not attempt.late
             self.waiting.remove(self)
             self.drop_connection()
-            self._finish(self.attempt(b"", usable=False), CLIENT_GONE, monotonic())
+            self._finish(attempt, CLIENT_GONE, monotonic())

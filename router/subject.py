@@ -37,11 +37,16 @@ def needs_body(source: Source) -> bool:
 
 
 def _text(value: bytes) -> str | None:
-    """Header bytes as text: UTF-8; other bytes are written out, so that different ones stay different."""
+    """Header bytes as text: UTF-8. What is not, is written out behind a blank, where no text of a header has one: so
+    different bytes stay different, from each other and from whatever is sent as text.
+    """
     value = value.strip(b" \t")
     if not value:
         return None
-    return value.decode("utf-8", "backslashreplace")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return " " + value.replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
 
 
 def _from_header(name: str) -> Extract:

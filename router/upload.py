@@ -63,13 +63,16 @@ class Upload(Call):
 
     def _wait(self, connection: Connection) -> None:
         """The server's time runs anew, for it cannot answer what it has not read; while the client is the one that is
-        waited for, it does not run at all.
+        waited for, it does not run at all. That it has run out stays known: a challenger would have been given up.
         """
+        now = monotonic()
+        if now - self.asked_at > self.routes.challenger_s:
+            self.unread = True
+        runs = self.uploaded or connection.crowded
+        self.asked_at = now if runs else NEVER
         if self.started:
             return
-        if self.uploaded or connection.crowded:
-            self.asked_at = now = monotonic()
+        if runs:
             self.waiting.add(self, now)
         else:
-            self.asked_at = NEVER
             self.waiting.remove(self)

@@ -126,6 +126,8 @@ class Model:
         probe = b" /health" in request.line
         mode = self.health if probe else self.mode
         self.begun += not probe
+        if mode == "unread":
+            await self._release.wait()
         if mode != "early":
             request.body = await read_body(request, reader)
         if probe:
@@ -315,6 +317,10 @@ class Model:
     async def _do_raw(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         await self._send(writer, self.raw)
         return False
+
+    async def _do_unread(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """Reads a body once ``release`` was called."""
+        return await self._do_plain(request, writer)
 
     async def _do_plain(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """What was received, as text."""

@@ -7,6 +7,7 @@ show in the evidence. Each test plays one behaviour in both arms and compares wh
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,89 @@ def test_an_upload_that_its_client_gives_up_in_the_middle_of_an_answer_is_no_evi
             found = seen(exposure)
             assert (found.usable, found.unjudged, found.evidence) == (False, False, False), exposure.arm
             assert exposure.answer_status == 499
+
+
+UPLOAD = 30_000_000
+UPLOAD_HEAD = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: %d\r\n\r\n" % UPLOAD
+
+
+def send_until_stuck(raw: Raw) -> int:
+    """Send of an upload until nothing has been read for twice the deadline; how many bytes of it were taken, and fewer
+    than all where the connection has ended.
+    """
+    raw.send(UPLOAD_HEAD)
+    raw.socket.settimeout(2 * DEADLINE_MS / 1_000)
+    sent, data = 0, memoryview(bytes(UPLOAD))
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while sent < UPLOAD:
+            sent += raw.socket.send(data[sent:])
+    assert sent < UPLOAD
+    raw.socket.settimeout(10)
+    return sent
+
+
+def test_a_server_that_does_not_read_an_upload_for_too_long_fails_in_both_arms(tmp_path: Path) -> None:
+    """It goes on afterwards, and answers well: the champion's client is given that."""
+
+    def client(plane: Plane, model: Model) -> None:
+        with Raw(plane.port) as raw:
+            sent = send_until_stuck(raw)
+            model.release()
+            with contextlib.suppress(ConnectionError):
+                raw.send(bytes(UPLOAD - sent))
+            assert model.arm == "challenger" or raw.answer().status == 200
+
+    assert in_both(tmp_path, "unread", client, with_status=False) == Seen(False, False, True, None, DEADLINE_MS)
+
+
+def test_a_client_that_gives_up_an_upload_which_was_not_read_for_too_long_takes_no_failure_back(tmp_path: Path) -> None:
+    def client(plane: Plane, model: Model) -> None:
+        with Raw(plane.port) as raw:
+            send_until_stuck(raw)
+            raw.reset()
+        # It is seen once more is read of it.
+        model.release()
+
+    assert in_both(tmp_path, "unread", client) == Seen(False, False, True, 0, DEADLINE_MS)
+
+
+def test_a_server_that_stops_reading_in_the_middle_of_its_answer_fails_in_both_arms(tmp_path: Path) -> None:
+    """A champion's answer is on its way to the client by then; a challenger's is held."""
+    begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+    for weight in (0, 10_000):
+        place = tmp_path / str(weight)
+        place.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            first = table(1, address, address, weight_bp=weight, control_from_bp=weight, **LIMITS)
+            with running(place, first) as plane, Raw(plane.port) as raw:
+                raw.send(UPLOAD_HEAD + bytes(1_100_000))
+                taken, _ = server.accept()
+                with taken:
+                    taken.settimeout(10)
+                    read = len(taken.recv(65_536))
+                    taken.sendall(begun)
+                    left = UPLOAD - 1_100_000
+                    raw.socket.settimeout(2 * DEADLINE_MS / 1_000)
+                    with contextlib.suppress(TimeoutError, ConnectionError):
+                        while left:
+                            left -= raw.socket.send(bytes(min(left, 65_536)))
+                    assert left
+                    sender = threading.Thread(target=_send_rest, args=(raw, left))
+                    sender.start()
+                    with contextlib.suppress(ConnectionError):
+                        while read < UPLOAD and (data := taken.recv(1 << 20)):
+                            read += len(data)
+                        taken.sendall(b"0\r\n\r\n")
+                    (exposure,) = plane.exposures(1)
+                    sender.join(10)
+            found = seen(exposure)
+            assert (found.usable, found.evidence) == (False, True), exposure.arm
+
+
+def _send_rest(raw: Raw, size: int) -> None:
+    with contextlib.suppress(OSError):
+        raw.send(bytes(size))
 
 
 def test_a_stream_that_its_client_leaves_has_not_failed(tmp_path: Path) -> None:

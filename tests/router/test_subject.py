@@ -61,10 +61,29 @@ def test_a_header_is_taken_without_blanks_around_it(value: str, unit: str | None
 def test_different_bytes_in_a_header_are_different_units() -> None:
     made = request()
     units = set()
-    for value in (b"\xff", b"\xfe", b"\xc3\xbf", b"\xc3"):
+    values = (
+        *(b"\xff", b"\xfe", b"\xc3\xbf", b"\xc3"),
+        # Written out as others are that are text, or nearly.
+        *(rb"\xff", rb"\\xff", b"\xff" + rb"\xfe", rb"\xff" + b"\xfe", b"\\\xff", rb"\xff\xfe"),
+    )
+    for value in values:
         made.fields = {b"x-user": value}
         units.add(find({"header": "x-user"}, made))
-    assert len(units) == 4
+    assert len(units) == len(values)
+
+
+@given(st.lists(st.sampled_from([b"\xff", b"\xfe", b"\\", b"x", b"ff", b"fe", b" ", b"\xc3\xbf"])), st.data())
+def test_bytes_that_are_no_text_are_told_from_every_text(pieces: list[bytes], data: st.DataObject) -> None:
+    value = b"".join(pieces).strip()
+    other = b"".join(data.draw(st.permutations(pieces))).strip()
+    made = request()
+    made.fields = {b"x-user": value, b"cookie": b"uid=" + value, b"x-other": other}
+    unit = find({"header": "x-user"}, made)
+    assert unit == find({"cookie": "uid"}, made)
+    assert (unit == find({"header": "x-other"}, made)) == (value == other)
+    written = (unit or "").strip().encode()
+    made.fields = {b"x-user": written}
+    assert (unit == find({"header": "x-user"}, made)) == (value == written)
 
 
 @pytest.mark.parametrize(
