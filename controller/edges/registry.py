@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from controller.core.record import Record
 from controller.edges.run_log import RunLog
 from controller.edges.silence import Silence
-from controller.edges.tracking import Refused, artifact_uri, connect, shown, translated
+from controller.edges.tracking import Log, Refused, artifact_uri, connect, shown, translated
 from controller.errors import EdgeError, NotFound
 from controller.ports import ResolvedVersion, TickEntry
 from controller.spec import ModelRollout
@@ -43,17 +43,17 @@ class MlflowRegistry:
     """
 
     def __init__(self, tracking_uri: str, run_log: RunLog | None = None, *, shared: bool = False) -> None:
-        """``shared``: teams read what is told, and no team is told the names of others' models, or where MLflow is.
-        SpecError for an address that is not http(s)."""
+        """``shared``: teams read what is told, and no team is told the names of others' models, where MLflow is, or
+        what it or its store says, for which there is the log. SpecError for an address that is not http(s)."""
         self._uri, self._shared = tracking_uri, shared
         self._client = connect(tracking_uri)
         self._runs = run_log or RunLog(tracking_uri)
         self._signed: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
         self._guard: Callable[[], None] = lambda: None
+        self._tell = Log() if shared else None
+        self._place = "MLflow" if shared else f"MLflow at {shown(tracking_uri)}"
         # Artefacts often are in a store of their own, whose silence is not MLflow's.
-        self._silence, self._files = (
-            Silence(f"{what} at {shown(tracking_uri)}") for what in ("MLflow", "artefacts of MLflow")
-        )
+        self._silence, self._files = Silence(self._place), Silence(f"artefacts of {self._place}")
 
     def guarded(self, guard: Callable[[], None]) -> Self:
         """The same registry, which asks ``guard`` right before it moves an alias: it raises where we may not."""
@@ -84,7 +84,7 @@ class MlflowRegistry:
 
     def explain(self, model: str, reference: str) -> str:
         """What ``reference`` names, or why it names nothing and what there is instead: one sentence for people."""
-        registered, place = self._model(model), "MLflow" if self._shared else f"MLflow at {shown(self._uri)}"
+        registered, place = self._model(model), self._place
         if registered is None:
             return f"model {model!r} is not registered in {place}{'' if self._shared else self._similar(model)}"
         if reference.isdigit():
@@ -139,9 +139,7 @@ class MlflowRegistry:
         with self._asking():
             self._client.delete_registered_model_alias(model, alias)
         if self._alias(model, alias) == version:
-            raise EdgeError(
-                f"MLflow at {shown(self._uri)}: alias {alias!r} of {model!r} still names {version} after its removal"
-            )
+            raise EdgeError(f"{self._place}: alias {alias!r} of {model!r} still names {version} after its removal")
 
     def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
         """As the port says."""
@@ -166,7 +164,7 @@ class MlflowRegistry:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        with self._silence.asked(), translated(self._uri):
+        with self._silence.asked(), translated(self._uri, self._tell):
             yield
 
     def _model(self, model: str) -> RegisteredModel | None:
@@ -187,7 +185,7 @@ class MlflowRegistry:
         now = self._alias(model, alias)
         if now != version:
             raise EdgeError(
-                f"MLflow at {shown(self._uri)}: alias {alias!r} of {model!r} names {now or 'nothing'} after it was set"
+                f"{self._place}: alias {alias!r} of {model!r} names {now or 'nothing'} after it was set"
                 f" to {version}: somebody else moved it"
             )
 
@@ -209,7 +207,7 @@ class MlflowRegistry:
 
     def _read_signature(self, model: str, version: str) -> bool:
         try:
-            with self._files.asked(), translated(self._uri), tempfile.TemporaryDirectory() as folder:
+            with self._files.asked(), translated(self._uri, self._tell), tempfile.TemporaryDirectory() as folder:
                 place = self._client.get_model_version_download_uri(model, version)
                 listed = list_artifacts(artifact_uri=place, tracking_uri=self._uri)
                 size = next((each.file_size or 0 for each in listed if posixpath.basename(each.path) == _MLMODEL), 0)
@@ -221,7 +219,15 @@ class MlflowRegistry:
                 text = Path(path).read_text(encoding="utf-8")
             return _signed(text)
         except (EdgeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {error}") from error
+            why = _unread(error)
+            raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {why}") from error
+
+
+def _unread(error: Exception) -> str:
+    """Why a file cannot be read, without what is in it: whose it is says whoever registered the version."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"it is no YAML (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
+    return str(error) if isinstance(error, EdgeError) else "it is no YAML"
 
 
 def _signed(text: str) -> bool:

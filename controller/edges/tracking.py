@@ -1,9 +1,11 @@
 """MLflow over HTTP by the client of mlflow-skinny: short deadlines, and its errors in our words."""
 
+import logging
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -12,6 +14,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from controller.errors import EdgeError, NotFound, SpecError
+
+log = logging.getLogger("understudy.tracking")
+_LOGGED_EVERY_S = 10.0
 
 # MLflow reads these at each request, and its own values mean minutes of retries. The loop and the run's thread come
 # back by themselves. What the operator has set is left alone.
@@ -54,22 +59,42 @@ def shown(tracking_uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", tracking_uri).rstrip("/")
 
 
+class Log:
+    """Log lines of one server, so many a minute as people can read."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._next = clock, 0.0
+
+    def __call__(self, text: str) -> None:
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _LOGGED_EVERY_S
+            log.warning("%s", text)
+
+
 @contextmanager
-def translated(tracking_uri: str) -> Iterator[None]:
-    """Turns MLflow's exceptions into NotFound, Refused or EdgeError, each with the address."""
+def translated(tracking_uri: str, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Turns MLflow's exceptions into NotFound, Refused or EdgeError, each with the address.
+
+    With ``tell`` neither address nor what is said is in them, but given to that: others read the errors.
+    """
     try:
         yield
     except ImportError as error:
         # mlflow-skinny brings no client for object stores such as S3.
-        raise Refused(f"MLflow at {shown(tracking_uri)}: its artefact store needs a package: {error}") from error
+        place = "MLflow" if tell else f"MLflow at {shown(tracking_uri)}"
+        raise Refused(f"{place}: its artefact store needs a package: {error}") from error
     except (MlflowException, requests.RequestException, OSError) as error:
-        said = _said(error)
+        place, said = f"MLflow at {shown(tracking_uri)}", _said(error)
         code = getattr(error, "error_code", "")
+        known = code in _ABSENT | REFUSED
+        text = f"{place}{':' if known else ' does not answer as it should:'} {said}"
+        if tell:
+            tell(text)
+            text = f"MLflow{f': {code}' if known else ' does not answer as it should'} (the controller's log says more)"
         if code in _ABSENT:
-            raise NotFound(f"MLflow at {shown(tracking_uri)}: {said}") from error
-        if code in REFUSED:
-            raise Refused(f"MLflow at {shown(tracking_uri)}: {said}") from error
-        raise EdgeError(f"MLflow at {shown(tracking_uri)} does not answer as it should: {said}") from error
+            raise NotFound(text) from error
+        raise (Refused if known else EdgeError)(text) from error
 
 
 def _said(error: Exception) -> str:

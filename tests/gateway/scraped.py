@@ -12,9 +12,12 @@ SELECTOR = 'requests_total{arm="$arm"}'
 
 
 class Scraped:
-    """Counters by (arm, proxy, status), and when each proxy was scraped (µs). ``away``: no answer is to be had."""
+    """Counters by (arm, proxy, status), and when each proxy was scraped (µs). ``away``: no answer is to be had;
+    ``error``: what is said then."""
 
     def __init__(self) -> None:
+        self.error = {"errorType": "unavailable", "error": "down"}
+        self.asked: list[str] = []
         self.counters: dict[tuple[str, str, str], int] = {}
         self.scrapes: dict[str, int] = {}
         self.away = False
@@ -60,15 +63,16 @@ class Scraped:
         self.counters = {key: 0 if key[1] == proxy else value for key, value in self.counters.items()}
 
     def answer(self, query: str) -> dict[str, Any]:
+        self.asked.append(query)
         if self.away:
-            return {"status": "error", "error": "down"}
+            return {"status": "error", **self.error}
         result = [
             {
                 "metric": {"__name__": "requests_total", "arm": arm, "job": "g", "instance": proxy, "code": status},
                 "values": [[self.scrapes[proxy] / 1e6, str(value)]],
             }
             for (arm, proxy, status), value in self._said.items()
-            if query == f'requests_total{{arm="{arm}"}}[{SCRAPED_S}s]'
+            if query == f'requests_total{{arm="{arm}"}}\n[{SCRAPED_S}s]'
         ]
         return {"status": "success", "data": {"resultType": "matrix", "result": result}}
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_without_an_answer_nothing_newer_is_known_and_what_came_meanwhile_counts
     desk.scraped.away = True
     said = desk.tick(champion=9, challenger=1)
     assert said.watermark == before.watermark
-    assert said.awaited == ("requests of the champion: Prometheus refuses the query: down",)
+    assert said.awaited == ("requests of the champion: Prometheus cannot answer (unavailable)",)
     assert said.troubles == {"errors": said.awaited[0]}
     desk.scraped.away = False
     assert counted(desk.tick(champion=9, challenger=1)) == (27, 3)
@@ -187,7 +188,37 @@ def test_a_label_that_is_not_there_is_told(tmp_path: Path, scraped: Scraped) -> 
     source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, lambda: asked, desk)
     scraped.serve(champion=1)
     scraped.scrape(START)
-    assert "a series of the champion has no label status" in source.read(query(), START).awaited[0]
+    # Its other labels may be another team's: whoever wrote the selector is told none of them.
+    assert source.read(query(), START).awaited == ("a series of the champion has no label status",)
+    source.close()
+    desk.source.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"errorType": "bad_data", "error": "1:5: parse error: unexpected )"}, "refuses the query: 1:5: parse error"),
+        ({"errorType": "execution", "error": 'duplicate series: {customer="ACME"}'}, "cannot answer (execution)"),
+        ({"errorType": "ACME", "error": "ACME"}, "cannot answer"),
+        ({"errorType": ["ACME"], "error": "ACME"}, "cannot answer"),
+    ],
+    ids=["of the query", "of series", "of another kind", "of no kind"],
+)
+def test_of_an_error_only_what_is_about_the_query_is_told(desk: Desk, said: dict[str, Any], told: str) -> None:
+    """Errors of evaluation quote the series that they met, whose labels may be another team's."""
+    desk.scraped.away, desk.scraped.error = True, said
+    (awaited,) = desk.tick().awaited
+    assert awaited.startswith(f"requests of the champion: Prometheus {told}")
+    assert "ACME" not in awaited
+
+
+def test_a_comment_in_a_selector_does_not_hide_that_counters_are_asked_for(tmp_path: Path, scraped: Scraped) -> None:
+    """Else the rest would be any query, with whatever its errors tell."""
+    desk = Desk(tmp_path, scraped)
+    asked = Asked("a * on (x) b #", "code", {arm: {"arm": arm} for arm in ARMS})
+    source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, asked, desk)
+    source.read(query(), START)
+    assert scraped.asked[-1].splitlines() == ["a * on (x) b #", "[90s]"]
     source.close()
     desk.source.close()
 

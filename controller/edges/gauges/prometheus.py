@@ -12,6 +12,8 @@ from controller.errors import EdgeError
 
 SCRAPED_S = 90  # how long ago the last scrape of a counter may be
 ANSWER_BYTES = 8 << 20
+OF_QUERY = "bad_data"  # the type of errors that come of the query's text alone
+TYPES = ("timeout", "canceled", "execution", "internal", "unavailable", "not_found")  # of the others
 _Read = TypeVar("_Read")
 
 
@@ -37,9 +39,9 @@ class Prometheus:
 
     def scraped(self, selectors: Sequence[str]) -> list[list[Point] | EdgeError]:
         """The last point of each series of each selector, as it was scraped, if that was lately. EdgeError as ``ask``
-        has it; Prometheus refuses everything that is no plain selector."""
-        queries = [f"{selector}[{SCRAPED_S}s]" for selector in selectors]
-        return [_read(answer, _points) for answer in self._answers(queries)]
+        has it, but without what Prometheus says of series; it refuses everything that is no plain selector."""
+        queries = [f"{selector}\n[{SCRAPED_S}s]" for selector in selectors]  # on a line that no comment hides
+        return [_read(answer, _points, series=False) for answer in self._answers(queries)]
 
     def _answers(self, queries: Sequence[str]) -> list[Answer | EdgeError]:
         return self._exchange.all(
@@ -50,12 +52,18 @@ class Prometheus:
         self._exchange.close()
 
 
-def _read(answer: Answer | EdgeError, read: Callable[[dict[str, Any]], _Read]) -> _Read | EdgeError:
+def _read(
+    answer: Answer | EdgeError, read: Callable[[dict[str, Any]], _Read], *, series: bool = True
+) -> _Read | EdgeError:
+    """``series``: errors may tell of series, which are whoever's."""
     if isinstance(answer, EdgeError):
         return EdgeError(f"Prometheus: {answer}")
     try:
         said = orjson.loads(answer.body)
         if said.get("status") == "error":
+            kind = said.get("errorType")
+            if not series and kind != OF_QUERY:
+                return EdgeError(f"Prometheus cannot answer{f' ({kind})' if kind in TYPES else ''}")
             return EdgeError(f"Prometheus refuses the query: {str(said.get('error'))[:200]}")
         return read(said["data"])
     except (ValueError, TypeError, LookupError, AttributeError):
