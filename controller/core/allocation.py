@@ -1,5 +1,7 @@
 """Allocations: opening epochs, and the route table that a status asks for."""
 
+from typing import Any
+
 from controller.core import places, plans
 from controller.core.adjustments import opening_adjustments
 from controller.core.fold import Statistics
@@ -108,12 +110,22 @@ def _tabled(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
         )
         if meets
         else None,
-        unit=_unit(spec.unit),
-        attributes=_attributes(spec),
+        **_taken(spec, status, attempt),
         **_shares(epoch, meets),
         **_policy(spec),
     )
     return _renewed(status, table)
+
+
+def _taken(spec: RolloutSpec, status: RolloutStatus, attempt: Attempt) -> dict[str, Any]:
+    """What is taken from each request. An attempt that ends has what it began with: with another unit everybody would
+    be drawn anew, and what is measured of them would be of both.
+    """
+    last = status.table
+    ends = status.progress in (Progress.ROLLING_BACK, Progress.PROMOTING, Progress.HOLDBACK)
+    if ends and last is not None and last.salt == attempt.salt:
+        return {"unit": last.unit, "attributes": last.attributes}
+    return {"unit": _unit(spec.unit), "attributes": _attributes(spec)}
 
 
 def _left(status: RolloutStatus) -> tuple[str, ...]:

@@ -55,6 +55,18 @@ def test_the_model_is_pinned_from_the_first_allocation_to_the_end(progress: Prog
     assert Stored(edited, 1, old, "1", ()).pinned().rollout.spec == edited.spec
 
 
+@pytest.mark.parametrize("verb", ["", "abort"])
+def test_nobody_is_drawn_anew_while_an_attempt_ends(verb: str) -> None:
+    edited = rollout(unit={"header": "x-session"}, segments=[{"name": "city", "header": "x-city"}], **HELD_BACK)
+    before = held_back(rollout(**HELD_BACK))
+    status = tick(before, edited, verb=verb)
+    assert status.progress is (Progress.ROLLING_BACK if verb else Progress.HOLDBACK)
+    assert before.table is not None
+    assert status.table is not None
+    assert (status.table.unit, status.table.attributes) == (before.table.unit, before.table.attributes)
+    assert status.table.weight_bp == (0 if verb else 9_500)
+
+
 def test_an_alias_that_is_renamed_in_the_holdback_goes_back_under_its_name() -> None:
     edited = rollout(model={"champion": "prod"}, **HELD_BACK)
     status = tick(held_back(rollout(**HELD_BACK)), edited, verb="abort")

@@ -40,7 +40,7 @@ class Guard(NamedTuple):
 
 
 COMMIT = "version = self.store.commit(key, transition.status, stored.version, transition.record)"
-ACT = "act(self, spec, transition.status)"
+ACT = "act(self, naming.pinned(spec, transition.status), transition.status)"
 GUARDS = (
     Guard(
         "commit-before-act",
