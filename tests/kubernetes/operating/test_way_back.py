@@ -96,3 +96,22 @@ def test_of_two_rollouts_that_split_one_route_between_the_same_services_one_is_r
     real.access.delete(ROLLOUTS, real.namespace, "late")
     until(real.gone, "the first is gone", 60)
     until(lambda: written(split) == [9000, 1000], "the second has the route")
+
+
+def test_services_change_places_after_a_promotion_and_the_route_stays_as_it_is(real: RealTheatre, split: Split) -> None:
+    """The next version is tried behind the Service of the one that lost."""
+    plan = {**HALF, "afterPromotion": {"holdback": 0}}
+    real.apply(**plan)
+    until(lambda: written(split) == [5000, 5000], "the challenger gets half")
+    real.ask("promote")
+    real.until("it is promoted", lambda s: s.progress is Progress.PROMOTED)
+    until(lambda: written(split) == [0, 10_000], "the promoted version gets all")
+    servers = {arm: {"service": f"flights-{x}", "port": PORT} for arm, x in (("champion", "b"), ("challenger", "a"))}
+    generation = real.apply(**{**plan, "servers": servers})["metadata"]["generation"]
+    status = real.until("it is read", lambda s: s.generation == generation)
+    assert (status.progress, written(split)) == (Progress.PROMOTED, [0, 10_000])
+    real.registry.move("flights", "challenger", "3", "owner")
+    until(lambda: written(split) == [5000, 5000], "the next one gets half")
+    real.ask("abort")
+    status = real.until("it is rolled back", lambda s: s.progress is Progress.ROLLED_BACK)
+    assert (status.attempts, status.weight, written(split)) == (2, 0, [0, 10_000])
