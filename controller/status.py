@@ -79,6 +79,7 @@ class Reason(StrEnum):
     SAME_VERSION_ENDS = "SameVersionEnds"
     INVALID_SPEC = "InvalidSpec"  # on a cluster: the object is stored, and cannot be understood
     MODEL_TAKEN = "ModelTaken"  # on a cluster: another rollout releases this model
+    ROUTE_TAKEN = "RouteTaken"  # on a cluster: another rollout splits this HTTPRoute between one of its Services
     MODEL_NOT_ALLOWED = "ModelNotAllowed"  # on a cluster: this namespace may not release this model
     # Advance, Promote
     GATE_MET = "GateMet"

@@ -1,4 +1,5 @@
-"""Which rollout may release a model: one of a namespace that is allowed to, and of several the one that is at it."""
+"""Which rollout may release a model: one of a namespace that is allowed to, and of several the one that is at it. So it
+is with an HTTPRoute: two that wrote weights of the same Services there would write against each other."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -43,9 +44,20 @@ class Claims:
             return None
         return Reason.MODEL_TAKEN, f"model.name: {model} is released by {holder}; delete one of the two rollouts"
 
+    def taken_route(self, key: str, rivals: Mapping[str, Entry]) -> tuple[Reason, str] | None:
+        """Why ``key`` may not split its HTTPRoute, which ``rivals`` split between the same Services; None where it
+        may."""
+        holder = taken_by(key, {k: e for k, e in rivals.items() if k == key or self.allows(k, e.model)})
+        if holder is None:
+            return None
+        both = " and ".join(sorted(set(rivals[key].services) & set(rivals[holder].services)))
+        where = f"traffic.gatewayAPI.httpRoute: {rivals[key].route}"
+        return Reason.ROUTE_TAKEN, f"{where} is split by {holder}, with {both}; delete one of the two rollouts"
+
 
 def taken_by(key: str, rivals: Mapping[str, Entry]) -> str | None:
-    """The one of ``rivals``, all rollouts of the model, that keeps ``key`` from it; None where nobody does.
+    """The one of ``rivals``, all rollouts of the model or the route, that keeps ``key`` from it; None where nobody
+    does.
 
     A live attempt is never kept from anything: to stop looking at a split that is under way would be worse.
     """

@@ -115,6 +115,7 @@ class Passes:
         except NotFound:
             return self._gone(key)
         refusal = self._claims.refusal(key, entry.model, self._watched.of_model(entry.model))
+        refusal = refusal or self._claims.taken_route(key, self._watched.sharing(key))
         if refusal is not None:
             return self._refused(key, entry, *refusal, now)
         self._tell_wrong(key, wrong_requests(entry))

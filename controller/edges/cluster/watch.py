@@ -73,7 +73,8 @@ class Entry(NamedTuple):
     """One rollout. ``version`` is the server's; ``state`` changes with spec and status, which decisions are made on;
     ``stamp`` with what the controller is told by others: spec, requests, finalizers, deletion.
     ``live``: an attempt is under way; ``ended``: the last one is over; ``going``: the object is being deleted.
-    ``services``: those that it has adopted as model servers, by name.
+    ``services``: those that it has adopted as model servers, by name; ``route``: the HTTPRoute that splits between
+    them, empty: none.
     ``fault``: why its spec is not kept, but for the model's name; empty: it is."""
 
     version: int
@@ -86,6 +87,7 @@ class Entry(NamedTuple):
     ended: bool
     going: bool
     services: tuple[str, ...]
+    route: str
     fault: str
     body: bytes
 
@@ -97,7 +99,7 @@ class Entry(NamedTuple):
 
 class Watched:
     """The rollouts of one namespace, or of all. ``feed`` is called with the key of each that changed or went, and of
-    those of the same model where another one may release it by this.
+    those of the same model, or of the same HTTPRoute, where another one may have it by this.
 
     Before ``run`` has listed them, and where it is never called, each is read from the server when it is asked for.
     """
@@ -110,6 +112,7 @@ class Watched:
         self._entries: dict[str, Entry] = {}
         self._models: dict[str, set[str]] = {}
         self._naming: dict[tuple[str, str], set[str]] = {}  # by namespace and name of a Service
+        self._splitting: dict[tuple[str, str], set[str]] = {}  # by namespace and name of an HTTPRoute
         self._holders: dict[str, str] = {}  # by model: the key of the rollout that may release it
         self._ended = 0  # version of the newest end that was heard of: what is older and not known is gone
         self.synced = threading.Event()
@@ -141,6 +144,16 @@ class Watched:
         """Keys of the rollouts whose model servers are behind that Service, of those that are known."""
         with self._lock:
             return sorted(self._naming.get((namespace, service), ()))
+
+    def sharing(self, key: str) -> dict[str, Entry]:
+        """``key`` and the rollouts that split its HTTPRoute between Services of which one at least is its own too, of
+        those that are known."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or not entry.route:
+                return {}
+            named = {k: self._entries[k] for k in self._splitting[_place(key, entry.route)]}
+            return {k: each for k, each in named.items() if not set(entry.services).isdisjoint(each.services)}
 
     def wake(self, key: str) -> None:
         """Have ``key`` looked at as if it had changed."""
@@ -244,19 +257,15 @@ class Watched:
             self._feed(each)
 
     def _names(self, key: str, old: Entry | None, new: Entry | None) -> None:
-        """File ``key`` by the Services that it names."""
-        namespace = key.partition("/")[0]
-        before, now = (set(each.services if each is not None else ()) for each in (old, new))
-        for service in before - now:
-            self._naming[namespace, service].discard(key)
-            if not self._naming[namespace, service]:
-                del self._naming[namespace, service]
-        for service in now - before:
-            self._naming.setdefault((namespace, service), set()).add(key)
+        """File ``key`` by the Services and the HTTPRoute that it names."""
+        services = [each.services if each is not None else () for each in (old, new)]
+        routes = [(each.route,) if each is not None and each.route else () for each in (old, new)]
+        _file(self._naming, key, *services)
+        _file(self._splitting, key, *routes)
 
     def _filed(self, key: str, old: Entry | None, new: Entry | None) -> set[str]:
         """File ``key`` by its model; those who are concerned by that, for the model is another one's now."""
-        if old is not None and new is not None and (old.model, claim(old)) == (new.model, claim(new)):
+        if old is not None and new is not None and _claims(old) == _claims(new):
             return set()
         if old is not None:
             self._models[old.model].discard(key)
@@ -264,8 +273,13 @@ class Watched:
                 del self._models[old.model]
         if new is not None:
             self._models.setdefault(new.model, set()).add(key)
-        models = {entry.model for entry in (old, new) if entry is not None}
-        return {each for model in models if self._passed_on(model, key) for each in self._models.get(model, ())}
+        entries = [entry for entry in (old, new) if entry is not None]
+        models = {entry.model for entry in entries}
+        fed = {each for model in models if self._passed_on(model, key) for each in self._models.get(model, ())}
+        # Of one route there are few, and each may have other Services.
+        return fed.union(
+            *(self._splitting.get(_place(key, e.route), ()) for e in entries if e.route and old is not None)
+        )
 
     def _passed_on(self, model: str, key: str) -> bool:
         """See who may release ``model`` after ``key`` has changed; whether that is another one. All of its rollouts
@@ -300,6 +314,27 @@ def claim(entry: Entry) -> Claim:
     return Claim(entry.going and not entry.live, not entry.live, entry.created, entry.uid)
 
 
+def _claims(entry: Entry) -> tuple[object, ...]:
+    """What an entry claims, and by what right."""
+    return entry.model, entry.route, entry.services if entry.route else (), claim(entry)
+
+
+def _place(key: str, name: str) -> tuple[str, str]:
+    """Of an object in the namespace of ``key``."""
+    return key.partition("/")[0], name
+
+
+def _file(by: dict[tuple[str, str], set[str]], key: str, old: Iterable[str], new: Iterable[str]) -> None:
+    """File ``key`` under the names ``new`` of its namespace, and no more under others of ``old``."""
+    before, now = ({_place(key, name) for name in names} for names in (old, new))
+    for place in before - now:
+        by[place].discard(key)
+        if not by[place]:
+            del by[place]
+    for place in now - before:
+        by.setdefault(place, set()).add(key)
+
+
 def key_of(found: Node) -> str:
     meta = found["metadata"]
     return f"{meta['namespace']}/{meta['name']}"
@@ -330,6 +365,7 @@ def _entry(found: Node) -> Entry:
         live=status.get("attempt") is not None and progress not in ENDS,
         ended=progress in ENDS,
         services=_adopted(spec, status),
+        route=str(((spec.get("traffic") or {}).get("gatewayAPI") or {}).get("httpRoute", "")),
         fault="\n".join(f"spec.{field}: is nested more than {DEEPEST} levels deep; write it flatter" for field in deep),
         body=orjson.dumps({**found, "metadata": meta}),
     )

@@ -55,15 +55,21 @@ class RealTheatre(Theatre):
 
     def until(self, what: str, holds: Callable[[RolloutStatus], bool], within: float = 60.0) -> RolloutStatus:
         """The status once ``holds``."""
+        return self.until_of("late", what, holds, within)
+
+    def until_of(
+        self, name: str, what: str, holds: Callable[[RolloutStatus], bool], within: float = 60.0
+    ) -> RolloutStatus:
+        """As ``until``, of the rollout ``name``."""
 
         def look() -> RolloutStatus | None:
-            status = self.status()
+            status = self.status(name)
             return status if holds(status) else None
 
         try:
             found = until(look, what, within)
         except AssertionError as error:
-            status = self.status()
+            status = self.status(name)
             raise AssertionError(f"{error}: {status.progress} {status.reason} {status.message} {status}") from error
         assert isinstance(found, RolloutStatus)
         return found
