@@ -11,14 +11,19 @@ Aliases = Mapping[str, Mapping[str, str]]  # by model: versions by alias
 
 
 class Unmoved:
-    """The registry as ``entry``, which is over, saw it last: nothing that it asks for was moved since."""
+    """The registry as a rollout that is over saw it last: nothing that it asks for was moved since.
 
-    def __init__(self, registry: Registry, seen: Mapping[str, str | None], signed: bool) -> None:
-        """``seen``: versions by reference; ``signed``: whether they have a signature."""
-        self._registry, self._seen, self._signed = registry, seen, signed
+    What else is asked for, by an edit since, is looked up.
+    """
+
+    def __init__(self, registry: Registry, name: str, seen: Mapping[str, str | None], signed: bool) -> None:
+        """``seen``: versions of the model ``name`` by reference; ``signed``: whether they have a signature."""
+        self._registry, self._name, self._seen, self._signed = registry, name, seen, signed
 
     def resolve(self, model: str, reference: str) -> ResolvedVersion | None:
-        version = self._seen.get(reference)
+        if model != self._name or reference not in self._seen:
+            return self._registry.resolve(model, reference)
+        version = self._seen[reference]
         return None if version is None else ResolvedVersion(version, f"models:/{model}/{version}", self._signed)
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
@@ -44,4 +49,4 @@ def registry_for(entry: Entry, registry: ShowingRegistry, known: Aliases | None)
     moved = any(each.isdigit() or named.get(each) != version for each, version in seen.items())
     if moved or observed.get("registryError") or len(seen) < len(references):
         return registry
-    return Unmoved(registry, seen, bool(observed.get("challengerSigned", True)))
+    return Unmoved(registry, entry.model, seen, bool(observed.get("challengerSigned", True)))

@@ -19,6 +19,7 @@ from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
 from controller.loop import Loop, attempt_quietly
 from controller.operator.claims import Claims
+from controller.operator.first_looks import RESTING_S, FirstLooks
 from controller.operator.passes import Loops, Passed, Passes
 from controller.operator.queue import Queue, Taken
 from controller.settings import OperatorSettings
@@ -30,7 +31,6 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 CONFLICT_PAUSE_S = 0.02
 LATE_S = 0.5
-RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
@@ -74,13 +74,11 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
-        self._met: set[str] = set()  # since leading began
-        self._late: set[str] = set()  # of them, those that have not been looked at yet because they are over
-        self._next_first = 0.0
+        self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
         self._let_go = threading.Event()
         pods = [PodWatch(access, settings.namespace, kind, self._hear) for kind in (ROUTERS, SERVERS)]
-        slices = SliceWatch(access, settings.namespace, self._hear_of)
+        slices = self._slices = SliceWatch(access, settings.namespace, self._hear_of)
         self._threads = [
             threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
             threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
@@ -131,7 +129,7 @@ class Operator:
 
     def _leads(self, leads: bool) -> None:
         """Leading began: everything is looked at. It ended: nothing is."""
-        self._met, self._late, self._next_first = set(), set(), time.monotonic()
+        self._first_looks.begin()
         self._leading = leads
         if not leads:
             self.queue.clear()
@@ -141,39 +139,31 @@ class Operator:
 
     def _feed(self, key: str, due: float | None = None) -> None:
         """Something about ``key`` changed: it is looked at ``due`` (seconds, monotonic), or now."""
-        if self._leading and not self.queue.add(key, self._first_look(key) or due):
+        if self._leading and not self.queue.add(key, self._first_looks.due(key) or due):
             log.error("%s: there are more rollouts than there is room for; it is not looked at", key)
 
-    def _first_look(self, key: str) -> float | None:
-        """When ``key`` is due: now (None), but for those that are over when we first hear of them. Thousands of these
-        would keep the few at work waiting, and nothing is urgent about them."""
-        if key in self._met:
-            return None
-        self._met.add(key)
+    def _over(self, key: str) -> bool:
         entry = self.watched.heard_of(key)
-        if entry is None or not entry.ended:
-            return None
-        self._late.add(key)
-        self._next_first = max(self._next_first, time.monotonic()) + RESTING_S
-        return self._next_first
+        return entry is not None and entry.ended
 
-    def _hear(self, key: str) -> None:
+    def _hear(self, key: str, new: bool) -> None:
         """A router or a model server of ``key`` changed, or a pod that says to be one."""
-        if self.watched.heard_of(key) is not None and key not in self._late:
-            self._feed(key)
+        word = self._first_looks.changed(key, new)
+        if word.counts and self.watched.heard_of(key) is not None:
+            self._feed(key, word.due)
 
     def _hear_of(self, namespace: str, service: str) -> None:
         """An endpoint of a Service changed, behind which may be the model servers of any number of rollouts. Those
         that are not at work come one after another, or a thousand of them would keep the few that are waiting."""
         due = time.monotonic()
         for key in self.watched.naming(namespace, service):
-            entry = self.watched.heard_of(key)
-            if entry is None or key in self._late:
+            entry, word = self.watched.heard_of(key), self._first_looks.changed(key, self._slices.listed)
+            if entry is None or not word.counts:
                 continue
             if entry.live:
                 self._feed(key)
             else:
-                self._feed(key, due)
+                self._feed(key, word.due or due)
                 due += RESTING_S
 
     def _tell(self, key: str, uid: str, reason: str, text: str) -> None:
@@ -226,7 +216,7 @@ class Operator:
     def _pass(self, taken: Taken) -> float | None:
         """One pass; seconds until the next. A fault of ours costs the pass, and leaves its trace in the log."""
         key, telemetry = taken.key, self.telemetry
-        self._late.discard(key)
+        self._first_looks.looked(key)
         began = self._under_way[key] = time.monotonic()
         telemetry.lagged(began - taken.due)
         try:
@@ -280,7 +270,7 @@ class Operator:
             telemetry.forget(key)
             if passed.gone:
                 self._sequences.pop(key, None)
-                self._met.discard(key)
+                self._first_looks.gone(key)
             return
         telemetry.ticked(key, "ok", seconds, late)
         telemetry.shows(status, passed.metrics)

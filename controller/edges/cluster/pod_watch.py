@@ -7,7 +7,9 @@ at for minutes.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import NamedTuple
 
 from controller.edges.cluster import deployments
@@ -15,6 +17,8 @@ from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.resources import PODS, selector
 from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
 from controller.edges.cluster.watch import follow
+
+NEW_S = 600.0  # how young a pod is that may have taken the place of one that went while nobody watched
 
 
 class Kind(NamedTuple):
@@ -29,13 +33,22 @@ SERVERS = Kind(deployments.ROLLOUT, deployments.ROLLOUT)  # of our own Deploymen
 
 
 class PodWatch:
-    """Calls ``feed`` with the key of the rollout whose pod of ``kind`` changed, in one namespace or in all."""
+    """Calls ``feed`` with the key of the rollout whose pod of ``kind`` changed, in one namespace or in all, and whether
+    that is new: what is there when the watch begins is only where it became what it is within ``NEW_S``."""
 
-    def __init__(self, access: Access, namespace: str | None, kind: Kind, feed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        namespace: str | None,
+        kind: Kind,
+        feed: Callable[[str, bool], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._access = access
         self._namespace = namespace
         self._kind = kind
-        self._feed = feed
+        self._feed, self._clock = feed, clock
+        self._listed = False
         self._seen: dict[str, tuple[str, object]] = {}  # by uid: the rollout's key, and the state
 
     def run(self, end: threading.Event) -> None:
@@ -55,6 +68,7 @@ class PodWatch:
         version = self._access.each(PODS, self._namespace, take, self._kind.selector)
         for uid in self._seen.keys() - living:
             self._went(uid)
+        self._listed = True
         return version
 
     def _changed(self, kind: str, pod: Node) -> None:
@@ -71,9 +85,16 @@ class PodWatch:
         seen = key, (ready, running, status.get("podIPs"), "deletionTimestamp" in meta)
         if self._seen.get(meta["uid"]) != seen:
             self._seen[meta["uid"]] = seen
-            self._feed(key)
+            self._feed(key, self._listed or self._clock() - _since(pod) < NEW_S)
 
     def _went(self, uid: str) -> None:
         key, _ = self._seen.pop(uid, ("", None))
         if key:
-            self._feed(key)
+            self._feed(key, True)
+
+
+def _since(pod: Node) -> float:
+    """When it came, or became ready or not; seconds since 1970."""
+    said = pod["metadata"], *(pod.get("status") or {}).get("conditions", [])
+    times = [each.get("creationTimestamp") or each.get("lastTransitionTime") for each in said]
+    return max(datetime.fromisoformat(each).timestamp() for each in times if each)

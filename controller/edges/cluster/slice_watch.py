@@ -20,12 +20,13 @@ Place = tuple[str, str]  # the namespace and the name of a Service
 
 class SliceWatch:
     """Calls ``changed`` with namespace and name of each Service of which an endpoint changed. They are those of one
-    namespace, or all."""
+    namespace, or all. While not ``listed`` it tells of what is there as it begins."""
 
     def __init__(self, access: Access, namespace: str | None, changed: Callable[[str, str], None]) -> None:
         self._access = access
         self._namespace = namespace
         self._changed = changed
+        self.listed = False
         self._seen: dict[str, tuple[Place, int]] = {}  # by uid of a slice: its Service, and what counts of it
 
     def run(self, end: threading.Event) -> None:
@@ -45,6 +46,7 @@ class SliceWatch:
         version = self._access.each(SLICES, self._namespace, take, SERVICE_NAME)
         for uid in self._seen.keys() - living:
             self._went(uid)
+        self.listed = True
         return version
 
     def _heard(self, kind: str, piece: Node) -> None:

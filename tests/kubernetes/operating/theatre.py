@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.events import EventNotifier
+from controller.edges.cluster.pod_watch import PodWatch
 from controller.edges.cluster.resources import EVENTS, ROLLOUTS, Resource
 from controller.edges.cluster.slice_watch import SliceWatch
 from controller.edges.cluster.store import ClusterStore
@@ -67,7 +68,7 @@ def until(holds: Callable[[], Any], what: str, within: float = 30.0) -> Any:
 
 
 @contextlib.contextmanager
-def running(watch: Watched | SliceWatch) -> Iterator[None]:
+def running(watch: Watched | SliceWatch | PodWatch) -> Iterator[None]:
     """A watch on a thread of its own. It is not waited for: it ends at its next event."""
     end = threading.Event()
     thread = threading.Thread(target=watch.run, args=(end,), daemon=True)
