@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from controller.core import naming, plans
+from controller.core import naming, plans, serving
 from controller.core.allocation import servers_wanted, weight
 from controller.core.cells import EpochCounts
 from controller.core.endings import due_moves
@@ -154,16 +154,20 @@ def _versions(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> dict[str,
 
 def _servers(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
     """Where the pinned versions are served. A server of another version is none of this attempt's."""
-    if status.attempt is None:
-        return {"champion_ready": False, "challenger_ready": False}
+    served, seen = serving.between(status), dict[str, Any](served_upstreams=())
     try:
+        if served is not None:
+            seen["served_upstreams"] = loop.workloads.serving(served)
+        if status.attempt is None:
+            return {**seen, "champion_ready": False, "challenger_ready": False}
         champion, challenger = loop.workloads.observe("champion"), loop.workloads.observe("challenger")
     except EdgeError as error:
-        return {"servers_message": str(error)}
+        return {**seen, "servers_message": str(error)}
     wanted = servers_wanted(status)
     a, b = _of(champion, wanted["champion"]), _of(challenger, wanted["challenger"])
     said = "; ".join(x.message for x in (champion, challenger) if x.message and not x.ready)
     return {
+        **seen,
         "champion_upstreams": a.upstreams,
         "challenger_upstreams": b.upstreams,
         "champion_ready": a.ready,

@@ -10,6 +10,7 @@ from controller.core import naming
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.core.record import Record
+from controller.core.serving import Served
 from controller.spec import ModelRollout
 from controller.status import Notice, PersonRequest, RolloutStatus
 from router.assignment import Arm
@@ -106,6 +107,9 @@ class Workloads(Protocol):
 
     def observe(self, arm: Arm) -> ServerObservation:
         """What runs for ``arm`` now."""
+
+    def serving(self, served: Served) -> tuple[str, ...]:
+        """Where a version that serves between two attempts is to be found now; empty where nothing of it is."""
 
 
 class ResolvedVersion(NamedTuple):

@@ -203,7 +203,8 @@ class Observed(Kept):
 
     ``champion_alias`` / ``challenger_alias``: the versions the references resolve to now, None where they resolve to
     nothing. ``registry_error``: the registry did not answer; then aliases are those read last. ``model_missing``: it
-    did, and ``registry_error`` is that it has no such model. ``confirmed``: newest table generation that every router
+    did, and ``registry_error`` is that it has no such model. ``served_upstreams``: of the version that serves between
+    two attempts. ``confirmed``: newest table generation that every router
     worker serves, -1 unknown. ``overtaken``: the newest that a router holds where that is newer than ours (the store
     was restored from a backup), else 0. ``traffic_limits``: what this way to split the traffic cannot do.
     ``sent_bp``: what others than the champion really get, in basis points, None unknown. ``breaker_open_ms``: the
@@ -220,6 +221,7 @@ class Observed(Kept):
     challenger_ready: bool = False
     champion_ready: bool = False
     servers_message: str = ""
+    served_upstreams: tuple[str, ...] = ()
     confirmed: int = -1
     overtaken: int = 0
     traffic_error: str | None = None
@@ -267,13 +269,14 @@ BASELINE_HAS = "its baseline has "  # what follows in a message is how much of t
 class RolloutStatus(Kept):
     """The memory of one rollout.
 
-    ``attempts`` counts the attempts begun. ``plan``: digest of what an attempt must not change under way. ``clock``:
-    the latest time a tick has seen; a wall clock that steps back stands still here. ``step_elapsed``: time in this
-    step while the step clock ran; ``active``: the same for the attempt. ``by_hand``: who asked to promote without
-    waiting. ``replacement``: who is champion in place of the one that is declared, until another one is.
-    ``promoted_traffic``: the promotion's allocation is asked for. ``rolled_at``: when the rollback was
-    decided. ``alias_strange``: ticks in a row that showed an alias where nobody announced it. ``handled``: ids of
-    people's requests already obeyed. ``notices``: written, not yet delivered.
+    ``attempts`` counts the attempts begun. ``former``: the one before, while the table is still that one's.
+    ``plan``: digest of what an attempt must not change under way. ``clock``: the latest time a tick has seen; a
+    wall clock that steps back stands still here. ``step_elapsed``: time in this step while the step clock ran;
+    ``active``: the same for the attempt. ``by_hand``: who asked to promote without waiting. ``replacement``: who is
+    champion in place of the one that is declared, until another one is. ``promoted_traffic``: the promotion's
+    allocation is asked for. ``rolled_at``: when the rollback was decided. ``alias_strange``: ticks in a row that
+    showed an alias where nobody announced it. ``handled``: ids of people's requests already obeyed. ``notices``:
+    written, not yet delivered.
     """
 
     uid: str
@@ -283,6 +286,7 @@ class RolloutStatus(Kept):
     attempts: int = 0
     progress: Progress = Progress.PENDING
     attempt: Attempt | None = None
+    former: Attempt | None = None
     plan: str = ""
     step: int = -1
     step_elapsed: int = 0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from controller.core import places, plans
+from controller.core import places, plans, serving
 from controller.core.adjustments import opening_adjustments
 from controller.core.fold import Statistics
 from controller.metric import Covariate
@@ -77,8 +77,19 @@ def weight(status: RolloutStatus) -> float:
 def with_table(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     """``status`` with the table it asks for, one generation newer where anything in it changed, and the weight in it
     as people write it."""
-    status = _tabled(spec, status)
-    return status.model_copy(update={"weight": weight(status)})
+    status = _tabled(spec, status) if serving.takes_over(status) else followed(status)
+    former = status.former if serving.between(status) is not None else None
+    return status.model_copy(update={"weight": weight(status), "former": former})
+
+
+def followed(status: RolloutStatus) -> RolloutStatus:
+    """``status`` whose table names its champion where that is served by now. Where it is looked for in vain, it stays
+    where it was: the routers know best which of its servers are there."""
+    table, upstreams = status.table, status.observed.served_upstreams
+    if table is None or not upstreams:
+        return status
+    champion = table.champion.model_copy(update={"upstreams": upstreams})
+    return _renewed(status, table.model_copy(update={"champion": champion}))
 
 
 def _tabled(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:

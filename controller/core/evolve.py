@@ -15,7 +15,7 @@ sequence number and a record.
 
 from typing import NamedTuple
 
-from controller.core import allocation, decide, endings, evidence, naming, places, plans, validity
+from controller.core import allocation, decide, endings, evidence, naming, places, plans, serving, validity
 from controller.core.cells import EpochCounts
 from controller.core.conditions import with_conditions
 from controller.core.decide import Decision, Facts
@@ -181,7 +181,7 @@ def _next(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus:
 
 def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus:
     """Forget the ended attempt but for its number, the table's generation and what people were told."""
-    attempt = status.attempt
+    attempt, served = status.attempt, serving.in_force(status)
     observed = status.observed
     if places.moved(spec, attempt):
         observed = places.unseen(observed)
@@ -201,6 +201,7 @@ def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus
         notices=status.notices,
         conditions=status.conditions,
         replacement=status.replacement,
+        former=served.attempt if served is not None else None,
         past=past[-32:],
     )
 

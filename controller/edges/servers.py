@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from controller.core.serving import Served
 from controller.errors import EdgeError
 from controller.ports import ServerObservation
 from controller.spec import Servers
@@ -76,6 +77,11 @@ class LocalServers:
         if upstream is None:
             return ServerObservation(version, (), False, message or f"the server of version {version} is being started")
         return ServerObservation(version, (upstream,), bool(ready), message)
+
+    def serving(self, served: Served) -> tuple[str, ...]:
+        """Where the version runs, if it is ready."""
+        row = self.rows().get(served.version)
+        return (row.upstream,) if row is not None and row.upstream is not None and row.ready else ()
 
     def declare(self, servers: Servers | None) -> None:
         """Whose servers are adopted, by arm; with another address for it, an arm's server is looked for anew."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
 from controller.core.record import Record
+from controller.core.serving import Served
 from controller.errors import EdgeError
 from controller.loop import Loop
 from controller.ports import ResolvedVersion, ServerObservation, Stored, TickEntry, TrafficObservation
@@ -128,6 +129,9 @@ class _Workloads:
 
     def ensure(self, arm: Arm, version: str | None) -> None:
         self._w.call(f"workloads.ensure {arm}", lambda: self._w.world.workloads.ensure(arm, version))
+
+    def serving(self, served: Served) -> tuple[str, ...]:
+        return self._w.call("workloads.serving", lambda: self._w.world.workloads.serving(served))
 
     def observe(self, arm: Arm) -> ServerObservation:
         world = self._w.world

@@ -24,7 +24,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from controller.core import places
+from controller.core import places, serving
 from controller.core.record import digest
 from controller.edges.cluster import http_route
 from controller.edges.cluster.access import Access, Node
@@ -34,7 +34,7 @@ from controller.edges.cluster.resources import ROUTES
 from controller.edges.gauges.requests import Serving
 from controller.errors import Conflict, EdgeError, NotFound
 from controller.ports import Stored, TrafficObservation
-from controller.status import Place
+from controller.status import Attempt, Place
 from router.assignment import POINTS, Arm
 from router.table import RouterState, RouteTable, WorkerState
 
@@ -194,7 +194,7 @@ class GatewayTraffic:
 
 def _backends(stored: Stored) -> tuple[Backend, Backend]:
     """The champion's Service and the challenger's, as they were when the attempt began."""
-    found = places.of(stored.rollout.spec, stored.status.attempt)
+    found = places.of(stored.rollout.spec, _attempt(stored))
     assert found.champion is not None
     assert found.challenger is not None
     return _at(found.champion), _at(found.challenger)
@@ -202,10 +202,16 @@ def _backends(stored: Stored) -> tuple[Backend, Backend]:
 
 def _backend(stored: Stored, arm: Arm, version: str) -> Backend:
     """The Service in which ``version`` is served: a promoted one stays where it was on trial."""
-    place = places.of_version(stored.rollout.spec, stored.status.attempt, arm, version)
+    place = places.of_version(stored.rollout.spec, _attempt(stored), arm, version)
     if place is None:
         raise EdgeError(f"spec.servers.{arm}.service: is missing")
     return _at(place)
+
+
+def _attempt(stored: Stored) -> Attempt | None:
+    """The one whose table is in force, and without a table the one that begins."""
+    served = serving.in_force(stored.status)
+    return served.attempt if served is not None else stored.status.attempt
 
 
 def _at(place: Place) -> Backend:

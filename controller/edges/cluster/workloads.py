@@ -6,24 +6,25 @@ Deployments of versions that the last attempt did not have are then deleted.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from controller.core import places
 from controller.core.allocation import servers_wanted
 from controller.core.endings import confirmed
+from controller.core.serving import Served
 from controller.edges.cluster import deployments, pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.adopted import AdoptedServers
 from controller.edges.cluster.owned import Owned, Owner
-from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Questions, Server, sent, usable
+from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Fault, Questions, Server, sent, usable
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, selector
 from controller.errors import EdgeError
 from controller.ports import ServerObservation, Stored
 from controller.spec import Probe, Servers
 from controller.spec import Server as Declared
-from controller.status import Progress, RolloutStatus
+from controller.status import Place, Progress, RolloutStatus
 from router.assignment import Arm
 
 SAME_TICK_S = 1.0  # no longer, whatever becomes of the tick
@@ -56,6 +57,9 @@ class ClusterWorkloads:
         self._owner, self._owned = owner, Owned(access, owner)
         self._questions = Questions(feed=feed)
         self._adopted = AdoptedServers(access, owner.namespace, self._questions)
+        # Of who serves between two attempts: its version may have the number of one that the next attempt asks for.
+        self._asking = Questions(feed=feed)
+        self._following = AdoptedServers(access, owner.namespace, self._asking)
         self._refused: dict[Arm, str] = {}
         self._found: Found | None = None
 
@@ -88,8 +92,23 @@ class ClusterWorkloads:
             self._found = None
         return self._own(stored, arm, version, self._look())
 
+    def serving(self, served: Served) -> tuple[str, ...]:
+        """As the port says: where it got to serve, whatever is declared by now."""
+        version, place, probe = served.version, served.place, served.probe
+        if place is not None:
+            return self._following.observe(_declared(place), version, _any).upstreams
+        self._found = None
+        look = self._look()
+        if version not in look.deployments:
+            return ()
+        listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
+        ready = _ready(listed)
+        faults = self._asking.faults(version, ready, Probe(path=probe.path, body=probe.body) if probe else HEALTH)
+        return sent(ready, faults, _any) or _staying(listed, faults)
+
     def close(self) -> None:
         self._questions.close()
+        self._asking.close()
 
     def _look(self) -> Found:
         """Ours, as they were when the tick began or after we last changed one: both arms are told by one look."""
@@ -109,7 +128,7 @@ class ClusterWorkloads:
             return ServerObservation(version, (), False, text)
         listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
         probe = _asked(stored)
-        ready = tuple(sorted(Server(_upstream(p), p["metadata"]["uid"]) for p in listed if pods.ready(p)))
+        ready = _ready(listed)
         faults = self._questions.faults(version, ready, probe)
         upstreams = sent(ready, faults, kept_for(stored.status, version))
         size = deployments.size(found)
@@ -128,8 +147,7 @@ class ClusterWorkloads:
             self._refused.get(arm, ""),
         ]
         # Pods that are there and not ready: with a version that serves, the routers judge them.
-        there = usable(sorted(_upstream(p) for p in listed if pods.stays(p)), faults)
-        return ServerObservation(version, upstreams or there, False, "; ".join(filter(None, said)))
+        return ServerObservation(version, upstreams or _staying(listed, faults), False, "; ".join(filter(None, said)))
 
     def _run(self, stored: Stored, arm: Arm, version: str, found: dict[str, Node]) -> None:
         """Apply the Deployment of ``version`` where it differs, and see to its size."""
@@ -204,6 +222,19 @@ def _upstream(pod: Node) -> str:
     return pods.address(pod, deployments.port_of_pod(pod))
 
 
+def _ready(listed: list[Node]) -> tuple[Server, ...]:
+    return tuple(sorted(Server(_upstream(pod), pod["metadata"]["uid"]) for pod in listed if pods.ready(pod)))
+
+
+def _staying(listed: list[Node], faults: Mapping[str, Fault]) -> tuple[str, ...]:
+    """Upstreams that may be sent requests though they are not ready."""
+    return usable(sorted(_upstream(pod) for pod in listed if pods.stays(pod)), faults)
+
+
+def _any(_: str) -> bool:
+    return True
+
+
 def _cause(status: RolloutStatus, arm: Arm) -> str | None:
     """What brings all traffic to ``arm``, by a name of its own; None: nothing."""
     comes = {"champion": Progress.ROLLING_BACK, "challenger": Progress.PROMOTING}[arm]
@@ -224,7 +255,7 @@ def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
     and later all that are ready. A controller that has just begun has asked nobody, and a dozen at a look is not what
     should be left of a champion with thirty pods."""
     if status.progress is not Progress.PENDING:
-        return lambda _: True
+        return _any
     table = status.table
     targets = (table.champion, table.challenger) if table is not None else ()
     named = [target.upstreams for target in targets if target is not None and target.version == version]
@@ -234,7 +265,9 @@ def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
 def declared_for(stored: Stored, arm: Arm, version: str) -> Declared | None:
     """The server that was adopted for ``version``. None: it is ours to run, as the other is."""
     place = places.of_version(stored.rollout.spec, stored.status.attempt, arm, version)
-    if place is None:
-        return None
+    return None if place is None else _declared(place)
+
+
+def _declared(place: Place) -> Declared:
     probe = place.probe and Probe(path=place.probe.path, body=place.probe.body)
     return Declared(service=place.service, port=place.port, probe=probe)

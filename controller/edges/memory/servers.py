@@ -1,5 +1,6 @@
 """Model servers in memory. A new version replaces the old one behind the same address when it is ready."""
 
+from controller.core.serving import Served
 from controller.ports import ServerObservation
 from router.assignment import Arm
 
@@ -48,6 +49,10 @@ class MemoryWorkloads:
             return ServerObservation(server.version, (server.address,), False, f"the {arm}'s server does not answer")
         starts = "" if server.version == server.wanted else f"version {server.wanted} starts for the {arm}"
         return ServerObservation(server.version, (server.address,), True, starts)
+
+    def serving(self, served: Served) -> tuple[str, ...]:
+        """Where the version runs now."""
+        return tuple(s.address for s in self.servers.values() if s.version == served.version)[:1]
 
     def behind(self, address: str) -> str | None:
         """The version that answers at ``address``; None: nothing does."""

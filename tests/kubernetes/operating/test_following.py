@@ -1,0 +1,50 @@
+"""The pods of the version that serves are followed, whatever becomes of the next attempt."""
+
+import pytest
+
+from controller.edges.cluster.access import Node
+from controller.edges.cluster.resources import PODS
+from controller.status import Progress, Reason, RolloutStatus
+from tests.kubernetes.operating.machines import Machines
+from tests.kubernetes.operating.theatre import Theatre, until
+
+
+def serving(theatre: Theatre) -> tuple[str, set[str]]:
+    """Version and addresses of the champion, as the routers have it."""
+    table = theatre.scene("late").traffic.routers[0].workers[0].table
+    return (table.champion.version, set(table.champion.upstreams)) if table is not None else ("", set())
+
+
+def promoted(theatre: Theatre, machines: Machines, template: Node) -> RolloutStatus:
+    """Version 2, in a pod of its own."""
+    theatre.apply(servers={"template": template})
+    status = theatre.reaches(Progress.PROMOTED)
+    until(lambda: serving(theatre) == ("2", machines.upstreams("2")), "the promoted version serves")
+    return status
+
+
+def drained(theatre: Theatre, machines: Machines) -> None:
+    """The pod of version 2 goes, and the routers send to the one that comes in its place."""
+    before = machines.upstreams("2")
+    (pod,) = machines.pods("2")
+    theatre.access.delete(PODS, theatre.namespace, pod["metadata"]["name"])
+    until(
+        lambda: len(new := machines.upstreams("2")) == 1 and new != before and "None" not in str(new), "another comes"
+    )
+    until(lambda: serving(theatre) == ("2", machines.upstreams("2")), "the routers follow", within=15)
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_SIGNATURE, Reason.MODEL_MISSING])
+def test_while_the_next_attempt_cannot_begin(
+    theatre: Theatre, machines: Machines, template: Node, reason: Reason
+) -> None:
+    theatre.operator(idle_s=0.3)
+    promoted(theatre, machines, template)
+    if reason is Reason.NO_SIGNATURE:
+        theatre.registry.register("flights", ("4",), signed=False)
+        theatre.registry.move("flights", "challenger", "4", "owner")
+    else:
+        theatre.apply(model={"name": "flihgts"}, servers={"template": template})
+    until(lambda: theatre.status().reason is reason, "it is told")
+    drained(theatre, machines)
+    assert theatre.status().reason is reason
