@@ -2,11 +2,14 @@
 
 import pytest
 
+from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Node
-from controller.edges.cluster.resources import PODS
+from controller.edges.cluster.deployments import Version
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS
 from controller.status import Progress, Reason, RolloutStatus
 from tests.kubernetes.operating.machines import Machines
-from tests.kubernetes.operating.theatre import Theatre, until
+from tests.kubernetes.operating.templated import Found
+from tests.kubernetes.operating.theatre import STAY, Theatre, until
 
 
 def serving(theatre: Theatre) -> tuple[str, set[str]]:
@@ -48,3 +51,30 @@ def test_while_the_next_attempt_cannot_begin(
     until(lambda: theatre.status().reason is reason, "it is told")
     drained(theatre, machines)
     assert theatre.status().reason is reason
+
+
+def test_until_the_champion_of_another_model_is_ready(
+    theatre: Theatre, machines: Machines, template: Node, found: Found
+) -> None:
+    """Its versions have the same numbers, and Deployments of their own."""
+    theatre.model("trains")
+    theatre.operator(idle_s=0.3)
+    promoted(theatre, machines, template)
+    one, two = (deployments.new_mark(Version("trains", number), "12") for number in "12")
+    machines.broken.add(one)
+    theatre.apply(model={"name": "trains"}, steps=STAY, servers={"template": template})
+    until(lambda: machines.pods(one) and machines.pods(two), "both versions of the other model are started")
+    drained(theatre, machines)
+    (container,) = found("2")["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "MODEL_URI", "value": "models:/flights/2"}]
+    machines.broken.clear()
+    theatre.reaches(Progress.RUNNING, step=1)
+    until(lambda: serving(theatre) == ("1", machines.upstreams(one)), "the other model serves")
+    (container,) = found(two)["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": "MODEL_URI", "value": "models:/trains/2"}]
+    until(lambda: names(theatre) == {f"late-v{one}", f"late-v{two}"}, "what nobody wants goes")
+
+
+def names(theatre: Theatre) -> set[str]:
+    """Of all Deployments."""
+    return {each["metadata"]["name"] for each in theatre.access.list(DEPLOYMENTS, theatre.namespace).items}
