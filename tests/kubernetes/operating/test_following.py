@@ -5,11 +5,13 @@ import pytest
 from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Node
 from controller.edges.cluster.deployments import Version
-from controller.edges.cluster.resources import DEPLOYMENTS, PODS
+from controller.edges.cluster.resources import DEPLOYMENTS, PODS, ROLLOUTS
 from controller.status import Progress, Reason, RolloutStatus
 from tests.kubernetes.operating.machines import Machines
 from tests.kubernetes.operating.templated import Found
-from tests.kubernetes.operating.theatre import STAY, Theatre, until
+from tests.kubernetes.operating.theatre import SPEC, STAY, Theatre, until
+
+DRIFT = {"name": "d", "kind": "Drift", "role": "Observe"}
 
 
 def serving(theatre: Theatre) -> tuple[str, set[str]]:
@@ -73,6 +75,42 @@ def test_until_the_champion_of_another_model_is_ready(
     (container,) = found(two)["spec"]["template"]["spec"]["containers"]
     assert container["env"] == [{"name": "MODEL_URI", "value": "models:/trains/2"}]
     until(lambda: names(theatre) == {f"late-v{one}", f"late-v{two}"}, "what nobody wants goes")
+
+
+@pytest.mark.parametrize("reason", [Reason.INVALID_SPEC, Reason.MODEL_TAKEN, Reason.MODEL_NOT_ALLOWED])
+def test_while_what_is_declared_is_refused(
+    theatre: Theatre, machines: Machines, template: Node, reason: Reason
+) -> None:
+    """By the replica that read what was accepted, and by one that never did."""
+    rules = [f"{theatre.namespace}={name}" for name in ("flights", "trains")]
+    operator = theatre.operator(idle_s=0.3, allow_models=rules)
+    before = promoted(theatre, machines, template)
+    edit: Node = {"servers": {"template": template}, "metrics": [*SPEC["metrics"], DRIFT]}
+    if reason is not Reason.INVALID_SPEC:
+        edit = {"servers": {"template": template}, "model": {"name": "others"}}
+    if reason is Reason.MODEL_TAKEN:
+        theatre.model("trains")
+        theatre.apply("other", model={"name": "trains"}, steps=STAY)
+        until(lambda: theatre.status("other").attempt, "another rollout releases it")
+        edit["model"] = {"name": "trains"}
+    theatre.apply(**edit)
+    until(lambda: stalled(theatre) == reason, "it is told")
+    drained(theatre, machines)
+    assert operator.stop()
+    theatre.operator(idle_s=0.3, allow_models=rules)
+    drained(theatre, machines)
+    theatre.rests(theatre.operators[-1])
+    status = theatre.status()
+    assert stalled(theatre) == reason
+    assert (status.progress, status.sequence, status.attempt) == (Progress.PROMOTED, before.sequence, before.attempt)
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it may be deleted")
+
+
+def stalled(theatre: Theatre) -> str:
+    """Why the rollout does not go on."""
+    held = {c.type: c for c in theatre.status().conditions}["Stalled"]
+    return held.reason if held.status == "True" else ""
 
 
 def names(theatre: Theatre) -> set[str]:
