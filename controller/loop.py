@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from controller.core import naming, plans, serving
+from controller.core import allocation, naming, plans, serving
 from controller.core.allocation import servers_wanted, weight
 from controller.core.cells import EpochCounts
 from controller.core.endings import due_moves
@@ -51,6 +51,8 @@ class Loop(NamedTuple):
     def tick(self, key: str, now: int) -> int:
         """One pass over rollout ``key`` at ``now`` (µs); returns when to come back. EdgeError: come back as usual."""
         declared = self.store.load(key)
+        if declared.barred:
+            return self._follow(key, declared, now)
         stored, spec = declared.pinned(), declared.rollout.spec
         status = observe(self, key, stored)
         statistics, blind = self._statistics(key, spec, status, now)
@@ -62,6 +64,24 @@ class Loop(NamedTuple):
         if blind:
             log.warning("%s: the source of statistics did not answer: %s", key, blind)
         return transition.wake_at
+
+    def _follow(self, key: str, stored: Stored, now: int) -> int:
+        """One pass that decides nothing: users of the version that serves are sent where that is by now."""
+        status = stored.status
+        served, seen = serving.in_force(status), _traffic(self, status)
+        if served is not None:
+            try:
+                seen["served_upstreams"] = self.workloads.serving(served)
+            except EdgeError as error:
+                seen.update(served_upstreams=(), servers_message=str(error))
+        observed = status.observed.model_copy(update=seen)
+        status = status.model_copy(update={"rollout": key, "generation": stored.generation, "observed": observed})
+        status = allocation.followed(status)
+        version, table = self.store.commit(key, status, stored.version, None), status.table
+        if table is not None:
+            attempt_quietly("apply the route table", lambda: self.traffic.apply(table))
+        self._deliver(key, status, status.run_id, version)
+        return now + stored.rollout.spec.decision.tick
 
     def _statistics(self, key: str, spec: RolloutSpec, status: RolloutStatus, now: int) -> tuple[Statistics, str]:
         """What is known now; nothing at all where the source fails, or what it holds contradicts the status (then
@@ -111,13 +131,27 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
     """The stored status with the world as it reads now; what cannot be read keeps its last value and says so."""
     status, spec = stored.status, stored.rollout.spec
     seen: dict[str, Any] = {"requests": stored.requests, "registry_error": None, "model_missing": False}
-    seen.update(traffic_error=None, overtaken=0, leaving=stored.leaving)
+    seen["leaving"] = stored.leaving
     try:
         seen.update(_versions(loop, spec, status))
     except NotFound as error:
         seen.update(registry_error=str(error), model_missing=True)
     except EdgeError as error:
         seen["registry_error"] = str(error)
+    seen.update(_traffic(loop, status))
+    seen.update(_servers(loop, status))
+    return status.model_copy(
+        update={
+            "rollout": key,
+            "generation": stored.generation,
+            "observed": status.observed.model_copy(update=seen),
+        }
+    )
+
+
+def _traffic(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
+    """What the routers serve."""
+    seen: dict[str, Any] = {"traffic_error": None, "overtaken": 0}
     try:
         traffic = loop.traffic.observe()
         workers = [w for r in traffic.routers for w in r.workers]
@@ -130,14 +164,7 @@ def observe(loop: Loop, key: str, stored: Stored) -> RolloutStatus:
         seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
     except EdgeError as error:
         seen.update(confirmed=-1, traffic_error=str(error))
-    seen.update(_servers(loop, status))
-    return status.model_copy(
-        update={
-            "rollout": key,
-            "generation": stored.generation,
-            "observed": status.observed.model_copy(update=seen),
-        }
-    )
+    return seen
 
 
 def _versions(loop: Loop, spec: RolloutSpec, status: RolloutStatus) -> dict[str, Any]:

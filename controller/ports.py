@@ -19,7 +19,7 @@ from router.table import RouterState, RouteTable
 
 class Stored(NamedTuple):
     """A rollout as it is stored. ``version`` guards the next commit; ``requests``: what people asked, oldest first;
-    ``leaving``: it is being deleted."""
+    ``leaving``: it is being deleted; ``barred``: it is refused as it is declared, and nothing is decided on it."""
 
     rollout: ModelRollout
     generation: int
@@ -27,6 +27,7 @@ class Stored(NamedTuple):
     version: str
     requests: tuple[PersonRequest, ...]
     leaving: bool = False
+    barred: bool = False
 
     def pinned(self) -> "Stored":
         """With the model and the aliases of the attempt that is under way."""

@@ -183,7 +183,9 @@ def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus
     """Forget the ended attempt but for its number, the table's generation and what people were told."""
     attempt, served = status.attempt, serving.in_force(status)
     observed = status.observed
-    if places.moved(spec, attempt):
+    looked_for = serving.model_of(attempt) or spec.model.name, allocation.servers_wanted(status).get("champion")
+    stranger = attempt is not None and looked_for != (spec.model.name, observed.champion_alias)
+    if stranger or places.moved(spec, attempt):
         observed = places.unseen(observed)
     past = (*status.past, attempt.challenger) if attempt else status.past
     return RolloutStatus(

@@ -20,7 +20,7 @@ class Served(NamedTuple):
     @property
     def model(self) -> str | None:
         """Whose version it is; None: not known."""
-        return self.attempt.model.name if self.attempt.model is not None else None
+        return model_of(self.attempt)
 
     @property
     def place(self) -> Place | None:
@@ -39,6 +39,11 @@ class Served(NamedTuple):
     def known(self) -> tuple[str | None, tuple[Place | None] | None]:
         """Its model and its place, as far as they are."""
         return self.model, (self.place,) if self.attempt.places is not None else None
+
+
+def model_of(attempt: Attempt | None) -> str | None:
+    """Whose versions it is about; None: not known."""
+    return attempt.model.name if attempt is not None and attempt.model is not None else None
 
 
 def in_force(status: RolloutStatus) -> Served | None:

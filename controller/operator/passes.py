@@ -21,7 +21,7 @@ from controller.errors import EdgeError, NotFound, SpecError
 from controller.loop import Loop
 from controller.operator.aliases import Aliases, registry_for
 from controller.operator.claims import Claims
-from controller.status import Progress, Reason, RolloutStatus
+from controller.status import SPLIT, Progress, Reason, RolloutStatus
 
 log = logging.getLogger("understudy.operator")
 Tell = Callable[[str, str, str, str], None]
@@ -115,8 +115,11 @@ class Passes:
         except NotFound:
             return self._gone(key)
         refusal = self._claims.refusal(key, entry.model, self._watched.of_model(entry.model))
-        refusal = refusal or self._claims.taken_route(key, self._watched.sharing(key))
-        if refusal is not None:
+        taken = self._claims.taken_route(key, self._watched.sharing(key))
+        # Who follows the version that serves writes its weights: on a route of others that would be to fight.
+        followed = self._store.bar(key, refusal if taken is None else None)
+        refusal = refusal or taken
+        if refusal is not None and not followed:
             return self._refused(key, entry, *refusal, now)
         self._tell_wrong(key, wrong_requests(entry))
         try:
@@ -132,7 +135,8 @@ class Passes:
         if after.going and parted(status, refused=bool(held.registry.refusal)):
             return self._released(key, status)
         pause = max(wake_at / 1e6 - time.time(), 0.01)
-        if status.progress.terminal and after.state == entry.state and _served(status):
+        barred = status.progress not in SPLIT and self._store.refusal(key) is not None
+        if (status.progress.terminal or barred) and after.state == entry.state and _served(status):
             if not status.notices:  # else it knows who has which of them
                 self._loops.drop(key)
             return Passed(max(pause, self._rest(status)), status, rests=True)
@@ -181,7 +185,7 @@ class Passes:
             log.warning("%s: %s", key, requests.told(wrong))
 
     def _tell_outlasted(self, key: str, entry: Entry) -> None:
-        """Once of each refusal that a live attempt goes on in spite of."""
+        """Once of each refusal that a live attempt, or who serves, goes on in spite of."""
         refusal = self._store.refusal(key)
         if refusal is None:
             self._told.pop(key, None)

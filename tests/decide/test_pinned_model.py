@@ -7,11 +7,14 @@ from controller.core.fold import EMPTY
 from controller.ports import Stored
 from controller.spec import ModelRollout
 from controller.status import ModelNames, PersonRequest, Progress, Reason, RolloutStatus
-from tests.decide.rollouts import fresh, rollout
+from tests.decide.rollouts import fresh, ready, rollout
 
 SECOND = 1_000_000
 BEGUN = ModelNames(name="flight-delay", champion="champion", challenger="challenger")
 HELD_BACK = {"afterPromotion": {"holdback": 5, "hold": "1h"}}
+SERVED = ready().model_dump(
+    include={"champion_upstreams", "challenger_upstreams", "champion_ready", "challenger_ready"}
+)
 MOVED = {"champion_alias": "2", "challenger_alias": None}
 
 
@@ -97,6 +100,8 @@ def test_another_model_under_way_starts_a_new_attempt_after_the_rollback() -> No
     assert (status.progress, status.reason) == (Progress.ROLLING_BACK, Reason.SUPERSEDED)
     for _ in range(3):
         status = tick(status, edited)
+    assert (status.progress, status.reason) == (Progress.PENDING, Reason.SERVERS_NOT_READY)
+    status = tick(status, edited, **SERVED)
     assert status.attempt is not None
     assert (status.progress, status.attempt.number) == (Progress.RUNNING, 2)
     assert (status.attempt.model and status.attempt.model.name, status.past) == ("other", ())
@@ -110,7 +115,10 @@ def test_another_model_after_the_end_is_tried_also_where_its_versions_have_the_s
         status = tick(tick(fresh(), rollout()), rollout(), verb="abort")
         status = tick(tick(status, rollout()), rollout(), challenger_alias=None)
     assert status.end == end
-    status = tick(status, rollout(model={"name": "other"}), champion_alias="1", challenger_alias="2")
+    other = rollout(model={"name": "other"})
+    status = tick(status, other, champion_alias="1", challenger_alias="2")
+    assert (status.progress, status.reason) == (Progress.PENDING, Reason.SERVERS_NOT_READY)  # it was not looked at yet
+    status = tick(status, other, **SERVED)
     assert (status.progress, status.attempts, status.past) == (Progress.RUNNING, 2, ())
 
 

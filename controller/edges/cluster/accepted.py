@@ -1,4 +1,5 @@
-"""A live attempt outlasts an edit that cannot be understood: nobody stays at a weight that is not watched.
+"""A live attempt outlasts an edit that cannot be understood: nobody stays at a weight that is not watched. Where none
+is under way nothing begins, but the version that serves is followed.
 
 It goes on under the spec that was accepted last, which is what this process read last or, after a start, what its last
 decision was made under. Another replica knows neither: under what is left of the declared spec it ends the attempt as a
@@ -10,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from controller.core import replay
+from controller.core import replay, serving
 from controller.core.conditions import hampered, refused
 from controller.core.record import Record
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.store import ClusterStore, status_of
+from controller.edges.cluster.store import ClusterStore, status_of, timeless
 from controller.edges.cluster.watch import Entry, Watched
 from controller.errors import EdgeError, SpecError
 from controller.ports import Stored
@@ -43,12 +44,16 @@ class AcceptedStore(ClusterStore):
         super().__init__(access, watched, folder)
         self.faults: Callable[[str, RolloutSpec], list[str]] = lambda _name, _spec: []
         self.forbids: Callable[[str, str], str] = lambda _key, _model: ""
-        self._accepted: dict[str, tuple[str, RolloutSpec]] = {}  # by key: the object's uid, of live attempts alone
+        self._accepted: dict[
+            str, tuple[str, RolloutSpec]
+        ] = {}  # by key, with the object's uid: of live attempts, and of refused edits
         self._refusals: dict[str, tuple[Reason, str]] = {}
+        self._barred: dict[str, tuple[Reason, str]] = {}
         self._hampered: dict[str, str] = {}
 
     def load(self, key: str) -> Stored:
-        """As the port says. SpecError where the declared spec is refused, and no live attempt has another to go by."""
+        """As the port says. SpecError where the declared spec is refused, and there is neither a live attempt that has
+        another to go by, nor a version that serves."""
         try:
             stored = super().load(key)
             said = self._wrong(key, stored.rollout.spec)
@@ -56,11 +61,16 @@ class AcceptedStore(ClusterStore):
                 raise SpecError(*said)
         except SpecError as error:
             entry = self._watched.get(key)
-            if status_of(entry).progress not in SPLIT:
+            serves = _serves(entry)
+            if status_of(entry).progress not in SPLIT and not serves:
                 self.forget(key)
                 raise
+            outlasting = self._outlasting(key, entry)._replace(barred=serves)
             self._refusals[key] = (Reason.INVALID_SPEC, str(error))
-            return self._outlasting(key, entry)
+            return outlasting
+        if key in self._barred and stored.status.progress not in SPLIT:
+            self._refusals[key] = self._barred[key]
+            return stored._replace(barred=True)
         forbidden = self._forbidden(key, stored)
         if forbidden:
             self._refusals[key] = (Reason.MODEL_NOT_ALLOWED, forbidden)
@@ -76,8 +86,20 @@ class AcceptedStore(ClusterStore):
         if hampered_by and status.progress in MOVING:
             status = hampered(status, hampered_by, status_of(self._watched.get(key)))
         if refusal is not None:
-            status = refused(status, *refusal, since=status_of(self._watched.get(key)))
+            held = status_of(self._watched.get(key))
+            status = refused(status, *refusal, since=held)
+            if status.progress not in SPLIT and timeless(status) == timeless(held):
+                return version
         return super().commit(key, status, version, record)
+
+    def bar(self, key: str, refusal: tuple[Reason, str] | None) -> bool:
+        """Let nothing be decided on ``key`` for this reason; None: no longer. Whether there is something to be done all
+        the same: a version that serves is followed."""
+        self._barred.pop(key, None)
+        if refusal is None or not _serves(self._watched.get(key)):
+            return False
+        self._barred[key] = refusal
+        return True
 
     def hamper(self, key: str, text: str) -> bool:
         """Let the conditions of ``key`` tell from the next commit on why an alias is not moved; empty: it is. Whether
@@ -95,6 +117,7 @@ class AcceptedStore(ClusterStore):
         """Nothing has to be known of ``key`` beyond what is declared."""
         self._accepted.pop(key, None)
         self._refusals.pop(key, None)
+        self._barred.pop(key, None)
 
     def _wrong(self, key: str, spec: RolloutSpec) -> list[str]:
         """What ``faults`` says. What it cannot look at is refused: a live attempt outlasts that, and not a pass that
@@ -159,6 +182,16 @@ class AcceptedStore(ClusterStore):
     def _declared(self, entry: Entry, spec: Node) -> Stored:
         """The rollout of ``entry``, had people declared ``spec``."""
         return self._read(entry, {**entry.object, "spec": spec})
+
+
+def _serves(entry: Entry) -> bool:
+    """Whether a version serves without an attempt under way, and is to be followed. The Services of an HTTPRoute follow
+    their pods by themselves, and its weights stay as they were written; of what is not kept it is not known if it has
+    one."""
+    if entry.going or entry.fault:
+        return False
+    status, traffic = status_of(entry), (entry.object.get("spec") or {}).get("traffic") or {}
+    return status.progress not in SPLIT and serving.in_force(status) is not None and not traffic.get("gatewayAPI")
 
 
 def _under(stored: Stored, spec: RolloutSpec) -> Stored:

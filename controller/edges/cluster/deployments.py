@@ -1,12 +1,14 @@
-"""The Deployment of one version, as the rollout's pod template describes it.
+"""The Deployment of one version of a model, as the rollout's pod template describes it.
 
 Everything but ``spec.replicas`` is applied and ours. The number of pods is written when the Deployment is made, woken
 or sent to sleep, and once when traffic is about to move there; in between it is whoever's who scales it.
 """
 
 import copy
+import hashlib
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from controller.edges.cluster.access import Node
 from controller.spec import Probe
@@ -14,6 +16,7 @@ from controller.spec import Probe
 ROLLOUT, VERSION = "understudy.dev/rollout", "understudy.dev/version"  # labels of Deployments and pods
 SIZED = "understudy.dev/sized"  # annotations: for what we last wrote the number of pods; none while it sleeps
 UNWANTED = "understudy.dev/unwanted-since"
+MODEL = "understudy.dev/model"
 TEMPLATE_HASH = "pod-template-hash"  # Kubernetes' own label, of a ReplicaSet and its pods
 DEFAULT_PORT, LARGEST_PORT = 8080, 65_535
 
@@ -65,17 +68,47 @@ def port_of_pod(pod: Node) -> int:
     return port_of({"spec": {"containers": ours or containers}})
 
 
-def labels(rollout: str, version: str) -> dict[str, str]:
-    """By which the pods of one version are found."""
-    return {ROLLOUT: rollout, VERSION: version}
+def labels(rollout: str, mark: str) -> dict[str, str]:
+    """By which the pods of one Deployment are found."""
+    return {ROLLOUT: rollout, VERSION: mark}
 
 
-def body(rollout: str, version: str, uri: str, template: Node, probe: Probe) -> Node:
+class Version(NamedTuple):
+    """A version of a registered model: that of another one may have the same number."""
+
+    model: str
+    number: str
+
+
+def mark_of(found: Node) -> str:
+    """What tells a Deployment and its pods from others of the rollout."""
+    return str((found["metadata"].get("labels") or {}).get(VERSION, ""))
+
+
+def version_of(found: Node) -> Version:
+    """What a Deployment serves. Earlier releases did not write the model down."""
+    model = annotation(found, MODEL)
+    if model is None:
+        containers = found["spec"]["template"]["spec"]["containers"]
+        uris = (e.get("value") or "" for c in containers for e in c.get("env") or () if e["name"] == "MODEL_URI")
+        model = next(uris, "").removeprefix("models:/").rpartition("/")[0]
+    return Version(model, mark_of(found).partition("-")[0])
+
+
+def new_mark(version: Version, there: Iterable[str]) -> str:
+    """For a Deployment that is to be made beside those with the marks ``there``: the number, unless that of another
+    model has it, which may be serving."""
+    if version.number not in there:
+        return version.number
+    return f"{version.number}-{hashlib.blake2b(version.model.encode(), digest_size=4).hexdigest()}"
+
+
+def body(rollout: str, version: Version, mark: str, template: Node, probe: Probe) -> Node:
     """What is applied for ``version``: the template with MODEL_URI, and a readiness probe where it has none.
 
     No pod goes before another is ready.
     """
-    own = labels(rollout, version)
+    own, uri = labels(rollout, mark), f"models:/{version.model}/{version.number}"
     made = copy.deepcopy(template)
     meta = made.setdefault("metadata", {})
     meta["labels"] = {**(meta.get("labels") or {}), **own}
@@ -90,7 +123,7 @@ def body(rollout: str, version: str, uri: str, template: Node, probe: Probe) -> 
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
         "template": made,
     }
-    meta = {"name": f"{rollout}-v{version}", "labels": own}
+    meta = {"name": f"{rollout}-v{mark}", "labels": own, "annotations": {MODEL: version.model}}
     return {"metadata": meta, "spec": spec}
 
 
@@ -107,10 +140,6 @@ def unwanted_since(found: Node) -> float | None:
         return None if said is None else datetime.fromisoformat(said).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def version_of(found: Node) -> str:
-    return str((found["metadata"].get("labels") or {}).get(VERSION, ""))
 
 
 def owns(found: Node, pod: Node) -> bool:

@@ -73,7 +73,7 @@ class ClusterStore:
         """
         entry = self._unchanged(key, status.uid, version)
         held = status_of(entry)
-        if record is None and status.progress.terminal and _timeless(status) == _timeless(held):
+        if record is None and status.progress.terminal and timeless(status) == timeless(held):
             return version
         if record is not None and record.sequence <= held.sequence:
             known = [r for r in self._log.read(entry.uid, held) if r.key == record.key]
@@ -118,7 +118,7 @@ class ClusterStore:
         held = status_of(entry)
         seen = {"rollout": key, "generation": entry.object["metadata"]["generation"], "clock": max(now, held.clock)}
         status = refused(held.model_copy(update=seen), reason, message)
-        if _timeless(status) == _timeless(held):
+        if timeless(status) == timeless(held):
             return False
         self._watched.put(self._replace(key, status, entry))
         return True
@@ -219,5 +219,6 @@ def wrong_requests(entry: Entry) -> dict[str, str]:
     return requests.read(entry.object["metadata"].get("annotations", {}))[1]
 
 
-def _timeless(status: RolloutStatus) -> dict[str, Any]:
+def timeless(status: RolloutStatus) -> dict[str, Any]:
+    """All of ``status`` that does not change with time alone."""
     return status.model_dump(exclude={"clock"})

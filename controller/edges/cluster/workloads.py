@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from controller.core import places
+from controller.core import places, serving
 from controller.core.allocation import servers_wanted
 from controller.core.endings import confirmed
 from controller.core.serving import Served
 from controller.edges.cluster import deployments, pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.adopted import AdoptedServers
+from controller.edges.cluster.deployments import Version
 from controller.edges.cluster.owned import Owned, Owner
 from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Fault, Questions, Server, sent, usable
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, selector
@@ -24,7 +25,7 @@ from controller.errors import EdgeError
 from controller.ports import ServerObservation, Stored
 from controller.spec import Probe, Servers
 from controller.spec import Server as Declared
-from controller.status import Place, Progress, RolloutStatus
+from controller.status import Attempt, Place, Progress, RolloutStatus
 from router.assignment import Arm
 
 SAME_TICK_S = 1.0  # no longer, whatever becomes of the tick
@@ -35,8 +36,13 @@ class Found(NamedTuple):
     """What there was at the beginning of a tick: Deployments by version, and all their pods."""
 
     at: float
-    deployments: dict[str, Node]
+    deployments: dict[Version, Node]
     pods: list[Node]
+
+    def of(self, version: Version) -> list[Node]:
+        """The pods of ``version``."""
+        mark = deployments.mark_of(self.deployments[version])
+        return [pod for pod in self.pods if deployments.mark_of(pod) == mark]
 
 
 class ClusterWorkloads:
@@ -99,9 +105,10 @@ class ClusterWorkloads:
             return self._following.observe(_declared(place), version, _any).upstreams
         self._found = None
         look = self._look()
-        if version not in look.deployments:
+        whose = Version(served.model or self._read().rollout.spec.model.name, version)
+        if whose not in look.deployments:
             return ()
-        listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
+        listed = look.of(whose)
         ready = _ready(listed)
         faults = self._asking.faults(version, ready, Probe(path=probe.path, body=probe.body) if probe else HEALTH)
         return sent(ready, faults, _any) or _staying(listed, faults)
@@ -114,19 +121,21 @@ class ClusterWorkloads:
         """Ours, as they were when the tick began or after we last changed one: both arms are told by one look."""
         if self._found is None or time.monotonic() - self._found.at > SAME_TICK_S:
             at, ours = time.monotonic(), selector({deployments.ROLLOUT: self._owner.name})
-            listed = {deployments.version_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
+            listed = {deployments.mark_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
             labelled = self._access.list(PODS, self._owner.namespace, ours).items
-            made = [(listed.get(deployments.version_of(pod)), pod) for pod in labelled]
-            self._found = Found(at, listed, [pod for each, pod in made if each and deployments.owns(each, pod)])
+            made = [(listed.get(deployments.mark_of(pod)), pod) for pod in labelled]
+            own = [pod for each, pod in made if each and deployments.owns(each, pod)]
+            self._found = Found(at, {deployments.version_of(each): each for each in listed.values()}, own)
         return self._found
 
     def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:
-        servers, found = stored.rollout.spec.servers or Servers(), look.deployments.get(version)
+        whose = Version(_model(stored), version)
+        servers, found = stored.rollout.spec.servers or Servers(), look.deployments.get(whose)
         if found is None:
             made = "is being made" if servers.template is not None else "is gone, and so is servers.template"
             text = self._refused.get(arm) or f"the Deployment of version {version} {made}"
             return ServerObservation(version, (), False, text)
-        listed = [pod for pod in look.pods if deployments.version_of(pod) == version]
+        listed = look.of(whose)
         probe = _asked(stored)
         ready = _ready(listed)
         faults = self._questions.faults(version, ready, probe)
@@ -149,7 +158,7 @@ class ClusterWorkloads:
         # Pods that are there and not ready: with a version that serves, the routers judge them.
         return ServerObservation(version, upstreams or _staying(listed, faults), False, "; ".join(filter(None, said)))
 
-    def _run(self, stored: Stored, arm: Arm, version: str, found: dict[str, Node]) -> None:
+    def _run(self, stored: Stored, arm: Arm, version: str, found: dict[Version, Node]) -> None:
         """Apply the Deployment of ``version`` where it differs, and see to its size."""
         spec = stored.rollout.spec
         servers = spec.servers or Servers()
@@ -157,28 +166,27 @@ class ClusterWorkloads:
         if wrong:
             raise EdgeError("; ".join(wrong))
         assert servers.template is not None
-        uri, probe = f"models:/{spec.model.name}/{version}", servers.probe or HEALTH
-        body = deployments.body(self._owner.name, version, uri, servers.template, probe)
-        now = found.get(version)
+        whose = Version(_model(stored), version)
+        now, marks = found.get(whose), map(deployments.mark_of, found.values())
+        mark = deployments.mark_of(now) if now is not None else deployments.new_mark(whose, marks)
+        body = deployments.body(self._owner.name, whose, mark, servers.template, servers.probe or HEALTH)
         kept = self._owned.keep(DEPLOYMENTS, body) if now is None else self._owned.keep_found(DEPLOYMENTS, body, now)
         if kept is not now:
-            found[version] = kept
+            found[whose] = kept
             self._found = None
-        self._size(stored.status, arm, kept, found, servers.replicas or 1)
+        others = {"champion": _attempt(stored).challenger, "challenger": _attempt(stored).champion}
+        other = found.get(Version(whose.model, others[arm]))
+        self._size(stored.status, arm, kept, other, servers.replicas or 1)
 
-    def _size(self, status: RolloutStatus, arm: Arm, now: Node, found: dict[str, Node], least: int) -> None:
+    def _size(self, status: RolloutStatus, arm: Arm, now: Node, other: Node | None, least: int) -> None:
         """Write the number of pods where that is ours to do: when it was made, when it is woken, and once when all
         traffic is about to come to it or has come back: then it needs as many as the other has."""
-        attempt = status.attempt
-        assert attempt is not None
-        others = {"champion": attempt.challenger, "challenger": attempt.champion}
-        other = found.get(others[arm])
         as_many = max(least, deployments.size(other)) if other is not None else least
         cause = _cause(status, arm)
         sized = deployments.annotation(now, deployments.SIZED)
         changed: Node = {}
         if sized is None:
-            changed = {deployments.SIZED: cause or f"{attempt.number}/start"}
+            changed = {deployments.SIZED: cause or f"{status.attempts}/start"}
         elif cause not in (None, sized):
             changed, as_many = {deployments.SIZED: cause}, max(as_many, deployments.size(now))
         if deployments.annotation(now, deployments.UNWANTED) is not None:
@@ -186,14 +194,18 @@ class ClusterWorkloads:
         if changed:
             self._patch(now, changed, {"replicas": as_many} if deployments.SIZED in changed else {})
 
-    def _retire(self, stored: Stored, version: str | None, found: dict[str, Node]) -> None:
+    def _retire(self, stored: Stored, version: str | None, found: dict[Version, Node]) -> None:
         """Send to sleep what has not been wanted for so long; delete what the attempt does not know."""
         status = stored.status
         attempt, table = status.attempt, status.table
         if attempt is None or table is None or not confirmed(status):
             return
-        targets = (table.champion, table.challenger)
-        kept = {version, *servers_wanted(status).values(), *(t.version for t in targets if t is not None)}
+        model, served = _model(stored), serving.in_force(status)
+        wanted = {Version(model, each) for each in (version, *servers_wanted(status).values()) if each is not None}
+        # Where it is not known whose versions they are, they may be anybody's.
+        models = {each.model for each in found} if served is None else {served.model or model}
+        targets = {t.version for t in (table.champion, table.challenger) if t is not None}
+        kept = wanted | {Version(m, each) for m in models for each in targets}
         for each, now in found.items():
             if each in kept:
                 continue
@@ -202,7 +214,7 @@ class ClusterWorkloads:
                 at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")
                 self._patch(now, {deployments.UNWANTED: at}, {})
             elif self._clock() - since >= self._linger_s:
-                self._end(now, asleep=each in (attempt.champion, attempt.challenger))
+                self._end(now, asleep=each in [Version(model, v) for v in (attempt.champion, attempt.challenger)])
 
     def _end(self, now: Node, *, asleep: bool) -> None:
         if not asleep:
@@ -216,6 +228,17 @@ class ClusterWorkloads:
         meta = {"namespace": self._owner.namespace, "name": now["metadata"]["name"], "annotations": annotations}
         self._found = None
         self._access.patch(DEPLOYMENTS, {"metadata": meta, "spec": spec})
+
+
+def _attempt(stored: Stored) -> Attempt:
+    attempt = stored.status.attempt
+    assert attempt is not None  # else no server is wanted
+    return attempt
+
+
+def _model(stored: Stored) -> str:
+    """Whose versions the attempt is about; of one that an earlier release began, what is declared."""
+    return serving.model_of(stored.status.attempt) or stored.rollout.spec.model.name
 
 
 def _upstream(pod: Node) -> str:
@@ -256,7 +279,9 @@ def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
     should be left of a champion with thirty pods."""
     if status.progress is not Progress.PENDING:
         return _any
-    table = status.table
+    table, served = status.table, serving.in_force(status)
+    if served is not None and served.model != serving.model_of(status.attempt):
+        return lambda _: False
     targets = (table.champion, table.challenger) if table is not None else ()
     named = [target.upstreams for target in targets if target is not None and target.version == version]
     return {upstream for upstreams in named for upstream in upstreams}.__contains__

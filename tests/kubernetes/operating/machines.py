@@ -108,7 +108,7 @@ class Machines:
         if version in self.broken:
             self._say(pod, {"containerStatuses": [_container(container, {"waiting": WAITING})]})
             return 0
-        self.servers[pod["metadata"]["name"]] = self.served(host, version)
+        self.servers[pod["metadata"]["name"]] = self.served(host, version.partition("-")[0])
         ready = [{"type": name, "status": "True"} for name in ("PodScheduled", "ContainersReady", "Ready")]
         running = _container(container, {"running": {}}, ready=True)
         self._say(pod, {"phase": "Running", "podIP": host, "podIPs": [{"ip": host}], "conditions": ready,
