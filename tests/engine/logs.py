@@ -132,7 +132,7 @@ class Routers:
         }
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
         for row in made.exposures:
-            self._lines.append((row.t, self.rng.choice(["edge-w0", "edge-w1"]), exposure_event(row, self.rng)))
+            self._lines.append((row.t, row.journal, exposure_event(row, self.rng)))
         for said in made.outcomes:
             self._lines.append((said.ingest_t, "edge-outcomes", outcome_event(said)))
         for sampled in made.samples:

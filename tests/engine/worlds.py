@@ -158,6 +158,17 @@ def sticky(made: World, share: float) -> World:
     return made._replace(exposures=exposures)
 
 
+def shared(made: World) -> World:
+    """The same log, in which each tenth request has the id of one of the other worker in the same attempt."""
+    attempts = {row.request_id: row.attempt for row in made.exposures}
+    pairs = ((f"q{i}", f"q{i - 1}") for i in range(1, len(attempts), 10))
+    ids = {mine: other for mine, other in pairs if attempts[mine] == attempts[other]}
+    return made._replace(
+        exposures=[row._replace(request_id=ids.get(row.request_id, row.request_id)) for row in made.exposures],
+        outcomes=[said._replace(request_id=ids.get(said.request_id or "", said.request_id)) for said in made.outcomes],
+    )
+
+
 def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, int]) -> list[ExposureRow]:
     unit: str | None = rng.choice(list(places))
     weight, control = SHARES[epoch]
@@ -186,6 +197,7 @@ def _request(rng: random.Random, i: int, t: int, epoch: int, places: dict[str, i
         segments=segments,
         scores=_scores(rng, rows),
         numbers=_numbers(i),
+        journal=f"edge-w{i % 2}",
     )
     if epoch != MIRROR or rng.random() < 0.2:
         return [row]

@@ -13,7 +13,7 @@ from controller.edges.engine.rows import Pointer, exposure_row
 from controller.edges.memory import MemorySource
 from controller.kinds import UNMEASURED, Kind
 from tests.engine.logs import exposure_event, sample_event
-from tests.engine.worlds import METRICS, SECOND, World, deliveries, plan, query, world
+from tests.engine.worlds import METRICS, SECOND, World, deliveries, plan, query, shared, world
 
 OPEN = tuple(m._replace(name=f"open-{m.name}".lower(), frozen=False, cap=None, edges=()) for m in METRICS)
 
@@ -42,12 +42,15 @@ def outcome(row: OutcomeRow) -> dict[str, Any]:
 def told(made: World, seed: int, asked: StatisticsQuery) -> tuple[Statistics, Statistics, set[Any], set[Any]]:
     """The same deliveries to both; what each says in the end, and the cells it folded."""
     engine, memory = Engine(), MemorySource(keep_blocks=True)
-    memory.gone("rows")  # their times say nothing of what is still to come; only the clock does
+    for name in ("rows", "edge-w0", "edge-w1"):
+        memory.gone(name)  # their times say nothing of what is still to come; only the clock does
     theirs, ours = engine.advance(asked, 0), memory.read(asked, 0)
     for part in deliveries(made, seed):
         engine.ingest(part.exposures, part.outcomes, part.samples)
         theirs = engine.advance(asked, part.watermark)
-        for event in [*map(exposure, part.exposures), *map(outcome, part.outcomes), *map(sample_event, part.samples)]:
+        for row in part.exposures:
+            memory.ingest(row.journal, exposure(row))
+        for event in [*map(outcome, part.outcomes), *map(sample_event, part.samples)]:
             memory.ingest("rows", event)
         memory.ingest("clock", {"type": "mark", "t": part.watermark})
         ours = memory.read(asked, part.watermark)
@@ -67,6 +70,16 @@ def test_both_engines_fold_the_same_cells_whatever_the_order_of_the_rows(seed: i
     assert dict(ours.pairs) == dict(theirs.pairs)
     assert dict(ours.counts) == dict(theirs.counts)
     assert ours.losses == theirs.losses
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_both_engines_fold_the_same_cells_where_workers_were_given_the_same_ids(seed: int) -> None:
+    made = shared(world(seed, requests=400, late_s=400))
+    asked = query((plan(Kind.ACCURACY), plan(Kind.ERROR_RATE), plan(Kind.PROPORTION), plan(Kind.DISAGREEMENT)))
+    theirs, ours, kept, cells = told(made, seed + 50, asked)
+    assert cells == kept
+    assert ours.losses == theirs.losses
+    assert ours.losses.clashes == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

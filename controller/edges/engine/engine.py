@@ -148,7 +148,7 @@ class Engine:
             return
         with self.batch():
             con = self.con
-            con.execute("INSERT INTO foreign_ids SELECT h, t FROM requests UNION SELECT unit, t FROM requests")
+            con.execute("INSERT INTO foreign_ids SELECT name, t FROM requests UNION SELECT unit, t FROM requests")
             for table in schema.OF_THE_ATTEMPT:
                 con.execute(f"DELETE FROM {table}")
             self.kept.forget(FOLD, PROGRESS)

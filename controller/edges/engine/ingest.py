@@ -79,13 +79,15 @@ def admit_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Se
     if not rows:
         return
     by = ExposureRow(*map(list, zip(*rows, strict=True)))  # type: ignore[arg-type]  # a row of columns
+    keys = [row.key for row in rows]
     columns: Columns = {
         "attempt": np.array(by.attempt, dtype=np.int32),
-        "request_id": np.array(by.request_id, dtype=object),
+        "request_id": np.array(keys, dtype=object),
         "fell_back": np.array(by.fell_back, dtype=bool),
         "epoch": np.array(by.epoch, dtype=np.int32),
         "t": np.array(by.t, dtype=np.int64),
-        "h": _identities(by.request_id),
+        "h": _identities(keys),
+        "name": _identities(by.request_id),
         "unit": _identities(by.unit),  # type: ignore[arg-type]
         "challenger": np.array(by.challenger, dtype=bool),
         "hashed": np.array(by.hashed, dtype=bool),

@@ -6,13 +6,14 @@ import duckdb
 
 from controller.core.areas import FURTHEST_SCORE, LAST, SCORE_EDGES
 from controller.core.cells import PPM, MetricPlan, StatisticsQuery
+from controller.edges.engine.ingest import identity
 from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
 from controller.edges.engine.terms import MOMENTS, bucket_edges, quantities, taken
 
 EXPOSURES = """
     attempt INTEGER, epoch INTEGER, t BIGINT, request_id VARCHAR, unit VARCHAR, challenger BOOLEAN, hashed BOOLEAN,
     evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, fell_back BOOLEAN, latency_us BIGINT, segments VARCHAR[],
-    scores DOUBLE[], numbers BIGINT[]"""
+    scores DOUBLE[], numbers BIGINT[], journal VARCHAR, key VARCHAR, h UBIGINT"""
 OUTCOMES = """
     outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, value DOUBLE, unit VARCHAR, request_id VARCHAR,
     row INTEGER"""
@@ -22,9 +23,10 @@ SAMPLES = "attempt INTEGER, epoch INTEGER, metric VARCHAR, challenger BOOLEAN, t
 LOG = """
     epochs(epoch, in_mirror, pi, mean) AS (VALUES {epochs}),
     seen AS (
-        SELECT * FROM exposures WHERE attempt = {attempt} AND t < {watermark}
+        SELECT * EXCLUDE (key) REPLACE (key AS request_id), request_id AS name
+        FROM exposures WHERE attempt = {attempt} AND t < {watermark}
         QUALIFY row_number() OVER (
-            PARTITION BY request_id, mirror ORDER BY t, epoch, challenger, usable, latency_us
+            PARTITION BY key, mirror ORDER BY t, epoch, challenger, usable, latency_us
         ) = 1
     ),
     requests AS (SELECT s.*, e.in_mirror, e.pi, e.mean FROM seen s JOIN epochs e USING (epoch) WHERE NOT mirror),
@@ -38,9 +40,14 @@ LOG = """
         FROM said o JOIN requests r ON r.unit = o.unit AND r.t <= o.t
         WHERE o.request_id IS NULL AND o.t < {watermark} GROUP BY o.outcome_id
     ),
+    named AS (
+        SELECT o.outcome_id,
+            arg_min(r.request_id, {{'t': greatest(r.t - o.ingest_t, 0), 'h': r.h, 'n': r.t}}) AS request_id
+        FROM said o JOIN seen r ON r.name = o.request_id WHERE NOT r.mirror GROUP BY o.outcome_id
+    ),
     credited AS (
         SELECT o.* EXCLUDE (unit, request_id), r.unit, r.request_id, r.t AS request_t, greatest(o.t, r.t) AS credit_t
-        FROM said o JOIN requests r ON r.request_id = o.request_id
+        FROM said o JOIN named n USING (outcome_id) JOIN requests r ON r.request_id = n.request_id
         UNION ALL
         SELECT o.* EXCLUDE (unit, request_id), o.unit, l.request_id, r.t, o.t
         FROM said o LEFT JOIN latest l USING (outcome_id) LEFT JOIN requests r ON r.request_id = l.request_id
@@ -101,7 +108,8 @@ def load(
     con.execute(f"CREATE OR REPLACE TABLE samples ({SAMPLES})")
     con.execute(f"CREATE OR REPLACE TABLE exposures ({EXPOSURES})")
     con.execute(f"CREATE OR REPLACE TABLE outcomes ({OUTCOMES})")
-    for table, rows in (("exposures", exposures), ("outcomes", outcomes), ("samples", samples)):
+    keyed = [(*row, row.key, identity(row.key)) for row in exposures]
+    for table, rows in (("exposures", keyed), ("outcomes", outcomes), ("samples", samples)):
         for start in range(0, len(rows), 500):
             part = [[list(v) if isinstance(v, tuple) else v for v in row] for row in rows[start : start + 500]]
             marks = ",".join("(" + ",".join("?" * len(row)) + ")" for row in part)

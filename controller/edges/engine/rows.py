@@ -29,7 +29,8 @@ class ExposureRow(NamedTuple):
     said it, never without ``hashed``. ``fell_back``: the champion stood in for the challenger. ``segments``:
     texts ``name=value``. ``scores`` by row of the request: None in it where the answer holds no number there (counts
     as wrong); None altogether where the answer was not kept whole (does not count). ``numbers``: the covariates that
-    the statistics ask for, in millionths; None in it where the request had none.
+    the statistics ask for, in millionths; None in it where the request had none. ``journal``: where it stands; no two
+    requests in one have the same id, while those in two may, where a client uses one for several.
     """
 
     attempt: int
@@ -47,6 +48,12 @@ class ExposureRow(NamedTuple):
     segments: tuple[str, ...] = ()
     scores: Scores | None = None
     numbers: tuple[int | None, ...] = ()
+    journal: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells the request from all others; its mirror has the same."""
+        return f"{self.journal}/{self.request_id}" if self.journal else self.request_id
 
 
 class OutcomeRow(NamedTuple):
@@ -115,9 +122,13 @@ def _number(value: Any, steps: Sequence[str]) -> float | None:
 
 
 def exposure_row(
-    event: Mapping[str, Any], segments: Sequence[str], pointer: Pointer | None, covariates: Sequence[str] = ()
+    event: Mapping[str, Any],
+    segments: Sequence[str],
+    pointer: Pointer | None,
+    covariates: Sequence[str] = (),
+    journal: str = "",
 ) -> ExposureRow:
-    """The row of an exposure event. Raises ValueError, TypeError or KeyError where it is malformed.
+    """The row of an exposure event of ``journal``. Raises ValueError, TypeError or KeyError where it is malformed.
 
     Without a ``pointer`` (no metric looks at predictions) the scores are left out.
     """
@@ -145,6 +156,7 @@ def exposure_row(
         tuple(segment_texts(attributes, segments)) if attributes and segments else (),
         scores,
         tuple(units_of(attributes.get(name)) for name in covariates),
+        journal,
     )
 
 

@@ -11,13 +11,14 @@ import duckdb
 
 from controller.errors import EdgeError
 
-VERSION = 5
+VERSION = 6
 MEMORY = "512MB"
 
-# Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs.
+# Ids are 64-bit hashes (xxh64) of texts; 0 is none. Times are µs. ``h`` tells a request from all others, ``name`` is
+# the id that outcomes know it by, which requests of several journals may share.
 _EXPOSURE = """
-    epoch INTEGER, t BIGINT, h UBIGINT, unit UBIGINT, challenger BOOLEAN, hashed BOOLEAN, evidence BOOLEAN,
-    mirror BOOLEAN, usable BOOLEAN, bucket SMALLINT, combo INTEGER, scores DOUBLE[]"""
+    epoch INTEGER, t BIGINT, h UBIGINT, name UBIGINT, unit UBIGINT, challenger BOOLEAN, hashed BOOLEAN,
+    evidence BOOLEAN, mirror BOOLEAN, usable BOOLEAN, bucket SMALLINT, combo INTEGER, scores DOUBLE[]"""
 _OUTCOME = """
     h UBIGINT, outcome_id VARCHAR, t BIGINT, ingest_t BIGINT, name VARCHAR, unit UBIGINT, request UBIGINT,
     row INTEGER, value DOUBLE"""

@@ -211,8 +211,9 @@ def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], wa
     """Make ``matched``: the pending outcomes whose request is known, or that need none; how many. The table is there
     only where it is not empty.
 
-    By request: its first exposure of that id. By unit: what names a label belongs to the unit's latest request at or
-    before it, which is known once the watermark has passed the outcome.
+    By request: the one of that id. Where requests of several journals have it, one of those that were answered before
+    the outcome came in, drawn by their hashes: it must not depend on which was answered first. By unit: what names a
+    label belongs to the unit's latest request at or before it, which is known once the watermark has passed it.
     """
     parts = []
     if waiting.fresh or (waiting.requests and arrived):
@@ -231,7 +232,8 @@ def _by_request(step: Settling, waiting: Waiting, arrived: int) -> str:
         SELECT p.* EXCLUDE (fresh) REPLACE (r.unit AS unit), r.n AS request_n, r.t AS request_t,
             greatest(p.t, r.t) AS credit_t
         FROM (
-            SELECT p.h, min(r.n) AS n FROM pending p JOIN requests r ON r.h = p.request
+            SELECT p.h, arg_min(r.n, {{'t': greatest(r.t - p.ingest_t, 0), 'h': r.h, 'n': r.n}}) AS n
+            FROM pending p JOIN requests r ON r.name = p.request
             WHERE p.request <> 0 AND NOT r.mirror AND ({" OR ".join(asked)}) GROUP BY p.h
         ) f JOIN pending p ON p.h = f.h JOIN requests r ON r.n = f.n
     """

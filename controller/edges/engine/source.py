@@ -181,7 +181,9 @@ class JournalSource:
             return None
         found = tailer.understand(lines, place)
         asked = query.covariates
-        exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked))
+        exposures, spoilt = _rows(
+            found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked, journal.name)
+        )
         outcomes, more = _rows(found.outcomes, outcome_row)
         samples, wrong = _rows(found.samples, sample_row)
         gathered.exposures.extend(exposures)

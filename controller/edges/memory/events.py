@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import xxhash
+
 from router.assignment import Arm
 from router.events import answer_incomplete, stood_in
 
@@ -21,16 +23,19 @@ class Label(NamedTuple):
 class Exposed:
     """One exposure. ``partner``: of a champion's the mirror's answer to the same request, and the other way round.
 
-    ``place`` is its order: by time, then request id, a mirror after what it shadows. ``labels`` by (name, row).
+    ``key`` tells the request from all others, also from one in another journal with its id; ``drawn`` is its hash.
+    ``place`` is its order: by time, then key, a mirror after what it shadows. ``labels`` by (name, row).
     """
 
     __slots__ = (
-        "answer", "answer_cut", "arm", "attempt", "attributes", "epoch", "evidence", "fell_back", "hashed", "labels",
-        "latency", "mirror", "partner", "place", "request_id", "t", "unit", "usable",
+        "answer", "answer_cut", "arm", "attempt", "attributes", "drawn", "epoch", "evidence", "fell_back", "hashed",
+        "key", "labels", "latency", "mirror", "partner", "place", "request_id", "t", "unit", "usable",
     )  # fmt: skip
 
-    def __init__(self, event: Mapping[str, Any]) -> None:
+    def __init__(self, journal: str, event: Mapping[str, Any]) -> None:
         self.request_id: str = event["request_id"]
+        self.key = f"{journal}/{self.request_id}" if journal else self.request_id
+        self.drawn = xxhash.xxh64_intdigest(self.key.encode())
         self.t: int = event["t"]
         self.attempt: int = event["attempt"]
         self.epoch: int = event["epoch"]
@@ -47,7 +52,7 @@ class Exposed:
         self.answer_cut: bool = answer_incomplete(event)
         self.labels: dict[tuple[str, int], list[Label]] = {}
         self.partner: Exposed | None = None
-        self.place = (self.t, self.request_id, self.mirror)
+        self.place = (self.t, self.key, self.mirror)
 
     def segments(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """All traffic, and the segments that the exposure belongs to."""

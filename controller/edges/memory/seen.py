@@ -89,6 +89,7 @@ class Seen:
         self._strangers: Counter[str] = Counter()
         self._staged: list[Observation] = []
         self._requests: dict[tuple[str, bool], Exposed] = {}
+        self._named: dict[str, list[Exposed]] = {}
         self._ids: set[str] = set()
         self._units: dict[str, list[Exposed]] = {}
         self._of_unit: dict[tuple[str, str], list[tuple[int, Label]]] = {}
@@ -113,7 +114,7 @@ class Seen:
         due = sorted((e for e in seen.staged if e.t < until), key=_PLACE)
         seen.staged = [e for e in seen.staged if e.t >= until]
         for e in due:
-            known = self._requests.get((e.request_id, e.mirror))
+            known = self._requests.get((e.key, e.mirror))
             if known is not None:
                 self.duplicates += 1
                 self.clashes += known.unit != e.unit
@@ -162,8 +163,10 @@ class Seen:
                 seen.staged = []
 
     def _expose(self, seen: AttemptSeen, e: Exposed, mirrors: Collection[int]) -> None:
-        self._requests[(e.request_id, e.mirror)] = e
-        partner = self._requests.get((e.request_id, not e.mirror))
+        self._requests[(e.key, e.mirror)] = e
+        if not e.mirror:
+            self._named.setdefault(e.request_id, []).append(e)
+        partner = self._requests.get((e.key, not e.mirror))
         if partner is not None and partner.epoch == e.epoch:
             e.partner, partner.partner = partner, e
         if not e.mirror and e.unit is not None:
@@ -181,8 +184,10 @@ class Seen:
     def _credit(self, o: Observation, until: int) -> None:
         name = o.label.outcome_id
         if o.request_id is not None:
-            e = self._requests.get((o.request_id, False))
-            if e is not None:
+            named = self._named.get(o.request_id)
+            if named is not None:
+                # Of several that were answered before it came in, whichever, as long as that is not the first of them.
+                e = min(named, key=lambda e: (max(e.t - o.label.ingest_t, 0), e.drawn, e.place))
                 del self.waiting[name]
                 e.labels.setdefault((o.name, o.row), []).append(o.label)
                 self._add(o, e.unit or "", max(o.label.t, e.t), e)

@@ -41,7 +41,7 @@ class MemorySource:
         """
         reading = self._journals.setdefault(journal, JournalReading())
         try:
-            self._take(reading, event)
+            self._take(journal, reading, event)
         except (KeyError, TypeError, ValueError):
             self._malformed += 1
 
@@ -100,7 +100,7 @@ class MemorySource:
         folding = self._foldings.get((attempt, metric))
         return list(folding.blocks) if folding is not None else []
 
-    def _take(self, reading: JournalReading, event: Mapping[str, Any]) -> None:
+    def _take(self, journal: str, reading: JournalReading, event: Mapping[str, Any]) -> None:
         kind, seq = event["type"], int(event.get("seq", 0))
         if kind == "journal":
             reading.begin(seq)
@@ -111,7 +111,7 @@ class MemorySource:
         if kind == "mark":
             reading.mark(event)
         elif kind == "exposure":
-            exposed = Exposed(event)
+            exposed = Exposed(journal, event)
             self._misread += misread(exposed.attributes)
             self._seen.hold_back(exposed)
         elif kind == "outcome":
