@@ -1,8 +1,9 @@
 """A live attempt outlasts an edit that cannot be understood: nobody stays at a weight that is not watched.
 
 It goes on under the spec that was accepted last, which is what this process read last or, after a start, what its last
-decision was made under. Another replica knows neither: under what is left of the declared spec it ends the attempt as a
-changed plan does, and in the holdback, where the promoted version is the champion, the holdback.
+decision was made under. Another replica knows neither, nor does one that leads again after another: under what is left
+of the declared spec it ends the attempt as a changed plan does, and in the holdback, where the promoted version is the
+champion, the holdback.
 """
 
 import logging
@@ -43,12 +44,15 @@ class AcceptedStore(ClusterStore):
         super().__init__(access, watched, folder)
         self.faults: Callable[[str, RolloutSpec], list[str]] = lambda _name, _spec: []
         self.forbids: Callable[[str, str], str] = lambda _key, _model: ""
-        self._accepted: dict[str, tuple[str, RolloutSpec]] = {}  # by key: the object's uid, of live attempts alone
+        self._term = 0  # how often another replica has led since this process did
+        # By key, of live attempts alone: the object's uid, the spec, and the term in which it was read.
+        self._accepted: dict[str, tuple[str, RolloutSpec, int]] = {}
         self._refusals: dict[str, tuple[Reason, str]] = {}
         self._hampered: dict[str, str] = {}
 
     def load(self, key: str) -> Stored:
         """As the port says. SpecError where the declared spec is refused, and no live attempt has another to go by."""
+        term = self._term
         try:
             stored = super().load(key)
             said = self._wrong(key, stored.rollout.spec)
@@ -67,8 +71,12 @@ class AcceptedStore(ClusterStore):
             return self._with_its_own(key, stored)
         self.forget(key)
         if stored.status.progress in SPLIT:
-            self._accepted[key] = (stored.status.uid, stored.rollout.spec)
+            self._accepted[key] = (stored.status.uid, stored.rollout.spec, term)
         return stored
+
+    def handed_over(self) -> None:
+        """Another replica has led since this one did: it may have accepted others than those that are known here."""
+        self._term += 1
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
         """As the port says; the conditions tell of a refused spec, or of an alias that is not moved."""
@@ -114,11 +122,14 @@ class AcceptedStore(ClusterStore):
 
     def _known(self, key: str, status: RolloutStatus) -> RolloutSpec | None:
         """The spec that was accepted last, where that is known here."""
-        uid, spec = self._accepted.get(key) or ("", None)
-        if spec is None or uid != status.uid:
-            spec = self._decided_under(key, status)
+        term = self._term
+        uid, spec, read = self._accepted.get(key) or ("", None, term)
+        if spec is not None and (uid, read) == (status.uid, term):
+            return spec
+        # An accepted edit need not lead to a decision, so records of an earlier term say nothing of what came after.
+        spec = self._decided_under(key, status) if term == 0 else None
         if spec is not None:
-            self._accepted[key] = (status.uid, spec)
+            self._accepted[key] = (status.uid, spec, term)
         return spec
 
     def _forbidden(self, key: str, stored: Stored) -> str:
