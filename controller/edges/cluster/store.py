@@ -22,10 +22,10 @@ from controller.edges.cluster.watch import Entry, Watched, key_of
 from controller.edges.unreadable import unreadable
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.ports import Stored
-from controller.status import PersonRequest, Progress, Reason, RolloutStatus
+from controller.status import OWN, PersonRequest, Progress, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
-DELETION = ":deletion"  # id of the request that a deletion stands for; no annotation's name can hold it
+DELETION = f"{OWN}deletion"  # id of the request that a deletion stands for; no annotation's name can hold it
 COMMIT_TRIES = 5  # while others write what does not concern us
 
 
