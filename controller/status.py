@@ -188,6 +188,9 @@ class Replacement(Kept):
     version: str
 
 
+OWN = ":"  # what an id of a request begins with that no person made
+
+
 class PersonRequest(Kept):
     """What a person asked for: by whom, why, when. ``id`` is unique, so that it is obeyed once."""
 

@@ -21,7 +21,7 @@ from controller.core.conditions import with_conditions
 from controller.core.decide import Decision, Facts
 from controller.core.evidence import Evidence
 from controller.core.fold import Statistics
-from controller.core.notices import with_notice, with_stalled
+from controller.core.notices import in_vain, with_notice, with_stalled
 from controller.core.record import Record, canonical, digest
 from controller.spec import RolloutSpec
 from controller.status import UNREAD, Attempt, ModelNames, PersonRequest, Progress, Reason, RolloutStatus, Verb
@@ -95,12 +95,14 @@ def _obey(spec: RolloutSpec, status: RolloutStatus) -> RolloutStatus:
     for request in status.observed.requests:
         if request.id in status.handled:
             continue
-        status = _obeyed(spec, status, request)
+        obeyed = _obeyed(spec, status, request)
+        status = in_vain(status, request) if obeyed is status else obeyed
         status = status.model_copy(update={"handled": (*status.handled, request.id)[-HANDLED_KEPT:]})
     return status
 
 
 def _obeyed(spec: RolloutSpec, status: RolloutStatus, request: PersonRequest) -> RolloutStatus:
+    """``status`` after ``request``; ``status`` itself where that has no effect."""
     if status.progress.terminal:
         return status
     said = " ".join(x for x in (f"by {request.who}" if request.who else "by hand", request.why) if x)

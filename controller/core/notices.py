@@ -2,9 +2,10 @@
 
 from controller.core.naming import astray
 from controller.spec import RolloutSpec
-from controller.status import Notice, Progress, Reason, RolloutStatus
+from controller.status import OWN, Notice, PersonRequest, Progress, Reason, RolloutStatus
 
 WAITING = 100  # messages that nobody takes; more would make the status too large for the API server
+NO_EFFECT = "NoEffect"
 TOLD_HOLDS = (Reason.AWAITING_APPROVAL, Reason.SAMPLE_RATIO_MISMATCH, Reason.VERSION_MISSING, Reason.NO_SIGNATURE)
 
 
@@ -45,6 +46,31 @@ def _noticed(after: RolloutStatus, reason: Reason, title: str, text: str) -> Rol
         level="warning",
     )
     return after.model_copy(update={"notices": (*after.notices, notice)[-WAITING:]})
+
+
+def in_vain(status: RolloutStatus, request: PersonRequest) -> RolloutStatus:
+    """``status``, on which ``request`` has no effect, with a notice that tells whoever asked why."""
+    if request.id.startswith(OWN):
+        return status
+    said = " ".join(x for x in (request.verb, f"by {request.who}" if request.who else "", request.why) if x)
+    notice = Notice(
+        key=f"{status.uid}/request/{request.id}",
+        reason=NO_EFFECT,
+        title=f"{status.rollout}: {request.verb} had no effect",
+        text=f"{said}: {_vain(status, request)}",
+        level="warning",
+    )
+    return status.model_copy(update={"notices": (*status.notices, notice)[-WAITING:]})
+
+
+def _vain(status: RolloutStatus, request: PersonRequest) -> str:
+    if status.progress.terminal:
+        return f"the rollout is over ({status.progress})"
+    if request.verb == "abort":
+        return f"it is {status.progress} already"
+    if request.verb == "promote" and status.progress is not Progress.RUNNING:
+        return f"an attempt that runs can be promoted, and it is {status.progress}"
+    return "both arms are to be the same version" if request.verb == "promote" else "nothing waits for it"
 
 
 def _title(spec: RolloutSpec, before: RolloutStatus, after: RolloutStatus) -> str | None:

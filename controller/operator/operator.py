@@ -74,6 +74,7 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
+        self._led: int | None = None  # transitions of the lease when leading began the last time
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
         self._let_go = threading.Event()
@@ -130,6 +131,9 @@ class Operator:
     def _leads(self, leads: bool) -> None:
         """Leading began: everything is looked at. It ended: nothing is."""
         self._first_looks.begin()
+        if leads and self._led not in (None, self.leader.transitions):
+            self.store.handed_over()
+        self._led = self.leader.transitions if leads else self._led
         self._leading = leads
         if not leads:
             self.queue.clear()

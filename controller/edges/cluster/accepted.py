@@ -2,8 +2,9 @@
 is under way nothing begins, but the version that serves is followed.
 
 It goes on under the spec that was accepted last, which is what this process read last or, after a start, what its last
-decision was made under. Another replica knows neither: under what is left of the declared spec it ends the attempt as a
-changed plan does, and in the holdback, where the promoted version is the champion, the holdback.
+decision was made under. Another replica knows neither, nor does one that leads again after another: under what is left
+of the declared spec it ends the attempt as a changed plan does, and in the holdback, where the promoted version is the
+champion, the holdback.
 """
 
 import logging
@@ -20,7 +21,7 @@ from controller.edges.cluster.watch import Entry, Watched
 from controller.errors import EdgeError, SpecError
 from controller.ports import Stored
 from controller.spec import RolloutSpec
-from controller.status import SPLIT, PersonRequest, Progress, Reason, RolloutStatus
+from controller.status import OWN, SPLIT, PersonRequest, Progress, Reason, RolloutStatus
 
 log = logging.getLogger("understudy.accepted")
 MOVING = (Progress.PROMOTING, Progress.ROLLING_BACK)  # when aliases are moved
@@ -44,9 +45,9 @@ class AcceptedStore(ClusterStore):
         super().__init__(access, watched, folder)
         self.faults: Callable[[str, RolloutSpec], list[str]] = lambda _name, _spec: []
         self.forbids: Callable[[str, str], str] = lambda _key, _model: ""
-        self._accepted: dict[
-            str, tuple[str, RolloutSpec]
-        ] = {}  # by key, with the object's uid: of live attempts, and of refused edits
+        self._term = 0  # how often another replica has led since this process did
+        # By key, of live attempts and of refused edits: the object's uid, the spec, and the term in which it was read.
+        self._accepted: dict[str, tuple[str, RolloutSpec, int]] = {}
         self._refusals: dict[str, tuple[Reason, str]] = {}
         self._barred: dict[str, tuple[Reason, str]] = {}
         self._hampered: dict[str, str] = {}
@@ -54,6 +55,7 @@ class AcceptedStore(ClusterStore):
     def load(self, key: str) -> Stored:
         """As the port says. SpecError where the declared spec is refused, and there is neither a live attempt that has
         another to go by, nor a version that serves."""
+        term = self._term
         try:
             stored = super().load(key)
             said = self._wrong(key, stored.rollout.spec)
@@ -77,8 +79,12 @@ class AcceptedStore(ClusterStore):
             return self._with_its_own(key, stored)
         self.forget(key)
         if stored.status.progress in SPLIT:
-            self._accepted[key] = (stored.status.uid, stored.rollout.spec)
+            self._accepted[key] = (stored.status.uid, stored.rollout.spec, term)
         return stored
+
+    def handed_over(self) -> None:
+        """Another replica has led since this one did: it may have accepted others than those that are known here."""
+        self._term += 1
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
         """As the port says; the conditions tell of a refused spec, or of an alias that is not moved."""
@@ -137,11 +143,14 @@ class AcceptedStore(ClusterStore):
 
     def _known(self, key: str, status: RolloutStatus) -> RolloutSpec | None:
         """The spec that was accepted last, where that is known here."""
-        uid, spec = self._accepted.get(key) or ("", None)
-        if spec is None or uid != status.uid:
-            spec = self._decided_under(key, status)
+        term = self._term
+        uid, spec, read = self._accepted.get(key) or ("", None, term)
+        if spec is not None and (uid, read) == (status.uid, term):
+            return spec
+        # An accepted edit need not lead to a decision, so records of an earlier term say nothing of what came after.
+        spec = self._decided_under(key, status) if term == 0 else None
         if spec is not None:
-            self._accepted[key] = (status.uid, spec)
+            self._accepted[key] = (status.uid, spec, term)
         return spec
 
     def _forbidden(self, key: str, stored: Stored) -> str:
@@ -176,7 +185,7 @@ class AcceptedStore(ClusterStore):
         if stored.status.progress is not Progress.PROMOTING:
             return stored
         why = "because the declared spec is refused and the one before is not known here"
-        abort = PersonRequest(id=f"refused-{stored.generation}", verb="abort", why=why)
+        abort = PersonRequest(id=f"{OWN}refused-{stored.generation}", verb="abort", why=why)
         return stored._replace(requests=(*stored.requests, abort))
 
     def _declared(self, entry: Entry, spec: Node) -> Stored:

@@ -51,6 +51,7 @@ class Leader:
         self._seen: Node | None = None  # the spec of another's lease, and when we first saw it
         self._seen_at = 0.0
         self._led = False
+        self.transitions = 0  # of the lease, when this process took or renewed it last
         self.heard = clock()
 
     def leads(self) -> bool:
@@ -71,9 +72,11 @@ class Leader:
 
     def step(self) -> None:
         """Try once to take or renew the lease. What fails is tried again at the next step."""
-        began = self._clock()
+        began, term = self._clock(), self.transitions
         try:
             if self._taken(began):
+                if self.transitions != term:
+                    self._tell(False)  # another has led since, even if we slept through all of it
                 self._until = began + self._seconds - self._write_s
             self.heard = self._clock()
         except EdgeError as error:
@@ -86,7 +89,7 @@ class Leader:
             found = self._access.get(LEASES, namespace, name)
         except NotFound:
             meta = {"namespace": namespace, "name": name}
-            return self._wrote(lambda: self._access.create(LEASES, {"metadata": meta, "spec": self._spec(0)}))
+            return self._wrote(lambda: self._access.create(LEASES, {"metadata": meta, "spec": self._spec(0)}), 0)
         spec = found.get("spec") or {}
         holder = spec.get("holderIdentity")
         if holder not in (self.identity, None, "") and not self._expired(spec, now):
@@ -94,14 +97,15 @@ class Leader:
             return False
         moves = int(spec.get("leaseTransitions", 0)) + (holder != self.identity)
         body = {"metadata": found["metadata"], "spec": self._spec(moves)}
-        return self._wrote(lambda: self._access.replace(LEASES, body))
+        return self._wrote(lambda: self._access.replace(LEASES, body), moves)
 
-    def _wrote(self, write: Callable[[], Node]) -> bool:
+    def _wrote(self, write: Callable[[], Node], transitions: int) -> bool:
         try:
             write()
         except Conflict:
             self._until = 0.0  # another was quicker
             return False
+        self.transitions = transitions
         return True
 
     def _expired(self, spec: Node, now: float) -> bool:

@@ -118,6 +118,28 @@ def test_a_leader_that_ends_gives_the_lease_back(access: Access, namespace: str)
     second.join()
 
 
+def test_a_leader_that_slept_through_the_term_of_another_hears_that_it_has_lost_the_lease_meanwhile(
+    access: Access, namespace: str
+) -> None:
+    """What it remembers may have changed since, though it never found itself without the lease."""
+    clock, told = Clock(), list[bool]()
+    one = Leader(access, namespace, "lease", "one", seconds=15, write_s=5, changed=told.append, clock=clock)
+    two = replica(access, namespace, "two", clock)
+    one.step()
+    two.step()
+    clock.now += 16
+    two.step()
+    assert two.leads()
+    found = access.get(LEASES, namespace, "lease")
+    access.replace(LEASES, {**found, "spec": {**found["spec"], "holderIdentity": ""}})  # it gives it back
+    one.step()
+    assert one.leads()
+    assert told == [True, False, True]
+    clock.now += 5
+    one.step()
+    assert told == [True, False, True]
+
+
 def test_a_partitioned_leader_stops_by_itself(access: Access, namespace: str) -> None:
     """It cannot reach the server, so nobody can tell it."""
     clock = Clock()

@@ -325,3 +325,21 @@ def test_who_edits_an_approval_away_approves_nothing_by_it(theatre: Theatre) -> 
     assert (status.attempts, status.past) == (2, ("2",))
     assert theatre.registry.alias("flights", "champion") == "1"
     until(lambda: "Superseded" in {e["reason"] for e in theatre.events()}, "it is told")
+
+
+def test_a_request_after_the_end_is_told_to_have_no_effect(theatre: Theatre) -> None:
+    """It may have been written just before the end, or by hand; the command refuses it."""
+    operator = theatre.operator()
+    theatre.apply()
+    theatre.reaches(Progress.PROMOTED)
+    theatre.rests(operator)
+    theatre.ask("abort")
+    until(lambda: "NoEffect" in {e["reason"] for e in theatre.events()}, "an Event tells it")
+    (event,) = [e for e in theatre.events() if e["reason"] == "NoEffect"]
+    assert event["type"] == "Warning"
+    assert event["note"].endswith("abort had no effect\nabort by ada to see: the rollout is over (Promoted)")
+    until(lambda: not requests(theatre), "the request is taken away")
+    theatre.rests(operator)
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
+    until(theatre.gone, "it is gone")
+    assert len([e for e in theatre.events() if e["reason"] == "NoEffect"]) == 1

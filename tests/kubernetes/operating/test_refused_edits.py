@@ -144,6 +144,33 @@ def test_another_replica_ends_the_attempt_and_begins_again_once_the_spec_is_mend
     assert (status.attempts, stalled(status)) == (2, None)
 
 
+def test_a_replica_that_leads_again_goes_by_no_spec_that_another_one_replaced(theatre: Theatre) -> None:
+    """It remembers one that was accepted, and a record of the decision in force, which was made under it."""
+    one = at_half(theatre)
+    theatre.lines[one].set()
+    two = theatre.operator()
+    until(two.leader.leads, "another one leads")
+    theatre.apply(steps=STAY, servers=SERVED, decision={**SPEC["decision"], "minUnits": 7})
+    until(lambda: theatre.status().generation == 2, "it has accepted another spec")
+    before = edited(theatre, REFUSED["afterPromotion.watch"])
+    assert before.progress is Progress.RUNNING
+    theatre.lines[one].clear()
+    assert two.stop()
+    assert theatre.reaches(Progress.ROLLED_BACK).reason is Reason.SUPERSEDED
+    assert one.leader.leads()
+
+
+def test_a_replica_that_leads_again_and_nobody_did_meanwhile_goes_on(theatre: Theatre) -> None:
+    """The API server was away, say."""
+    one = at_half(theatre)
+    theatre.lines[one].set()
+    until(lambda: not one.leader.leads(), "it leads no more")
+    theatre.lines[one].clear()
+    before = edited(theatre, REFUSED["afterPromotion.watch"])
+    until(lambda: theatre.status().clock > before.clock + 500_000, "it is ticked")
+    assert (theatre.status().progress, theatre.weight()) == (Progress.RUNNING, 5000)
+
+
 @pytest.mark.parametrize("progress", [Progress.PROMOTING, Progress.HOLDBACK])
 def test_a_promotion_that_another_replica_finds_is_taken_back_before_it_is_made_and_kept_after(
     theatre: Theatre, progress: Progress

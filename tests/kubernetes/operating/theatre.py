@@ -89,12 +89,13 @@ def gone(access: Access, resource: Resource, namespace: str | None, name: str) -
 
 
 class Line(Access):
-    """A way to the API server that may be cut."""
+    """A way to the API server that may be cut, or let no new watch through."""
 
     cut: threading.Event
+    deaf: threading.Event
 
     def _send(self, method: str, path: str, query: dict[str, str], *rest: Any) -> Any:
-        if self.cut.is_set():
+        if self.cut.is_set() or (self.deaf.is_set() and "watch" in query):
             raise EdgeError(f"{method} {path}: cut off")
         return super()._send(method, path, query, *rest)
 
@@ -173,6 +174,7 @@ class Theatre:
         self.scenes: dict[str, Scene] = {}
         self.operators: list[Operator] = []
         self.lines: dict[Operator, threading.Event] = {}
+        self.deaf = threading.Event()  # no operator can begin a watch
         self.workloads: Callable[[Access, ClusterStore, str], Workloads] | None = None  # others than in memory
         self._numbers = itertools.count(1)
         self.model("flights")
@@ -209,7 +211,7 @@ class Theatre:
             }
         )
         access = Line(self.operating, deadline_s=settings.call_s)
-        access.cut = threading.Event()
+        access.cut, access.deaf = threading.Event(), self.deaf
         made = Operator(access, settings, f"replica-{number}", self.making(settings))
         self.operators.append(made)
         self.lines[made] = access.cut
