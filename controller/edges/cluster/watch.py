@@ -372,11 +372,12 @@ def _entry(found: Node) -> Entry:
 
 
 def _adopted(spec: Node, status: Node) -> tuple[str, ...]:
-    """Names of the Services behind which the model servers are: those of the attempt, and those that are declared."""
-    pinned = (status.get("attempt") or {}).get("places") or {}
+    """Names of the Services behind which the model servers are: those of the attempt, of the one before while that
+    one's version serves, and those that are declared."""
+    pinned = ((status.get(name) or {}).get("places") or {} for name in ("attempt", "former"))
     named = (
         (each.get(arm) or {}).get("service")
-        for each in (pinned, spec.get("servers") or {})
+        for each in (*pinned, spec.get("servers") or {})
         for arm in ("champion", "challenger")
     )
     return tuple(dict.fromkeys(name for name in named if name))

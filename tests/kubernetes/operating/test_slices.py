@@ -237,6 +237,17 @@ def test_what_changed_while_nobody_watched_is_told_once(access: Access, namespac
     assert sorted(told) == ["changes", "comes", "elsewhere", "goes", "last", "moves"]
 
 
+def test_services_of_an_attempt_are_a_rollouts_as_long_as_they_serve(theatre: Theatre) -> None:
+    watched = Watched(theatre.access, theatre.namespace)
+    found = theatre.apply("one", servers=adopting("a", "b"))
+    for at, name in enumerate(("attempt", "former")):
+        found["status"] = {name: {"places": {"champion": {"service": f"c{at}"}, "challenger": {"service": f"d{at}"}}}}
+        watched.put(found)
+        assert [s for s in ("a", "b", "c0", "d0", "c1", "d1") if watched.naming(theatre.namespace, s)] == [
+            "a", "b", f"c{at}", f"d{at}",
+        ]  # fmt: skip
+
+
 def test_it_is_known_which_rollouts_name_a_service(theatre: Theatre) -> None:
     watched = Watched(theatre.access, theatre.namespace)
 
