@@ -16,6 +16,8 @@ Extract = Callable[[Request], str | None]
 
 UNIT_CHARS = 512
 ATTRIBUTE_CHARS = 256
+# The names and the first row of a table of CSV have at most so many characters together.
+_CSV_CHARS = 131_072
 _FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
@@ -146,10 +148,13 @@ def _csv_feature(request: Request, name: str) -> str | None:
     # The first row may have line breaks inside quotes; the reader takes as many lines as it needs. What else Python
     # breaks lines at (U+2028, form feeds) is a character like others to whoever serves the table.
     text = request.body.decode("utf-8", "replace").removeprefix("\ufeff")
-    reader = csv.reader(io.StringIO(text, newline=""))
+    lines = io.StringIO(text[:_CSV_CHARS], newline="")
+    reader = csv.reader(lines)
     try:
         columns, row = next(reader), next(reader)
     except (StopIteration, csv.Error):
         return None
+    if len(text) > _CSV_CHARS and not lines.read(1):
+        return None  # cut within them
     place = columns.index(name) if name in columns else len(row)
     return (row[place] or None) if place < len(row) else None

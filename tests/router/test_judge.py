@@ -44,6 +44,13 @@ def test_json_with_as_many_predictions_as_rows_is_usable(body: bytes) -> None:
     assert judge(response(), body, asked()) is True
 
 
+@pytest.mark.parametrize(("rows", "usable"), [(65_534, False), (65_535, True)])
+def test_of_a_request_of_very_many_small_parts_the_rows_are_not_counted(rows: int, usable: bool) -> None:
+    """Neither arm's answer is held to them: that is seen from the request alone."""
+    request = asked(b'{"inputs": [%b]}' % b",".join([b"[1]"] * rows))
+    assert judge(response(), b'{"predictions": [1]}', request) is usable
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -51,6 +51,24 @@ def find(source: dict[str, str], of: Request) -> str | None:
     return extractor(Source.model_validate(source))(of)
 
 
+@pytest.mark.parametrize(("nodes", "unit"), [(65_536, "u7"), (65_537, None)])
+@pytest.mark.parametrize("node", ["{}", "[]"])
+def test_json_of_very_many_small_parts_is_not_read_while_others_wait(node: str, nodes: int, unit: str | None) -> None:
+    body = b'{"id": "u7", "all": [%b]}' % b",".join([node.encode()] * (nodes - 2))
+    assert find({"json_pointer": "/id"}, request(body)) == unit
+
+
+def test_a_long_text_in_a_body_makes_it_no_tree() -> None:
+    assert find({"json_pointer": "/id"}, request({"id": "u7", "text": "x" * 1_000_000})) == "u7"
+
+
+@pytest.mark.parametrize(("columns", "unit"), [(1_000, "u7"), (70_000, None)])
+def test_a_csv_is_read_as_far_as_rows_are_of_a_usual_length(columns: int, unit: str | None) -> None:
+    """Rows that follow may be as many as they like."""
+    body = b"id" + b",a" * columns + b"\nu7" + b",1" * columns + b"\nu8,1" * 100_000
+    assert find({"feature": "id"}, request(body, content_type="text/csv")) == unit
+
+
 @pytest.mark.parametrize(
     ("value", "unit"), [("7", "7"), (" 7\t", "7"), ("ü✓", "ü✓"), ("", None), ("  ", None), ("a, b", "a, b")]
 )
