@@ -34,6 +34,7 @@ class _Read:
         """Every line of one journal."""
         place = tailer.Place()
         segments, pointer, covariates = self._segments, self._pointer, self._covariates
+        origin = tailer.origin(name)
         while True:
             lines, place = tailer.read(directory, name, numbers, place)
             if not lines:
@@ -42,7 +43,7 @@ class _Read:
             place = found.place
             self.lost += found.lost
             self.no_unit += found.no_unit
-            rows = (exposure_row(e, segments, pointer, covariates, name) for e in found.exposures)
+            rows = (exposure_row(e, segments, pointer, covariates, origin) for e in found.exposures)
             self.exposures += [row for row in rows if row.attempt <= self._attempt]
             self.outcomes += [outcome_row(e) for e in found.outcomes]
             self.samples += [sample_row(e) for e in found.samples]

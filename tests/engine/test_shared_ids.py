@@ -17,6 +17,7 @@ from controller.core.cells import (
 )
 from controller.core.fold import EMPTY, Statistics
 from controller.edges.engine import Engine, ExposureRow, JournalSource, OutcomeRow
+from controller.edges.engine.tailer import AGAIN
 from controller.kinds import Kind
 from tests.engine.equality import assert_equal
 from tests.engine.logs import Log, exposure_event, outcome_event
@@ -75,6 +76,14 @@ def test_failures_are_as_many_with_two_workers_as_with_one_however_long_they_tak
     cells = [block.champion for block in said[1][1] if isinstance(block.champion, CountCell)]
     assert sum(cell.units for cell in cells) == 200
     assert sum(cell.events for cell in cells) == sum(not row.usable for row in one)
+
+
+def test_a_journal_that_was_copied_once_more_counts_once(tmp_path: Path) -> None:
+    rows = [request(page, page * SECOND, 0) for page in range(50)]
+    copied = [row._replace(journal=f"{row.journal}{AGAIN}1") for row in rows[10:]]
+    said, blocks = counted(tmp_path / "j", rows + copied, [], plan(Kind.ERROR_RATE))
+    assert (said.losses.duplicates, said.losses.late) == (40, 0)
+    assert sum(block.champion.units for block in blocks if isinstance(block.champion, CountCell)) == 50
 
 
 def test_a_mirror_finds_its_own_request_among_those_of_the_same_id(tmp_path: Path) -> None:

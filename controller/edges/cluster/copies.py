@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from controller.edges.cluster.routers import Replica
-from controller.edges.engine.tailer import files
+from controller.edges.engine.tailer import AGAIN, files, origin
 from controller.edges.exchange import Answer, Call, Exchange
 from controller.errors import EdgeError
 
@@ -148,7 +148,7 @@ class Copies:
 
     def _named(self, remote: Remote, sizes: Mapping[int, int], exchange: Exchange) -> str:
         """The name of the copy: the last one there is, if its newest file begins as the router's does."""
-        copies = [name for name in files(self._folder) if _of_journal(name) == remote.journal]
+        copies = [name for name in files(self._folder) if origin(name) == remote.journal]
         if not copies:
             return remote.journal
         name = max(copies, key=_number)
@@ -239,14 +239,10 @@ def fault_of(answer: Answer | EdgeError) -> str:
     return f"status {answer.status}: {answer.body[:200].decode(errors='replace')}"
 
 
-def _of_journal(name: str) -> str:
-    return name.partition(".again-")[0]
-
-
 def _number(name: str) -> int:
-    number = name.partition(".again-")[2]
+    number = name.partition(AGAIN)[2]
     return int(number) if number.isdigit() else 0
 
 
 def _after(name: str) -> str:
-    return f"{_of_journal(name)}.again-{_number(name) + 1}"
+    return f"{origin(name)}{AGAIN}{_number(name) + 1}"

@@ -180,10 +180,8 @@ class JournalSource:
                 self._places.setdefault(journal.key, place)
             return None
         found = tailer.understand(lines, place)
-        asked = query.covariates
-        exposures, spoilt = _rows(
-            found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked, journal.name)
-        )
+        asked, origin = query.covariates, tailer.origin(journal.name)
+        exposures, spoilt = _rows(found.exposures, lambda e: exposure_row(e, query.segments, pointer, asked, origin))
         outcomes, more = _rows(found.outcomes, outcome_row)
         samples, wrong = _rows(found.samples, sample_row)
         gathered.exposures.extend(exposures)

@@ -14,6 +14,7 @@ import orjson
 _FILE = re.compile(r"(?P<journal>[A-Za-z0-9][A-Za-z0-9._-]*)\.(?P<file>\d{8})\.jsonl")
 CHUNK = 8 << 20
 LONGEST_LINE = 64 << 20
+AGAIN = ".again-"  # ends the name of a journal's further copy, before its number
 SILENCE = 60_000_000  # µs after which a journal whose writer says nothing is closed
 
 
@@ -49,6 +50,11 @@ class Found(NamedTuple):
     lost: int
     no_unit: int
     malformed: int
+
+
+def origin(journal: str) -> str:
+    """The journal that this one is a copy of, if it is one: both may hold the same lines."""
+    return journal.partition(AGAIN)[0]
 
 
 def files(directory: Path) -> dict[str, list[int]]:
