@@ -46,10 +46,10 @@ def plain(text: str) -> str:
 
 @cache
 def _many_marks() -> re.Pattern[str]:
-    """More marks than a letter may have. Made when the first such text is read: that takes a hundredth of a second."""
-    marks = [code for code in range(_FIRST_MARK, _LAST_MARK) if _is_mark(chr(code))]
-    first = [code for code in marks if code - 1 not in (known := set(marks))]
-    last = [code for code in marks if code + 1 not in known]
+    """More marks than a letter may have. Made when the first such text is read: it takes some hundredths of a second."""
+    marks = {code for code in range(_FIRST_MARK, _LAST_MARK) if _is_mark(chr(code))}
+    first = sorted(code for code in marks if code - 1 not in marks)
+    last = sorted(code for code in marks if code + 1 not in marks)
     ranges = "".join(f"{chr(one)}-{chr(two)}" for one, two in zip(first, last, strict=True))
     return re.compile(f"[{ranges}]{{{_MOST_MARKS + 1},}}")
 

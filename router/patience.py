@@ -63,9 +63,9 @@ class Patience(Ending):
         waited_for = self._at == BODY or (self._at == HEAD and self._partial)
         return self._pace.silent_s(now) if waited_for else 0.0
 
-    def holds_bytes(self) -> bool:
-        """Whether a part is held of the body that it is sending, or of the one that it is being answered."""
-        return (self._budget if self._exchange is None else self._exchange.budget) > 0
+    def body_bytes(self) -> int:
+        """Bytes that are held of the body that it is sending, or of the one that it is being answered."""
+        return self._budget if self._exchange is None else self._exchange.budget
 
     def unread_bytes(self) -> int:
         """Bytes of answers that it has not taken."""

@@ -42,9 +42,12 @@ class Room:
         plane = self._plane
         most = plane.config.max_held_bytes
         if self._rested():
-            for client in self._slow(lambda client: client.holds_bytes()):
+            # Who does not take an answer lets go of its body a moment later.
+            held = plane.held_bytes
+            for client in self._slow(lambda client: client.body_bytes() > 0):
+                held -= client.body_bytes()
                 client.make_room()
-                if plane.held_bytes <= most:
+                if held <= most:
                     break
         return plane.held_bytes <= most
 

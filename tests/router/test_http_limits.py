@@ -334,6 +334,23 @@ def test_who_does_not_read_a_large_answer_lets_go_of_the_servers_connection_for_
             assert ask(plane.port, post("v")).status == 200
 
 
+def test_no_more_of_those_who_read_no_answer_have_to_go_than_there_is_need(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, max_held_bytes=300_000, head_s=0.3) as (plane, champion, _),
+        contextlib.ExitStack() as open_ones,
+    ):
+        champion.mode, champion.size = "large", 50_000_000
+        for number in range(3):
+            raw = open_ones.enter_context(Raw(plane.port, receive_buffer=4_096))
+            raw.send(post(f"u{number}", b"x" * 90_000))
+            raw.until(b"\r\n\r\n")
+        champion.mode = "good"
+        assert plane.poll()["held_bytes"] == 270_000
+        let_pass(0.4)
+        await_until(lambda: ask(plane.port, post("v", b"y" * 60_000)).status == 200)
+        plane.until(lambda: plane.poll()["held_bytes"] == 180_000)
+
+
 def test_a_line_break_behind_a_body_is_no_request_that_comes_too_late(tmp_path: Path) -> None:
     with serving(tmp_path, head_s=0.2) as (plane, _, _), Raw(plane.port) as raw:
         for stray in (b"\r\n", b"\r\n\r\n\r", b"\r"):
