@@ -132,6 +132,8 @@ def build_cluster(
         route, asked = GatewayTraffic(access, owner, gateway.http_route, read), partial(_asked, owner, read)
         return route, LateSource(lambda: RequestSource(folder / "requests.sqlite", Prometheus(url), asked, route))
 
+    shown: set[tuple[str, int]] = set()
+
     def make(key: str) -> Loop:
         stored = store.load(key)
         namespace, _, name = key.partition("/")
@@ -145,7 +147,10 @@ def build_cluster(
 
         slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
-        if _unshown(stored.status):
+        attempt = stored.status.attempt
+        what = owner.uid, attempt.number if attempt is not None else 0
+        if what not in shown and _unshown(stored.status):
+            shown.add(what)  # of one that is over the loop is made anew at each look
             registry.catch_up(stored.pinned().rollout, stored.status, store.records(key))
         return Loop(
             store=store,

@@ -46,7 +46,7 @@ def plain(text: str) -> str:
 
 @cache
 def _many_marks() -> re.Pattern[str]:
-    """More marks than a letter may have. Made when the first such text is read: it takes some hundredths of a second."""
+    """More marks than a letter may have. Made when the first such text is read, in some hundredths of a second."""
     marks = {code for code in range(_FIRST_MARK, _LAST_MARK) if _is_mark(chr(code))}
     first = sorted(code for code in marks if code - 1 not in marks)
     last = sorted(code for code in marks if code + 1 not in marks)

@@ -189,6 +189,8 @@ def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus
     stranger = attempt is not None and looked_for != (spec.model.name, observed.champion_alias)
     if stranger or places.moved(spec, attempt):
         observed = places.unseen(observed)
+    elif attempt is not None and attempt.challenger != observed.challenger_alias:
+        observed = observed.model_copy(update={"challenger_upstreams": (), "challenger_ready": False})
     past = (*status.past, attempt.challenger) if attempt else status.past
     return RolloutStatus(
         uid=status.uid,

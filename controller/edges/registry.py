@@ -4,23 +4,19 @@ Polling is the truth: MLflow has no compare-and-swap and no history for aliases,
 """
 
 import difflib
-import posixpath
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
-import yaml
-from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from controller.core.record import Record
+from controller.edges.model_files import ModelFiles
 from controller.edges.run_log import RunLog
 from controller.edges.silence import Silence
-from controller.edges.tracking import Log, Refused, artifact_uri, connect, shown, translated
+from controller.edges.tracking import Log, Refused, connect, shown, translated
 from controller.errors import EdgeError, NotFound
 from controller.ports import ResolvedVersion, TickEntry
 from controller.spec import ModelRollout
@@ -29,10 +25,6 @@ from controller.status import RolloutStatus
 _ALIAS_TRIES = 4
 _PAGE = 1000  # the most that MLflow gives at once
 _SIGNATURES_KEPT = 1024
-_MLMODEL, _LARGEST_MLMODEL = "MLmodel", 1 << 20
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_EMPTY = ("", "~", "null", "Null", "NULL")
-_DEEPEST = 100  # what the parser takes for a level grows with their number
 
 
 class MlflowRegistry:
@@ -52,8 +44,9 @@ class MlflowRegistry:
         self._guard: Callable[[], None] = lambda: None
         self._tell = Log() if shared else None
         self._place = "MLflow" if shared else f"MLflow at {shown(tracking_uri)}"
-        # Artefacts often are in a store of their own, whose silence is not MLflow's.
-        self._silence, self._files = Silence(self._place), Silence(f"artefacts of {self._place}")
+        # To search all models may take longer than one of them is worth, and is for nobody to wait for.
+        self._silence, self._searches = Silence(self._place), Silence(f"the search of {self._place}")
+        self._files = ModelFiles(tracking_uri, self._tell)
 
     def guarded(self, guard: Callable[[], None]) -> Self:
         """The same registry, which asks ``guard`` right before it moves an alias: it raises where we may not."""
@@ -106,13 +99,13 @@ class MlflowRegistry:
         """What every alias of every model names now, in as few calls as there are pages."""
         found: dict[str, dict[str, str]] = {}
         token: str | None = None
-        with self._asking():
-            while True:
+        while True:
+            with self._searches.asked(), translated(self._uri, self._tell):
                 page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-                found.update({model.name: {a: str(v) for a, v in model.aliases.items()} for model in page})
-                token = page.token
-                if not token:
-                    return found
+            found.update({model.name: {a: str(v) for a, v in model.aliases.items()} for model in page})
+            token = page.token
+            if not token:
+                return found
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """As the port says; read back. NotFound where model or version do not exist."""
@@ -206,50 +199,9 @@ class MlflowRegistry:
         return signed
 
     def _read_signature(self, model: str, version: str) -> bool:
+        with self._asking():
+            folder = self._client.get_model_version_download_uri(model, version)
         try:
-            with self._files.asked(), translated(self._uri, self._tell), tempfile.TemporaryDirectory() as folder:
-                place = self._client.get_model_version_download_uri(model, version)
-                listed = list_artifacts(artifact_uri=place, tracking_uri=self._uri)
-                size = next((each.file_size or 0 for each in listed if posixpath.basename(each.path) == _MLMODEL), 0)
-                if size > _LARGEST_MLMODEL:
-                    raise EdgeError(f"it has {size:,} bytes; at most {_LARGEST_MLMODEL:,} are read")
-                path = download_artifacts(
-                    artifact_uri=artifact_uri(place, _MLMODEL), dst_path=folder, tracking_uri=self._uri
-                )
-                text = Path(path).read_text(encoding="utf-8")
-            return _signed(text)
-        except (EdgeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            why = _unread(error)
-            raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {why}") from error
-
-
-def _unread(error: Exception) -> str:
-    """Why a file cannot be read, without what is in it: whose it is says whoever registered the version."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"it is no YAML (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
-    return str(error) if isinstance(error, EdgeError) else "it is no YAML"
-
-
-def _signed(text: str) -> bool:
-    """Whether an MLmodel file has something under ``signature`` at its top. Only looked through, by the parser in C
-    where there is one: others wait for it, and the file is whatever its owner wrote."""
-    depth, key, found = 0, None, False
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if not isinstance(event, yaml.NodeEvent):
-            continue
-        if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
-            return False
-        if depth == 1:
-            # At the top keys and values come in turn.
-            if key is None:
-                key = event.value if isinstance(event, yaml.ScalarEvent) else ""
-            else:
-                empty = isinstance(event, yaml.ScalarEvent) and event.value in _EMPTY
-                found, key = found or (key == "signature" and not empty), None
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _DEEPEST:
-                raise EdgeError(f"it is nested more than {_DEEPEST} deep")
-    return found
+            return self._files.signed(folder)
+        except EdgeError as error:
+            raise EdgeError(f"the MLmodel file of {model!r} version {version} cannot be read: {error}") from error

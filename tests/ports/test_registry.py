@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from controller.edges.model_files import ModelFiles
 from controller.edges.registry import MlflowRegistry
 from controller.edges.silence import Silence
 from controller.errors import EdgeError, NotFound, SpecError
@@ -185,9 +186,29 @@ def test_a_tracking_server_that_is_silent_keeps_one_waiting_and_not_everybody(
     wire.mute()
     with pytest.raises(EdgeError, match="does not answer as it should"):
         registry.resolve(model, "champion")
-    for ask in (lambda: registry.resolve(model, "champion"), registry.aliases):
-        with pytest.raises(EdgeError, match=r"MLflow at http.* did not answer 0 s ago"):
-            ask()
+    with pytest.raises(EdgeError, match=r"MLflow at http.* did not answer 0 s ago"):
+        registry.resolve(model, "champion")
+    # The search of all models may be slow where they are many, and says nothing of the rest.
+    with pytest.raises(EdgeError, match="does not answer as it should"):
+        registry.aliases()
+    with pytest.raises(EdgeError, match=r"the search of MLflow at http.* did not answer 0 s ago"):
+        registry.aliases()
+
+
+def test_the_silence_of_one_store_of_artefacts_is_not_that_of_others(
+    wire: Wire, world: RegistryWorld, tracking: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    registry = MlflowRegistry(tracking.uri)
+    first, second = (world.add_version(world.model, True) for _ in range(2))
+    assert registry.resolve(world.model, first) is not None
+    wire.mute()
+    files = ModelFiles(tracking.uri, None)
+    for said in ("does not answer as it should", "the store of its artefacts did not answer 0 s ago"):
+        with pytest.raises(EdgeError, match=said):
+            files.signed(f"{wire.uri}/api/2.0/mlflow-artifacts/artifacts/model")
+    place = MlflowClient(tracking.uri, registry_uri=tracking.uri).get_model_version_download_uri(world.model, second)
+    assert files.signed(place)
 
 
 def test_a_server_that_was_silent_is_asked_by_one_at_a_time_until_it_answers() -> None:
@@ -277,6 +298,7 @@ class Hiding:
     def __getattr__(self, name):
         return getattr(self.finder, name)
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+from controller.edges.model_files import ModelFiles
 from controller.edges.registry import MlflowRegistry
 from tests.ports.contracts.registry import entry
 from tests.ports.contracts.rollouts import record, rollout
