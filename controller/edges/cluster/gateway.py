@@ -170,9 +170,8 @@ class GatewayTraffic:
         """The Services that are not the ``champion``'s, of this attempt and of what was last written."""
         held = self._held(route)
         written = [name.rpartition(":") for name in (held.weights if held is not None else ())]
-        return {*_backends(stored), *(Backend(name, int(port)) for name, _, port in written if port.isdecimal())} - {
-            champion
-        }
+        known = (Backend(name, int(port)) for name, _, port in written if port.isdecimal())
+        return {*_backends(stored), *known} - {champion}
 
     def _sent(self, stored: Stored, route: Node) -> int:
         """The most, in basis points, that the route sends to others than the champion, as long as somebody is on trial;

@@ -1,5 +1,6 @@
 """An HTTPRoute splits the traffic: through a real API server, served by a real Traefik, asked by real requests."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,20 @@ def test_the_way_back_works_by_a_route_that_cannot_be_split(split: Split, provid
     (rule,) = split.found()["spec"]["rules"]
     assert [ref["weight"] for ref in rule["backendRefs"]] == [10_000, 0, 500]
     assert rule["timeouts"] == {"request": "7s"}
+
+
+def test_the_way_back_works_whatever_somebody_made_of_our_word(split: Split, provider: GatewayTraffic) -> None:
+    split.route(RULE)
+    weighs(provider, 1, 4000)
+    ((name, said),) = (pair for pair in split.found()["metadata"]["annotations"].items() if pair[0].endswith(".late"))
+    edited = json.dumps(json.loads(said) | {"weights": {"flights-a": 10_000, "flights-c:http": 0}})
+    where = {"namespace": split.namespace, "name": ROUTE, "annotations": {name: edited}}
+    rules = [{"backendRefs": [*backends(6000, 4000), {"name": "third", "port": 80, "weight": 500}]}]
+    split.access.patch(ROUTES, {"metadata": where, "spec": {"rules": rules}})
+    with pytest.raises(EdgeError, match="names 3 backends"):
+        provider.apply(table(2, weight_bp=0, challenger=None))
+    (rule,) = split.found()["spec"]["rules"]
+    assert [ref["weight"] for ref in rule["backendRefs"]] == [10_000, 0, 500]
 
 
 def test_what_the_gateway_says_against_the_route_is_told(split: Split, provider: GatewayTraffic) -> None:
