@@ -81,6 +81,25 @@ def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
         assert (exposure.usable, exposure.status, exposure.fallback_reason) == (False, 500, "Status")
 
 
+def test_a_challenger_is_not_blamed_where_the_champion_that_stood_in_fails_too(tmp_path: Path) -> None:
+    """That the challenger's failure found no room says nothing of the champion's answer, which comes in one read."""
+    with (
+        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
+        Raw(servers[0].port) as first,
+    ):
+        plane, champion, challenger = servers
+        challenger.size = 200_000
+        first.send(post("u1"))
+        await_until(lambda: held(plane) == 100_000)
+        challenger.mode, challenger.raw = "raw", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n" + b"x" * 90_000
+        champion.mode = "nan"
+        for number in range(12):
+            assert ask(plane.port, post(f"v{number}")).status == 200
+        reasons = [e.fallback_reason for e in plane.exposures(12)]
+        assert reasons == ["Status"] * 12
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
 def test_mirrors_are_held_no_more_either(tmp_path: Path) -> None:
     mirror = {"mirror_bp": 10_000, "control_from_bp": 5_000, "limits": LIMITS}
     with serving(tmp_path, "large_halves", max_held_answer_bytes=99_999, **mirror) as (plane, _, challenger):
