@@ -104,6 +104,8 @@ class Call:
         self.response = None
         self.was_sent = False
         self.received = 0
+        # Whether there is room is asked of each answer by itself.
+        self.judge_bytes = self.routes.judge_bytes
         self.held = b""
         self.more_held = None
 

@@ -124,8 +124,9 @@ class Exchange(Passing):
         """A challenger's answer that grows too large is passed on, or given up where it is a failure anyway."""
         super().answer_body(data)
         self.plane.answers_grew(len(data))
-        if self.plane.answers_full and self._late is None:
-            self.hold_no_more()
+        self._outgrown()
+
+    def _outgrown(self) -> None:
         if not self._passing and self.received > self.judge_bytes:
             assert self.response is not None
             if self.response.successful:
@@ -137,7 +138,12 @@ class Exchange(Passing):
     def answer_pause(self) -> None:
         """Pass on what has come. An answer that will be whole in time is waited for, as a challenger's would be:
         between its parts nothing is written, so both arms' are received at the same pace.
+
+        Only here is it known that there is more to come, which there may be no room for: what is in hand is judged.
         """
+        if self.plane.answers_full and self._late is None:
+            self.hold_no_more()
+            self._outgrown()
         if self._passing:
             if not self.started:
                 if self._soon_whole():

@@ -73,6 +73,8 @@ class Upload(Call):
         if self.started:
             return
         if runs:
+            # The queue as it is now: one that was empty went with a new table.
+            self.waiting = self.plane.deadlines(self.waiting.seconds)
             self.waiting.add(self, now)
         else:
             self.waiting.remove(self)

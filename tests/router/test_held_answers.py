@@ -81,6 +81,56 @@ def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
         assert (exposure.usable, exposure.status, exposure.fallback_reason) == (False, 500, "Status")
 
 
+def test_a_challenger_is_not_blamed_where_the_champion_that_stood_in_fails_too(tmp_path: Path) -> None:
+    """That the challenger's failure found no room says nothing of the champion's answer, which comes in one read."""
+    with (
+        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
+        Raw(servers[0].port) as first,
+    ):
+        plane, champion, challenger = servers
+        challenger.size = 200_000
+        first.send(post("u1"))
+        await_until(lambda: held(plane) == 100_000)
+        challenger.mode, challenger.raw = "raw", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n" + b"x" * 90_000
+        champion.mode = "nan"
+        for number in range(12):
+            assert ask(plane.port, post(f"v{number}")).status == 200
+        reasons = [e.fallback_reason for e in plane.exposures(12)]
+        assert reasons == ["Status"] * 12
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+# The head is of no known length, so it is read apart from its body, also where all of it is in hand.
+IN_ONE_READ = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+IN_ONE_READ += b'15\r\n{"predictions":[NaN]}\r\n0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"weight_bp": 0}, {"weight_bp": 10_000}, {"mirror_bp": 10_000, "control_from_bp": 5_000}],
+    ids=["champion", "challenger", "mirror"],
+)
+def test_an_answer_that_is_all_in_hand_is_judged_also_where_there_is_no_room(
+    tmp_path: Path, way: dict[str, int]
+) -> None:
+    with (
+        serving(tmp_path, "raw", max_held_answer_bytes=99_999, limits=LIMITS, **way) as servers,
+        Raw(servers[0].port) as first,
+    ):
+        plane, champion, challenger = servers
+        asked = challenger if way.get("weight_bp") else champion
+        asked.mode, asked.size = "large_halves", 200_000
+        first.send(post("u1"))
+        await_until(lambda: held(plane) == 100_000)
+        challenger.mode, champion.mode = "raw", "raw" if way == {"weight_bp": 0} else "good"
+        champion.raw = challenger.raw = IN_ONE_READ
+        assert ask(plane.port, post("u2")).status == 200
+        number = 1 + ("mirror_bp" in way)
+        found = next(e for e in plane.exposures(number) if e.unit == "u2" and e.mirror is ("mirror_bp" in way))
+        assert (found.usable, found.unjudged, found.status) == (False, False, 200)
+        assert plane.poll()["unheld_total"] == 0
+
+
 def test_mirrors_are_held_no_more_either(tmp_path: Path) -> None:
     mirror = {"mirror_bp": 10_000, "control_from_bp": 5_000, "limits": LIMITS}
     with serving(tmp_path, "large_halves", max_held_answer_bytes=99_999, **mirror) as (plane, _, challenger):

@@ -10,7 +10,7 @@ import pytest
 
 from router.worker import Worker
 from router.worker_config import WorkerConfig
-from tests.router.planes import Plane, serving
+from tests.router.planes import Plane, serving, table
 from tests.router.raw import Raw, await_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: router\r\n\r\n"
@@ -112,3 +112,22 @@ def test_who_is_still_sending_at_the_end_is_told_so(tmp_path: Path, part: str) -
         raw.socket.close()
         assert plane.process.wait(10) == 0
         recorded(plane, part)
+
+
+def test_an_upload_that_a_change_of_tables_met_is_told_at_the_end(tmp_path: Path) -> None:
+    """Its client was the one that was waited for when the table came; its server is from then on."""
+    limits = {"replay_bytes": 1_000, "champion_timeout_ms": 20_000}
+    with serving(tmp_path, drain_s=0.5, limits=limits) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "hang"
+        raw.send(PARTS["passed on"])
+        await_until(lambda: champion.begun == 1)
+        assert plane.poll()['requests_total{arm="champion"}'] == 1
+        plane.put(table(2, champion.address))
+        raw.send(b"x" * 95_000)
+        await_until(lambda: champion.count == 1)
+        plane.send({"type": "drain"})
+        answer = raw.answer()
+        assert (answer.status, answer.closes) == (503, True)
+        raw.socket.close()
+        assert plane.process.wait(10) == 0
+        assert [(e.answer_status, e.evidence) for e in plane.exposures()] == [(503, False)]
