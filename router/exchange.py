@@ -230,9 +230,17 @@ class Exchange(Passing):
         self._unusable(FallbackReason.TIMEOUT)
 
     def stalled(self) -> None:
-        """An answer that is passed on does not go on, or takes too long in total."""
-        self.drop_connection()
-        self._cut()
+        """An answer that is passed on does not go on; where that is its client's doing, it ends as one that is left."""
+        if self._late is not None and self.client.crowded:
+            self.client.break_off()
+            self._left()
+        else:
+            self.drop_connection()
+            self._cut()
+
+    def overran(self) -> None:
+        """It takes too long in total."""
+        self.stalled()
 
     def cut_off(self) -> None:
         """No server's fault, unless the answer was late already: whatever it would have been, it is no evidence."""

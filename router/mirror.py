@@ -2,15 +2,18 @@
 
 An answer that would be passed on unjudged (a stream of events, one that is too large to be held) is read to its end by
 the rules of one that is shown: whether it came in time is settled by its beginning, it may pause for ``stall_s``, takes
-``total_s`` at most, and its beginning is what is kept of it.
+``total_s`` at most, and its beginning is what is kept of it. Where the original's client left, it ends when it has
+taken as long as that: what nobody would have waited for has no verdict.
 """
 
+from asyncio import TimerHandle
 from time import monotonic
 
 from router.call import Call
 from router.capture import Attempt, Record
 from router.events import FallbackReason
 from router.judge import judge, passes_through
+from router.passing import CLIENT_GONE
 from router.pool import Backend
 from router.routing import Allotment
 from router.tally import UNDER_WAY
@@ -25,6 +28,9 @@ class Mirror(Call):
     # Whether an answer that is not held began too late, and its beginning; None while it may still be judged.
     _late: bool | None = None
     _kept: bytearray
+    # When it was heard of last, once it flows, and what ends it where the original's client has left.
+    _heard_at = 0.0
+    _leaving: TimerHandle | None = None
 
     def __init__(
         self, original: Call, unit: str | None, allotment: Allotment, champions: Attempt, answer_status: int
@@ -79,7 +85,11 @@ class Mirror(Call):
             self.plane.totals.add(self, now)
             self._late = self.late(now)
             self._kept = bytearray()
-        self.plane.stalls.add(self, monotonic())
+            if self._answer_status == CLIENT_GONE:
+                left_s = self._champions.latency_s - (now - self.sent_at)
+                self._leaving = self.plane.loop.call_later(max(0.0, left_s), self._left)
+        self._heard_at = now = monotonic()
+        self.plane.stalls.add(self, now)
         self._keep()
 
     def _keep(self) -> None:
@@ -123,8 +133,23 @@ class Mirror(Call):
         self._end(usable=False, reason=FallbackReason.TIMEOUT)
 
     def stalled(self) -> None:
-        """An answer that is not held does not go on, or takes too long in total."""
+        """An answer that is not held does not go on."""
         self.timed_out()
+
+    def overran(self) -> None:
+        """An answer that is not held takes too long in total, which the original's did not up to where its client left:
+        this one began sooner.
+        """
+        if self._leaving is None:
+            self.timed_out()
+        else:
+            self._left()
+
+    def _left(self) -> None:
+        """So far the original's client has waited; as where it leaves a stream that it is shown."""
+        usable = monotonic() - self._heard_at <= self.routes.challenger_s
+        self.drop_connection()
+        self._end(usable=usable, unjudged=usable, reason=None if usable else FallbackReason.TIMEOUT)
 
     def cut_off(self) -> None:
         """No fault of the challenger's, unless it was late already."""
@@ -137,6 +162,8 @@ class Mirror(Call):
         if self._late is not None:
             self.plane.stalls.remove(self)
             self.plane.totals.remove(self)
+        if self._leaving is not None:
+            self._leaving.cancel()
         self.plane.mirrors -= 1
         if self.budget:
             self.give_back()

@@ -122,8 +122,8 @@ class Passing(Upload):
         self._finish(attempt, attempt.status, monotonic())
 
     def _left(self) -> None:
-        """The client has left a stream. Its server has failed if it had been silent for longer than is allowed before
-        an answer, and it was not the client who kept it waiting.
+        """The client has left a stream, or is given up. Its server has failed if it had been silent for longer than is
+        allowed before an answer, and it was not the client who kept it waiting.
         """
         response = self.response
         assert response is not None
@@ -139,8 +139,11 @@ class Passing(Upload):
             self.connection.pause()
 
     def client_ready(self) -> None:
-        """The client has caught up."""
+        """The client has caught up: what its server says next is waited for from here."""
         if self.connection is not None:
+            if self.started and self._late is not None:
+                self._heard_at = now = monotonic()
+                self.plane.stalls.add(self, now)
             self.connection.resume()
 
     def client_lost(self) -> None:

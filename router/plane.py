@@ -62,7 +62,7 @@ class Plane:
         self.clients: set[Client] = set()
         self.room = Room(self)
         self.stalls: Deadlines[Any] = Deadlines(loop, config.stall_s, methodcaller("stalled"))
-        self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("stalled"))
+        self.totals: Deadlines[Any] = Deadlines(loop, config.total_s, methodcaller("overran"))
         self._arms: dict[float, Deadlines[Any]] = {}
         self._ids: list[bytes] = []
         self._given: set[bytes] = set()

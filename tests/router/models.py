@@ -304,6 +304,13 @@ class Model:
         await self._send(writer, b"9\r\ndata: 2\n\n\r\n9\r\ndata: 3\n\n\r\n0\r\n\r\n")
         return True
 
+    async def _do_ticks(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """Events without end, twenty a second."""
+        await self._send(writer, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        while True:
+            await self._send(writer, b"data: 1\n\n")
+            await asyncio.sleep(0.05)
+
     async def _do_events_later(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """The same, its head too once ``release`` was called, and the rest once more."""
         await self._release.wait()
