@@ -49,7 +49,9 @@ def test_a_page_that_passes_its_request_id_on_to_each_call_has_each_call_on_reco
 
 
 def test_units_are_mirrored_by_their_point(tmp_path: Path) -> None:
-    with serving(tmp_path, mirror_bp=3_000) as (plane, _, challenger):
+    # However slow the challenger is beside what else the machine does.
+    patient = {"limits": {"challenger_timeout_ms": 20_000}, "mirrors": 400}
+    with serving(tmp_path, mirror_bp=3_000, **patient) as (plane, _, challenger):
         run(plane.port, lambda n: post(f"u{n}"), 400)
         expected = {f"u{n}" for n in range(400) if point("s/1", f"u{n}") < 3_000}
         found = plane.exposures(400 + len(expected))
