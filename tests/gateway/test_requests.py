@@ -216,7 +216,7 @@ def test_a_comment_in_a_selector_does_not_hide_that_counters_are_asked_for(tmp_p
     """Else the rest would be any query, with whatever its errors tell."""
     desk = Desk(tmp_path, scraped)
     asked = Asked("a * on (x) b #", "code", {arm: {"arm": arm} for arm in ARMS})
-    source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, asked, desk)
+    source = RequestSource(tmp_path / "other.sqlite", scraped.prometheus, lambda: asked, desk)
     source.read(query(), START)
     assert scraped.asked[-1].splitlines() == ["a * on (x) b #", "[90s]"]
     source.close()

@@ -93,7 +93,7 @@ def test_who_pauses_in_a_request_is_told_before_the_time_is_over(tmp_path: Path,
 
 @pytest.mark.parametrize("part", ["held", "passed on"])
 def test_who_is_still_sending_at_the_end_is_told_so(tmp_path: Path, part: str) -> None:
-    with serving(tmp_path, drain_s=1, limits={"replay_bytes": 1_000}) as (plane, _, _), Raw(plane.port) as raw:
+    with serving(tmp_path, drain_s=4, limits={"replay_bytes": 1_000}) as (plane, _, _), Raw(plane.port) as raw:
         raw.send(PARTS[part])
         await_until(lambda: has_taken(plane, part))
         began = time.monotonic()
@@ -104,7 +104,7 @@ def test_who_is_still_sending_at_the_end_is_told_so(tmp_path: Path, part: str) -
                 assert raw.more(), "closed without a word"
             except TimeoutError:
                 raw.send(b"x")
-        assert time.monotonic() - began > 0.9
+        assert time.monotonic() - began > 3.6
         raw.socket.settimeout(5)
         answer = raw.answer()
         assert (answer.status, answer.closes) == (503, True)
