@@ -124,6 +124,8 @@ def test_a_rolled_back_rollout_begins_again_only_with_another_challenger() -> No
     status = _aborted()
     assert step(status, START + 9 * MINUTE, challenger_alias="2").status.progress is Progress.ROLLED_BACK
     status = step(status, START + 10 * MINUTE, challenger_alias="3").status
+    assert status.progress is Progress.PENDING  # what was looked at is the other challenger's server
+    status = step(status, START + 11 * MINUTE, challenger_ready=True, challenger_upstreams=("127.0.0.1:3",)).status
     assert status.attempt is not None
     assert (status.progress, status.attempt.number, status.attempt.challenger) == (Progress.RUNNING, 2, "3")
     assert status.attempt.salt.endswith("/2")
