@@ -56,6 +56,8 @@ class Call:
     received = 0
     # Up to so many bytes it is held until it is judged, or received whole; unless there is no room for it.
     judge_bytes = 0
+    # What that is for each answer, to begin with; 0: none is judged.
+    judge_limit = 0
     # What is held of the answer: mostly it comes in one piece.
     held: bytes = b""
     more_held: list[bytes] | None = None
@@ -105,7 +107,7 @@ class Call:
         self.was_sent = False
         self.received = 0
         # Whether there is room is asked of each answer by itself.
-        self.judge_bytes = self.routes.judge_bytes
+        self.judge_bytes = self.judge_limit
         self.held = b""
         self.more_held = None
 

@@ -47,7 +47,7 @@ class Exchange(Passing):
     def __init__(self, plane: "Plane", client: "Client", request: Request, routes: Routes) -> None:
         self.plane = plane
         self.routes = routes
-        self.judge_bytes = routes.judge_bytes
+        self.judge_bytes = self.judge_limit = routes.judge_bytes
         self.request = request
         self.client = client
         fields = request.fields

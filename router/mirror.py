@@ -37,7 +37,7 @@ class Mirror(Call):
     ) -> None:
         self.plane = original.plane
         self.routes = original.routes
-        self.judge_bytes = self.routes.judge_bytes
+        self.judge_bytes = self.judge_limit = self.routes.judge_bytes
         self.request = original.request
         self.request_id = original.request_id
         self.key = original.key

@@ -48,6 +48,7 @@ def test_a_new_attempt_serves_under_the_name_of_its_rollout_from_its_first_table
         status = tick(status, **world)
     assert status.progress is Progress.ROLLED_BACK
     status = tick(status, challenger_alias="3")
+    status = tick(status, challenger_ready=True, challenger_upstreams=("127.0.0.1:3",))
     assert status.table is not None
     assert (status.progress, status.table.attempt, status.table.rollout) == (Progress.RUNNING, 2, "late")
     assert all(notice.title.startswith("late: ") for notice in status.notices)
