@@ -18,7 +18,6 @@ from router.judge import judge, passes_through
 from router.mirror import Mirror
 from router.passing import CLIENT_GONE, Passing
 from router.routing import Routes
-from router.tally import UNDER_WAY
 from router.upstream import REASONS, Connection, Failure
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Exchange(Passing):
         stale = self._stale = now > plane.stale_from
         self._unit, self._allotment = unit, allotment = routes.allot(self.request, stale)
         plane.outbox.crowd += 1
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
+        plane.count_under_way()
         counters = plane.counters
         counters.requests[allotment.arm] += 1
         if stale:
@@ -333,7 +332,7 @@ class Exchange(Passing):
         if first.unjudged:
             counters.unjudged += 1
         plane.writer.offer(record)
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
+        plane.count_under_way()
         if self.budget:
             self.give_back()
         # Last: whatever the client's connection does, the request is recorded.

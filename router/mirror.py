@@ -16,7 +16,6 @@ from router.judge import judge, passes_through
 from router.passing import CLIENT_GONE
 from router.pool import Backend
 from router.routing import Allotment
-from router.tally import UNDER_WAY
 from router.upstream import REASONS, Failure
 
 
@@ -195,4 +194,4 @@ class Mirror(Call):
         record.withdrawn = self._withdrawn
         record.fallback_reason = reason
         plane.writer.offer(record)
-        plane.writer.counted[UNDER_WAY] = plane.outbox.crowd + plane.mirrors
+        plane.count_under_way()

@@ -18,6 +18,7 @@ from router.redaction import Redactions
 from router.room import Room
 from router.routing import Routes
 from router.table import RouteTable, WorkerState
+from router.tally import UNDER_WAY
 from router.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ class Plane:
             self._answers_grown = 0
             # Not at once: somebody may have to go, in the middle of what is being done for them.
             self.loop.call_soon(self.room.answers)
+
+    def count_under_way(self) -> None:
+        """Leave word of how much is under way, for whoever comes after a worker that is killed."""
+        self.writer.counted[UNDER_WAY] = self.outbox.crowd + self.mirrors
 
     def calls(self) -> list[Any]:
         """Those whom a model server has to answer, or is answering."""

@@ -188,9 +188,9 @@ def _fresh(spec: RolloutSpec, status: RolloutStatus, plan: str) -> RolloutStatus
     looked_for = serving.model_of(attempt) or spec.model.name, allocation.servers_wanted(status).get("champion")
     stranger = attempt is not None and looked_for != (spec.model.name, observed.champion_alias)
     if stranger or places.moved(spec, attempt):
-        observed = places.unseen(observed)
+        observed = places.unseen(observed, "champion", "challenger")
     elif attempt is not None and attempt.challenger != observed.challenger_alias:
-        observed = observed.model_copy(update={"challenger_upstreams": (), "challenger_ready": False})
+        observed = places.unseen(observed, "challenger")
     past = (*status.past, attempt.challenger) if attempt else status.past
     return RolloutStatus(
         uid=status.uid,

@@ -80,9 +80,9 @@ def moved(spec: RolloutSpec, attempt: Attempt | None) -> bool:
     return (known.champion, known.challenger) != (now.champion, now.challenger)
 
 
-def unseen(observed: Observed) -> Observed:
-    """``observed`` without the servers that were looked at: they are not those of the attempt that begins."""
-    nobody = {"champion_upstreams": (), "challenger_upstreams": (), "champion_ready": False, "challenger_ready": False}
+def unseen(observed: Observed, *arms: Arm) -> Observed:
+    """``observed`` without the servers of ``arms`` that were looked at: the attempt that begins has others."""
+    nobody = {name: value for arm in arms for name, value in ((f"{arm}_upstreams", ()), (f"{arm}_ready", False))}
     return observed.model_copy(update=nobody)
 
 

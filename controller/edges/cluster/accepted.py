@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from controller.core import replay, serving
+from controller.core import naming, replay, serving
 from controller.core.conditions import hampered, refused
 from controller.core.record import Record
 from controller.edges.cluster.access import Access, Node
@@ -163,11 +163,7 @@ class AcceptedStore(ClusterStore):
         """``stored`` under the spec that was accepted last, or with the model of its attempt in what is declared."""
         spec = self._known(key, stored.status)
         if spec is None:
-            attempt = stored.status.attempt
-            assert attempt is not None
-            assert attempt.model is not None
-            declared = stored.rollout.spec
-            spec = declared.model_copy(update={"model": declared.model.model_copy(update=attempt.model.model_dump())})
+            spec = naming.pinned(stored.rollout.spec, stored.status)
         return _under(stored, spec)
 
     def _decided_under(self, key: str, status: RolloutStatus) -> RolloutSpec | None:

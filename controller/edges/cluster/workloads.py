@@ -26,6 +26,7 @@ from controller.ports import ServerObservation, Stored
 from controller.spec import Probe, Servers
 from controller.spec import Server as Declared
 from controller.status import Attempt, Place, Progress, RolloutStatus
+from router import table as wire
 from router.assignment import Arm
 
 SAME_TICK_S = 1.0  # no longer, whatever becomes of the tick
@@ -110,7 +111,7 @@ class ClusterWorkloads:
             return ()
         listed = look.of(whose)
         ready = _ready(listed)
-        faults = self._asking.faults(version, ready, Probe(path=probe.path, body=probe.body) if probe else HEALTH)
+        faults = self._asking.faults(version, ready, _written(probe) or HEALTH)
         return sent(ready, faults, _any) or _staying(listed, faults)
 
     def close(self) -> None:
@@ -269,8 +270,7 @@ def _asked(stored: Stored) -> Probe:
     spec, attempt = stored.rollout.spec, stored.status.attempt
     if spec.servers is not None and spec.servers.template is not None:
         return spec.servers.probe or HEALTH
-    probe = places.of(spec, attempt).probe
-    return Probe(path=probe.path, body=probe.body) if probe is not None else HEALTH
+    return _written(places.of(spec, attempt).probe) or HEALTH
 
 
 def kept_for(status: RolloutStatus, version: str) -> Callable[[str], bool]:
@@ -294,5 +294,9 @@ def declared_for(stored: Stored, arm: Arm, version: str) -> Declared | None:
 
 
 def _declared(place: Place) -> Declared:
-    probe = place.probe and Probe(path=place.probe.path, body=place.probe.body)
-    return Declared(service=place.service, port=place.port, probe=probe)
+    return Declared(service=place.service, port=place.port, probe=_written(place.probe))
+
+
+def _written(probe: wire.Probe | None) -> Probe | None:
+    """A probe of a status as people write it in a spec."""
+    return Probe(path=probe.path, body=probe.body) if probe is not None else None
