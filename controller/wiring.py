@@ -132,7 +132,7 @@ def build_cluster(
         route, asked = GatewayTraffic(access, owner, gateway.http_route, read), partial(_asked, owner, read)
         return route, LateSource(lambda: RequestSource(folder / "requests.sqlite", Prometheus(url), asked, route))
 
-    shown: set[tuple[str, int]] = set()
+    unshown = _Unshown()
 
     def make(key: str) -> Loop:
         stored = store.load(key)
@@ -147,10 +147,7 @@ def build_cluster(
 
         slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
-        attempt = stored.status.attempt
-        what = owner.uid, attempt.number if attempt is not None else 0
-        if what not in shown and _unshown(stored.status):
-            shown.add(what)  # of one that is over the loop is made anew at each look
+        if unshown.found(stored.status):
             registry.catch_up(stored.pinned().rollout, stored.status, store.records(key))
         return Loop(
             store=store,
@@ -166,11 +163,20 @@ def build_cluster(
     return make
 
 
-def _unshown(status: RolloutStatus) -> bool:
-    """Whether a leader that was killed may have left MLflow without what it decided: in an attempt that is under way,
-    or that ended lately. Of thousands that ended before nothing is shown again at each start."""
-    lately = time.time_ns() // 1000 - status.decided_at < SHOWN_AGAIN
-    return status.attempt is not None and (lately or not status.progress.terminal)
+class _Unshown:
+    """Attempts of which a leader that was killed may have left MLflow without what it decided."""
+
+    def __init__(self) -> None:
+        self._found: set[tuple[str, int]] = set()
+
+    def found(self, status: RolloutStatus) -> bool:
+        """Whether that of ``status`` is under way, or ended lately: of thousands that ended before nothing is shown again
+        at each start. Once of each, as the loop of one that is over is made anew at each look."""
+        attempt, lately = status.attempt, time.time_ns() // 1000 - status.decided_at < SHOWN_AGAIN
+        if attempt is None or (status.progress.terminal and not lately) or (status.uid, attempt.number) in self._found:
+            return False
+        self._found.add((status.uid, attempt.number))
+        return True
 
 
 def close_cluster(loop: Loop) -> None:
