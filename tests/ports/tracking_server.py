@@ -146,6 +146,15 @@ def register_file(client: MlflowClient, model: str, text: str) -> str:
     return str(client.create_model_version(model, source, model_id=logged.model_id).version)
 
 
+def register_pair(client: MlflowClient, prefix: str) -> str:
+    """A model with a version of its own under each of the two aliases; its name."""
+    model = new_name(prefix)
+    client.create_registered_model(model)
+    for alias in ("champion", "challenger"):
+        client.set_registered_model_alias(model, alias, register_version(client, model, signed=True))
+    return model
+
+
 def new_name(prefix: str) -> str:
     """The server lives for the whole session: each test has names of its own."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"

@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,26 +136,35 @@ def test_an_upload_that_its_client_gives_up_is_no_evidence(tmp_path: Path) -> No
         assert (found.evidence, found.status) == (False, 0)
 
 
+@contextlib.contextmanager
+def by_hand(directory: Path, weight: int, **other: Any) -> Iterator[tuple[Plane, Raw, socket.socket]]:
+    """A worker whose arms have one address, with a client and a server that do what the test says; all users meet the
+    arm of this weight.
+    """
+    place = directory / str(weight)
+    place.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        first = table(1, address, address, weight_bp=weight, control_from_bp=weight, **other)
+        with running(place, first) as plane, Raw(plane.port) as raw:
+            yield plane, raw, server
+
+
 def test_an_upload_that_its_client_gives_up_in_the_middle_of_an_answer_is_no_evidence(tmp_path: Path) -> None:
     """The server answers while it reads: the champion's answer is on its way to the client, the challenger's held."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
     for weight in (0, 10_000):
-        place = tmp_path / str(weight)
-        place.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-            first = table(1, address, address, weight_bp=weight, control_from_bp=weight, limits={"replay_bytes": 1_000})
-            with running(place, first) as plane, Raw(plane.port) as raw:
-                raw.send(b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 9000\r\n\r\n" + b"x" * 5_000)
-                taken, _ = server.accept()
-                with taken:
-                    while b"x" not in taken.recv(65_536):
-                        pass
-                    taken.sendall(answer)
-                    # A turn of its loop later the router has read it.
-                    plane.poll()
-                    raw.reset()
-                    (exposure,) = plane.exposures(1)
+        with by_hand(tmp_path, weight, limits={"replay_bytes": 1_000}) as (plane, raw, server):
+            raw.send(b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: 9000\r\n\r\n" + b"x" * 5_000)
+            taken, _ = server.accept()
+            with taken:
+                while b"x" not in taken.recv(65_536):
+                    pass
+                taken.sendall(answer)
+                # A turn of its loop later the router has read it.
+                plane.poll()
+                raw.reset()
+                (exposure,) = plane.exposures(1)
             found = seen(exposure)
             assert (found.usable, found.unjudged, found.evidence) == (False, False, False), exposure.arm
             assert exposure.answer_status == 499
@@ -209,32 +218,27 @@ def test_a_server_that_stops_reading_in_the_middle_of_its_answer_fails_in_both_a
     """A champion's answer is on its way to the client by then; a challenger's is held."""
     begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
     for weight in (0, 10_000):
-        place = tmp_path / str(weight)
-        place.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address = f"127.0.0.1:{server.getsockname()[1]}"
-            first = table(1, address, address, weight_bp=weight, control_from_bp=weight, **LIMITS)
-            with running(place, first) as plane, Raw(plane.port) as raw:
-                raw.send(UPLOAD_HEAD + bytes(1_100_000))
-                taken, _ = server.accept()
-                with taken:
-                    taken.settimeout(10)
-                    read = len(taken.recv(65_536))
-                    taken.sendall(begun)
-                    left = UPLOAD - 1_100_000
-                    raw.socket.settimeout(2 * DEADLINE_MS / 1_000)
-                    with contextlib.suppress(TimeoutError, ConnectionError):
-                        while left:
-                            left -= raw.socket.send(bytes(min(left, 65_536)))
-                    assert left
-                    sender = threading.Thread(target=_send_rest, args=(raw, left))
-                    sender.start()
-                    with contextlib.suppress(ConnectionError):
-                        while read < UPLOAD and (data := taken.recv(1 << 20)):
-                            read += len(data)
-                        taken.sendall(b"0\r\n\r\n")
-                    (exposure,) = plane.exposures(1)
-                    sender.join(10)
+        with by_hand(tmp_path, weight, **LIMITS) as (plane, raw, server):
+            raw.send(UPLOAD_HEAD + bytes(1_100_000))
+            taken, _ = server.accept()
+            with taken:
+                taken.settimeout(10)
+                read = len(taken.recv(65_536))
+                taken.sendall(begun)
+                left = UPLOAD - 1_100_000
+                raw.socket.settimeout(2 * DEADLINE_MS / 1_000)
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    while left:
+                        left -= raw.socket.send(bytes(min(left, 65_536)))
+                assert left
+                sender = threading.Thread(target=_send_rest, args=(raw, left))
+                sender.start()
+                with contextlib.suppress(ConnectionError):
+                    while read < UPLOAD and (data := taken.recv(1 << 20)):
+                        read += len(data)
+                    taken.sendall(b"0\r\n\r\n")
+                (exposure,) = plane.exposures(1)
+                sender.join(10)
             found = seen(exposure)
             assert (found.usable, found.evidence) == (False, True), exposure.arm
 

@@ -1,10 +1,12 @@
 """What is held of answers at the same time is bounded: those who do not read them go, and no more is held of any."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.router.models import Model
 from tests.router.planes import Plane, serving
 from tests.router.raw import Raw, ask, await_until, post
 
@@ -65,16 +67,23 @@ def test_answers_that_come_at_once_are_not_all_held(tmp_path: Path) -> None:
         await_until(lambda: held(plane) < 2 * most)
 
 
-def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def no_room_for_failures(directory: Path) -> Iterator[tuple[Plane, Model]]:
+    """A worker that holds all it may of answers, whose challenger fails from now on; and its champion."""
     with (
-        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
+        serving(directory, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
         Raw(servers[0].port) as first,
     ):
-        plane, _, challenger = servers
+        plane, champion, challenger = servers
         challenger.size = 200_000
         first.send(post("u1"))
         await_until(lambda: held(plane) == 100_000)
         challenger.mode, challenger.raw = "raw", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n" + b"x" * 90_000
+        yield plane, champion
+
+
+def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
+    with no_room_for_failures(tmp_path) as (plane, _):
         answer = ask(plane.port, post("u2"))
         assert (answer.status, b"champion" in answer.body) == (200, True)
         (exposure,) = plane.exposures(1)
@@ -83,15 +92,7 @@ def test_a_failure_that_finds_no_room_is_stood_in_for(tmp_path: Path) -> None:
 
 def test_a_challenger_is_not_blamed_where_the_champion_that_stood_in_fails_too(tmp_path: Path) -> None:
     """That the challenger's failure found no room says nothing of the champion's answer, which comes in one read."""
-    with (
-        serving(tmp_path, "large_halves", weight_bp=10_000, max_held_answer_bytes=99_999, limits=LIMITS) as servers,
-        Raw(servers[0].port) as first,
-    ):
-        plane, champion, challenger = servers
-        challenger.size = 200_000
-        first.send(post("u1"))
-        await_until(lambda: held(plane) == 100_000)
-        challenger.mode, challenger.raw = "raw", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n" + b"x" * 90_000
+    with no_room_for_failures(tmp_path) as (plane, champion):
         champion.mode = "nan"
         for number in range(12):
             assert ask(plane.port, post(f"v{number}")).status == 200

@@ -4,12 +4,14 @@ import contextlib
 import resource
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.router.load import loaded
-from tests.router.planes import serving
+from tests.router.planes import Plane, serving
 from tests.router.raw import Raw, ask, await_until, post
 
 # Of a request whose body is still to come.
@@ -293,14 +295,21 @@ def test_who_drips_a_body_that_is_held_makes_room_for_the_bodies_of_others(tmp_p
         assert [len(request.body) for request in champion.requests] == [100_000]
 
 
-def test_who_drips_a_body_that_is_passed_on_makes_room_for_the_bodies_of_others(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def dripping(directory: Path, sent: int, *, held: int, **config: Any) -> Iterator[tuple[Plane, Raw]]:
+    """A worker, and a client that has ``sent`` bytes of a body of which ``held`` are held, on its way to a server."""
     head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: slow\r\nContent-Length: 200000\r\n\r\n"
     with (
-        serving(tmp_path, max_held_bytes=150_000, head_s=0.3, limits={"replay_bytes": 80_000}) as (plane, champion, _),
+        serving(directory, head_s=0.3, limits={"replay_bytes": held}, **config) as (plane, champion, _),
         Raw(plane.port) as slow,
     ):
-        slow.send(head + b"x" * 90_000)
+        slow.send(head + b"x" * sent)
         await_until(lambda: champion.begun == 1)
+        yield plane, slow
+
+
+def test_who_drips_a_body_that_is_passed_on_makes_room_for_the_bodies_of_others(tmp_path: Path) -> None:
+    with dripping(tmp_path, 90_000, held=80_000, max_held_bytes=150_000) as (plane, slow):
         assert plane.poll()["held_bytes"] == 90_000  # for the journal, and for judging the answer
         let_pass(0.4)
         assert ask(plane.port, post("v", b"y" * 70_000)).status == 200
@@ -310,13 +319,7 @@ def test_who_drips_a_body_that_is_passed_on_makes_room_for_the_bodies_of_others(
 
 
 def test_who_drips_a_large_body_lets_go_of_the_servers_connection_for_who_waits(tmp_path: Path) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: slow\r\nContent-Length: 100000\r\n\r\n"
-    with (
-        serving(tmp_path, champion_connections=1, head_s=0.3, limits={"replay_bytes": 1_000}) as (plane, champion, _),
-        Raw(plane.port) as slow,
-    ):
-        slow.send(head + b"x" * 2_000)
-        await_until(lambda: champion.begun == 1)
+    with dripping(tmp_path, 2_000, held=1_000, champion_connections=1) as (plane, slow):
         let_pass(0.4)
         assert ask(plane.port, post("v")).status == 200
         assert slow.answer().status == 503

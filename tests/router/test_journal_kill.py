@@ -17,7 +17,7 @@ from router.journal import Writer
 from tests.router.journals import assert_sound, ids, outcome, read_all, until
 from tests.router.models import Model
 from tests.router.raw import Raw, post
-from tests.router.routers import started, table
+from tests.router.routers import Router, started, table
 
 _PROGRAM = """
     import os, sys
@@ -129,9 +129,7 @@ def test_answers_of_a_worker_that_is_killed_are_recorded_or_counted(tmp_path: Pa
         router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
         for number in range(40):
             assert router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"u{number}"}).status_code == 200
-        (pid,) = router.workers()
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+        kill_worker(router)
         until(lambda: router.generations() == [1], "it serves")
         assert router.traffic.get(router.ready["traffic"], headers={"X-Unit": "u"}).status_code == 200
         assert router.end() == 0
@@ -141,6 +139,20 @@ def test_answers_of_a_worker_that_is_killed_are_recorded_or_counted(tmp_path: Pa
     written = sum(event["type"] == "exposure" for event in events)
     assert written + sum(lost.values()) == 41
     assert sum(lost.values()) > 0
+
+
+def kill_worker(router: Router) -> None:
+    """Kill the only one, and wait for another."""
+    (pid,) = router.workers()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+
+
+def told_as_dropped(directory: Path) -> int:
+    """How many events the last writer of the journal says were lost."""
+    marks = [event for event in read_all(directory / "journal", "router-w0") if event["type"] == "mark"]
+    lost = {event["started"]: event["dropped"] for event in marks}
+    return int(lost.popitem()[1])
 
 
 def test_requests_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Path) -> None:
@@ -153,12 +165,9 @@ def test_requests_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Pat
             for number in range(7):
                 open_ones.enter_context(Raw(port)).send(post(f"u{number}"))
             until(lambda: champion.count == 7, "all of them are under way")
-            (pid,) = router.workers()
-            os.kill(pid, signal.SIGKILL)
-            until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+            kill_worker(router)
         assert router.end() == 0
-    marks = [event for event in read_all(tmp_path / "journal", "router-w0") if event["type"] == "mark"]
-    assert {event["started"]: event["dropped"] for event in marks}.popitem()[1] == 7
+    assert told_as_dropped(tmp_path) == 7
 
 
 def test_mirrors_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Path) -> None:
@@ -182,12 +191,9 @@ def test_mirrors_under_way_in_a_worker_that_is_killed_are_counted(tmp_path: Path
         for number in range(3):
             router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"v{number}"})
         until(lambda: challenger.count == 8 and len(_exposures(tmp_path)) == 13, "three more")
-        (pid,) = router.workers()
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: set(router.workers()) not in ({pid}, set()), "another worker")
+        kill_worker(router)
         assert router.end() == 0
-    marks = [event for event in read_all(tmp_path / "journal", "router-w0") if event["type"] == "mark"]
-    assert {event["started"]: event["dropped"] for event in marks}.popitem()[1] == 3
+    assert told_as_dropped(tmp_path) == 3
 
 
 def _exposures(directory: Path) -> list[dict[str, Any]]:

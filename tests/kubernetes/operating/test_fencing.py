@@ -18,7 +18,7 @@ from controller.status import Progress, Reason
 from router.assignment import Arm
 from tests.kubernetes.operating.theatre import LEASE_S, STAY, Theatre, until
 from tests.kubernetes.operating.wired import SERVED, WiredTheatre
-from tests.ports.tracking_server import TrackingServer, new_name, register_version
+from tests.ports.tracking_server import TrackingServer, register_pair
 
 WRITES = ("create", "apply", "patch", "replace", "delete")
 
@@ -106,10 +106,8 @@ def test_a_leader_that_slept_between_its_commit_and_its_acts_leaves_the_servers_
 def test_a_leader_that_slept_before_it_moved_an_alias_does_not_promote_what_the_next_rolls_back(
     wired: WiredTheatre, server: TrackingServer
 ) -> None:
-    mlflow, flights = MlflowClient(server.uri, registry_uri=server.uri), new_name("flights")
-    mlflow.create_registered_model(flights)
-    for alias in ("champion", "challenger"):
-        mlflow.set_registered_model_alias(flights, alias, register_version(mlflow, flights, signed=True))
+    mlflow = MlflowClient(server.uri, registry_uri=server.uri)
+    flights = register_pair(mlflow, "flights")
     registry = SleepingRegistry(server.uri)
     wired.registry = registry  # type: ignore[assignment]
     one = wired.operator(ticks=1)

@@ -19,7 +19,7 @@ from tests.kubernetes.control_plane import CALL_WITHIN_S
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import Clients, RealTheatre, declared
 from tests.kubernetes.operating.theatre import SPEC, Theatre, until
-from tests.ports.tracking_server import TrackingServer, Wire, new_name, register_version
+from tests.ports.tracking_server import TrackingServer, Wire, register_pair
 from tests.router.models import Model
 
 STAY_AT_HALF = [{"weight": 50, "hold": "1h"}]
@@ -33,11 +33,7 @@ class TrackedTheatre(Theatre):
         self.wire, self.mlflow = Wire(server.port), MlflowClient(server.uri, registry_uri=server.uri)
         self.tracked = MlflowRegistry(self.wire.uri)
         self.registry = self.tracked  # type: ignore[assignment]
-        self.flights = new_name("flights")
-        self.mlflow.create_registered_model(self.flights)
-        for alias in ("champion", "challenger"):
-            version = register_version(self.mlflow, self.flights, signed=True)
-            self.mlflow.set_registered_model_alias(self.flights, alias, version)
+        self.flights = register_pair(self.mlflow, "flights")
 
     def making(self, settings: OperatorSettings) -> Making:
         return Making(self._making, lambda _: None, self.tracked.aliases)

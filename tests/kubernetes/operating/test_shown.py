@@ -15,7 +15,7 @@ from controller.spec import ModelRollout
 from controller.status import Progress, RolloutStatus
 from tests.kubernetes.operating.theatre import STAY, until
 from tests.kubernetes.operating.wired import SERVED, WiredTheatre
-from tests.ports.tracking_server import TrackingServer, new_name, register_version
+from tests.ports.tracking_server import TrackingServer, register_pair
 
 
 class Shown(MlflowRegistry):
@@ -53,10 +53,8 @@ def decisions(mlflow: MlflowClient, run: Run) -> list[int]:
 def test_an_end_that_a_killed_leader_did_not_live_to_show_is_shown_by_the_next_and_its_decisions_by_itself(
     wired: WiredTheatre, server: TrackingServer, tmp_path: Path
 ) -> None:
-    mlflow, flights = MlflowClient(server.uri, registry_uri=server.uri), new_name("flights")
-    mlflow.create_registered_model(flights)
-    for alias in ("champion", "challenger"):
-        mlflow.set_registered_model_alias(flights, alias, register_version(mlflow, flights, signed=True))
+    mlflow = MlflowClient(server.uri, registry_uri=server.uri)
+    flights = register_pair(mlflow, "flights")
     unshown = Unshown(server.uri)
     wired.registry = unshown  # type: ignore[assignment]
     killed = wired.operator(state_dir=tmp_path / "killed")
