@@ -102,7 +102,7 @@ def build_cluster(
     reader = _reader(settings)
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
     registry = registry.guarded(access.check)  # aliases too are moved by the leader only
-    shared, shelf = SharedStates(settings.state_dir / "spill"), Shelf()
+    shared, shelf, unshown = SharedStates(settings.state_dir / "spill"), Shelf(), _Unshown()
 
     def faults(name: str, spec: RolloutSpec) -> list[str]:
         said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers()), *_turning(name, spec)]
@@ -131,8 +131,6 @@ def build_cluster(
         read, url = partial(store.load, key), settings.prometheus_url or ""
         route, asked = GatewayTraffic(access, owner, gateway.http_route, read), partial(_asked, owner, read)
         return route, LateSource(lambda: RequestSource(folder / "requests.sqlite", Prometheus(url), asked, route))
-
-    unshown = _Unshown()
 
     def make(key: str) -> Loop:
         stored = store.load(key)
@@ -170,8 +168,8 @@ class _Unshown:
         self._found: set[tuple[str, int]] = set()
 
     def found(self, status: RolloutStatus) -> bool:
-        """Whether that of ``status`` is under way, or ended lately: of thousands that ended before nothing is shown again
-        at each start. Once of each, as the loop of one that is over is made anew at each look."""
+        """Whether that of ``status`` is under way, or ended lately: of thousands that ended before nothing is shown
+        again at each start. Once of each, as the loop of one that is over is made anew at each look."""
         attempt, lately = status.attempt, time.time_ns() // 1000 - status.decided_at < SHOWN_AGAIN
         if attempt is None or (status.progress.terminal and not lately) or (status.uid, attempt.number) in self._found:
             return False
