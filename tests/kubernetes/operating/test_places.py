@@ -31,18 +31,18 @@ def serve(theatre: Theatre) -> Iterator[Serve]:
 
 
 def looked_at(theatre: Theatre) -> None:
-    """Wait until what is declared has been looked at a few times."""
+    """Wait until what is declared has been looked at a few times: every pass asks for the Services of both arms."""
     declared = theatre.object()["metadata"]["generation"]
     until(lambda: theatre.status().generation == declared, "it is read")
-    for _ in range(3):
-        clock = theatre.status().clock
-        theatre.operators[-1].queue.add(theatre.key())
-        until(lambda before=clock: theatre.status().clock > before or _rests(theatre), "it is looked at")
+    operator = theatre.operators[-1]
+    asked = ("get", "Service")
+    before = operator.calls[asked]
 
+    def again() -> bool:
+        operator.queue.add(theatre.key())
+        return operator.calls[asked] >= before + 8
 
-def _rests(theatre: Theatre) -> bool:
-    theatre.rests(theatre.operators[-1], 0.3)
-    return True
+    until(again, "it is looked at")
 
 
 @pytest.mark.parametrize("progress", [Progress.HOLDBACK, Progress.PROMOTED])
