@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from controller import specfile
+from controller.core.serving import model_of
 from controller.edges.store import SqliteStore
 from controller.embedded import latest
 from controller.embedded.folder import Folder, Refused
@@ -66,13 +67,19 @@ def refuse_what_cannot_run_here(rollout: ModelRollout, settings: Settings) -> No
 
 def declare(store: SqliteStore, rollout: ModelRollout) -> bool:
     """Put the rollout into the store; whether it has begun before. A rollout of another name may be replaced as long
-    as it never began; else Refused: routers, journals and statistics of a folder are about one rollout."""
-    name = rollout.metadata.name
+    as it never began; else Refused: routers, journals and statistics of a folder are about one rollout, and
+    a rollout that began is about one model: versions are small numbers, and one's server would pass for another's."""
+    name, model = rollout.metadata.name, rollout.spec.model.name
     others: list[str] = store.keys()
     for other in others:
+        stored = store.load(other)
+        begun = stored.status.attempt
         if other == name:
+            held = begun and (model_of(begun) or stored.rollout.spec.model.name)
+            if held and held != model:
+                raise Refused(f"--state-dir holds {name!r} of model {held!r}; name another folder for {model!r}", 2)
             continue
-        if store.load(other).status.attempt is not None:
+        if begun is not None:
             raise Refused(f"--state-dir holds rollout {other!r}; name another folder for {name!r}", 2)
         store.delete(other)
     store.put(rollout)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.states import understudy
+from tests.cli.states import begun, understudy
 
 FILE = """
 apiVersion: understudy.dev/v1alpha1
@@ -32,3 +32,20 @@ def test_a_folder_whose_store_was_moved_away_is_refused(tmp_path: Path, left: st
         " or name another folder"
     )
     assert not (state / "rollouts.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("instead", "held"),
+    [("name: flights", "of model 'flight-delay'; name another folder for 'prices'"), ("name: late", "")],
+)
+def test_a_folder_tells_of_one_rollout_of_one_model(tmp_path: Path, instead: str, held: str) -> None:
+    """Versions are numbers: version 1 of another model would be taken for the one whose server runs."""
+    file, state = tmp_path / "late.yaml", tmp_path / "state"
+    state.mkdir()
+    store = begun(state)
+    file.write_text(FILE.replace(instead, "name: prices"))
+    outcome = understudy("run", str(file), "--state-dir", str(state))
+    assert outcome.returncode == 2
+    said = f"holds 'late' {held}" if held else "holds rollout 'late'; name another folder for 'prices'"
+    assert outcome.stderr.strip() == f"error: --state-dir {said}"
+    assert store.load("late").rollout.spec.model.name == "flight-delay"
