@@ -4,6 +4,7 @@ Fields that belong to one connection only (RFC 9110, section 7.6.1) and those th
 out of ``lines``, which go on as they came; every field is in ``fields`` by its lower-case name.
 """
 
+import re
 from typing import Any
 
 import httptools
@@ -30,6 +31,8 @@ _ONCE = frozenset((b"content-length", b"transfer-encoding", b"host"))
 # Of the router's own fields those whose values may differ from request to request.
 _MAY_DIFFER = frozenset((b"content-length", b"x-request-id", b"x-forwarded-for"))
 _PRINTABLE = bytes(range(32, 127))
+# RFC 9110, section 7.2, with the characters that RFC 3986 allows there; others are read by each server in its own way.
+_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 # Servers that turn '-' into '_' (WSGI, CGI) would take these for the real ones. What frames the message is refused;
 # lookalikes of what the router writes do not go on: a client could say in them who it is.
 _FRAMING_LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
@@ -212,7 +215,10 @@ def read_request(head: bytes) -> Request:
         raise Refused(400, str(error)) from None
     lines, fields = _sorted_out(head, found.found, _REQUEST_NAMES)
     request = Request(method, target, http10, lines, fields)
-    if b"host" not in fields and not http10:
+    if b"host" in fields:
+        if not _HOST.fullmatch(fields[b"host"].strip(b" \t")):
+            raise Refused(400, "Host is no host and port")
+    elif not http10:
         raise Refused(400, "Host is missing")
     length = fields.get(b"content-length")
     if b"transfer-encoding" in fields:

@@ -62,6 +62,12 @@ CORPUS = {
     "odd name": b"GET / HTTP/1.1\r\n" + H + b"X(y): 1\r\n\r\n",
     "name beyond ASCII": b"GET / HTTP/1.1\r\n" + H + b"X\xc3\xbc: 1\r\n\r\n",
     "no Host": b"GET / HTTP/1.1\r\n\r\n",
+    "a Host of a user": b"GET / HTTP/1.1\r\nHost: a@r\r\n\r\n",
+    "a Host with a space": b"GET / HTTP/1.1\r\nHost: a r\r\n\r\n",
+    "a Host with a path": b"GET / HTTP/1.1\r\nHost: r/a\r\n\r\n",
+    "a Host whose port is no number": b"GET / HTTP/1.1\r\nHost: r:80a\r\n\r\n",
+    "a Host with half an address": b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "an old client's Host with a space": b"GET / HTTP/1.0\r\nHost: a r\r\n\r\n",
     "two Hosts": b"GET / HTTP/1.1\r\n" + H + b"Host: other\r\n\r\n",
     "target with a scheme": b"GET http://other/ HTTP/1.1\r\n" + H + b"\r\n",
     "target of CONNECT": b"CONNECT other:443 HTTP/1.1\r\n" + H + b"\r\n",
@@ -183,3 +189,13 @@ def test_random_damage_never_makes_router_and_server_read_differently(tmp_path: 
     counts = fuzz_sockets(tmp_path, 1_500, seed=5)
     assert counts["served"] > 100
     assert counts["refused"] > 100
+
+
+@pytest.mark.parametrize(
+    "host", ["", "r", "model_a.shop.:8080", "10.0.0.1:", "[::1]:8080", "[fe80::1%25eth0]", "a%20b"]
+)
+def test_a_host_is_taken(plane_and_champion: tuple[Plane, Model], host: str) -> None:
+    plane, _ = plane_and_champion
+    with Raw(plane.port) as raw:
+        raw.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert raw.answer().status == 200
