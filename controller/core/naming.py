@@ -1,5 +1,6 @@
 """Which versions the registry and the spec name, beside those that an attempt has pinned or promoted."""
 
+from controller.core import serving
 from controller.sections import Model
 from controller.spec import RolloutSpec
 from controller.status import SPLIT, Progress, Reason, Replacement, RolloutStatus
@@ -95,8 +96,8 @@ def astray(status: RolloutStatus) -> str:
 
 
 def _served(status: RolloutStatus) -> str | None:
-    """The version that everybody is sent to after the end."""
-    attempt = status.attempt
-    if attempt is None:
-        return None
-    return attempt.challenger if status.progress is Progress.PROMOTED else attempt.champion
+    """The version that everybody is sent to after the end: the champion that was found, where there is no table."""
+    served = serving.in_force(status)
+    if served is not None:
+        return served.version
+    return status.attempt.champion if status.attempt is not None else None

@@ -60,6 +60,9 @@ def misplaced(spec: RolloutSpec, status: RolloutStatus) -> str:
     wanted = declared(spec)
     if home is None or other is None or _at(home) == _at(other):
         return ""
+    itself = spec.allow_same_version and status.observed.challenger_alias == version
+    if itself and wanted.champion == wanted.challenger == home:
+        return ""
     if wanted.champion is not None and _at(wanted.champion) == _at(other):
         wrong = f"servers.champion is {_at(other)}, where another version was served"
     elif wanted.challenger is not None and _at(wanted.challenger) == _at(home):

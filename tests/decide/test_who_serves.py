@@ -3,7 +3,7 @@
 import pytest
 
 from controller.status import Progress, Reason, RolloutStatus
-from tests.decide.rollouts import rollout
+from tests.decide.rollouts import fresh, rollout
 from tests.decide.test_pinned_model import MOVED, promoting, tick
 
 OTHER = rollout(model={"name": "other"})
@@ -60,6 +60,10 @@ def test_an_abort_before_the_first_allocation_sends_nobody_to_what_is_not_ready(
     status = tick(status, OTHER, verb="abort", served_upstreams=("127.0.0.1:7",), **starting)
     status = tick(status, OTHER, served_upstreams=("127.0.0.1:6",))
     assert (status.progress, serves(status)) == (Progress.ROLLED_BACK, ("2", ("127.0.0.1:6",)))
+    status = tick(status, OTHER)
+    assert status.notices[-1].text == (
+        "model.champion names version 1 now, and users are served by version 2 until the next attempt begins"
+    )
     status = tick(status, rollout(model={"name": "third"}), **NOBODY)
     assert (status.former and status.former.number, serves(status)) == (1, ("2", ("127.0.0.1:6",)))
 
@@ -69,3 +73,14 @@ def test_the_same_version_of_the_same_model_goes_over_into_the_next_attempt_at_o
     status = tick(promoted(), declared, champion_alias="2", challenger_alias="3", **NOBODY)
     status = tick(status, declared, champion_upstreams=("127.0.0.1:8",))
     assert (status.attempts, serves(status), status.former) == (2, ("2", ("127.0.0.1:8",)), None)
+
+
+@pytest.mark.parametrize(("challenger", "waits"), [("1", False), ("2", True)])
+def test_a_version_may_be_compared_with_itself_in_the_service_that_serves_it(challenger: str, waits: bool) -> None:
+    a, b = {"service": "a"}, {"service": "b"}
+    declared = rollout(servers={"champion": a, "challenger": b})
+    status = tick(tick(fresh(), declared), declared)
+    itself = rollout(servers={"champion": a, "challenger": a}, allowSameVersion=True)
+    for _ in range(4):
+        status = tick(status, itself, challenger_alias=challenger)
+    assert (status.attempts, bool(status.waits)) == ((1, True) if waits else (2, False))
