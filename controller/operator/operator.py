@@ -14,6 +14,7 @@ from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
 from controller.edges.cluster.pod_watch import ROUTERS, SERVERS, PodWatch
+from controller.edges.cluster.records import Unrecorded
 from controller.edges.cluster.slice_watch import SliceWatch
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
@@ -34,6 +35,7 @@ LATE_S = 0.5
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
+STAYS_S = 300.0  # at least, between two times that the lease is left to others
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -74,6 +76,7 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
+        self._stays_until = 0.0
         self._led: int | None = None  # transitions of the lease when leading began the last time
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
@@ -111,7 +114,8 @@ class Operator:
         """What is broken in a way that only a new process mends; empty: nothing."""
         dead = [t.name for t in self._threads if not t.is_alive()] if not self.end.is_set() else []
         hung = [k for k, began in list(self._under_way.items()) if time.monotonic() - began > HUNG_S]
-        return "; ".join([*(f"thread {name} ended" for name in dead), *(f"{key} hangs" for key in hung)])
+        back = ["the API server is older than it was, as after a backup"] if self.leader.went_back else []
+        return "; ".join([*back, *(f"thread {name} ended" for name in dead), *(f"{key} hangs" for key in hung)])
 
     def ready(self) -> str:
         """What is missing before this replica could lead; empty: nothing."""
@@ -230,6 +234,8 @@ class Operator:
             return self._again(key, "conflict", began, taken, CONFLICT_PAUSE_S)
         except Exception as error:
             ours = not isinstance(error, EdgeError)
+            if isinstance(error, Unrecorded):
+                self._leave_it_to_others()
             log.log(logging.ERROR if ours else logging.WARNING, "%s: the tick failed: %s", key, error, exc_info=ours)
             pause = self._again(key, "failed", began, taken, FIRST_PAUSE_S)
             if self._failures[key] >= TOLD_AFTER:
@@ -245,6 +251,15 @@ class Operator:
             return passed.pause
         self._resting.add(key)
         return max(passed.pause, RESTING_S * len(self._resting))
+
+    def _leave_it_to_others(self) -> None:
+        """Another replica has a disk of its own. Where there is none, this one leads again soon, and for long: the
+        servers have to be followed, whether or not anything can be decided."""
+        now = time.monotonic()
+        if now >= self._stays_until:
+            self._stays_until = now + STAYS_S
+            log.error("the lease is left to another replica, if there is one: decisions cannot be recorded here")
+            self.leader.stand_back()
 
     def _again(self, key: str, result: str, began: float, taken: Taken, first: float) -> float:
         """Seconds until the next try, which grow with every failure in a row."""

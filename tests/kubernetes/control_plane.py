@@ -3,12 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -114,6 +115,24 @@ class ControlPlane:
         finally:
             self.run("kube-apiserver", *self._flags["kube-apiserver"])
             self._until_ready(time.monotonic() + START_WITHIN_S)
+
+    @contextmanager
+    def put_back(self, backup: Path) -> Iterator[None]:
+        """Afterwards all is as it was before, as where a backup is restored. ``backup``: a folder that is not there
+        yet. Raises NotStarted."""
+        data = self._folder / "etcd"
+        with self.down():
+            self._etcd_again(lambda: shutil.copytree(data, backup))
+        try:
+            yield
+        finally:
+            with self.down():
+                self._etcd_again(lambda: (shutil.rmtree(data), backup.rename(data)))
+
+    def _etcd_again(self, meanwhile: Callable[[], object]) -> None:
+        self._running.pop("etcd").stop()
+        meanwhile()
+        self.run("etcd", *self._flags["etcd"])
 
     def run_controllers(self) -> None:
         """Those of Kubernetes itself: namespaces and owners are cleaned up, Deployments get their ReplicaSets and

@@ -7,9 +7,11 @@ read twice counts once.
 """
 
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -23,7 +25,8 @@ log = logging.getLogger("understudy.journals")
 BUDGET_S = 10.0  # of one read for copying; what is left waits for the next one
 CHUNK = 1 << 20
 AT_ONCE = 16
-MOST_BYTES = 4 << 30  # of copies that are not read yet
+MOST_BYTES = 1 << 30  # of copies that are not read yet
+KEPT_FREE = 1 << 30  # of the volume, or an eighth of it where it is small: records of decisions have to fit
 SHORTER = 416
 
 
@@ -57,15 +60,21 @@ class Copies:
         self._names: dict[tuple[str, str], str] = {}
         self.copied = self.failures = 0
 
-    def fetch(self, replicas: Sequence[Replica], exchange: Exchange) -> dict[str, str]:
+    def fetch(
+        self,
+        replicas: Sequence[Replica],
+        exchange: Exchange,
+        read: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    ) -> dict[str, str]:
         """Copy what is new. By name of a copy, or of a replica none of whose journals are known: why more may be
-        missing that lies before what the others have."""
+        missing that lies before what the others have. ``read``: the file and offset up to which each copy is read.
+        OSError where the disk does not take it."""
         end = time.monotonic() + BUDGET_S
         living = {replica.uid for replica in replicas}
         self._names = {key: name for key, name in self._names.items() if key[0] in living}
         awaited: dict[str, str] = {}
         known: set[tuple[str, str]] = set()
-        room = MOST_BYTES - self._size()
+        room, full = self._room(read)
         while True:
             # Listed again until nothing new appears: what appears later holds nothing before that moment.
             listed = self._listed(replicas, exchange, awaited)
@@ -76,7 +85,7 @@ class Copies:
             known |= {remote.key for remote in listed}
             while waiting:
                 if time.monotonic() > end or room <= 0:
-                    why = "there is more than was copied in time" if room > 0 else f"{MOST_BYTES} bytes wait unread"
+                    why = "there is more than was copied in time" if room > 0 else full
                     awaited |= {self._names[remote.key]: why for remote in waiting}
                     return awaited
                 now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
@@ -198,7 +207,6 @@ class Copies:
             return 0, "the answer does not say where it ends"
         if not body.endswith(b"\n") or (number, start) != (place if number == place[0] else (max(number, place[0]), 0)):
             return 0, f"lines of file {number} from {start} came instead of file {place[0]} from {place[1]}"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._path(name, number).open("ab") as copy:
             copy.write(body)
         self.copied += len(body)
@@ -221,9 +229,25 @@ class Copies:
     def _path(self, name: str, number: int) -> Path:
         return self._folder / f"{name}.{number:08d}.jsonl"
 
-    def _size(self) -> int:
-        found = files(self._folder)
-        return sum(self._path(name, n).stat().st_size for name, numbers in found.items() for n in numbers)
+    def _room(self, read: Mapping[str, tuple[int, int]]) -> tuple[int, str]:
+        """How many bytes may be copied now, and what to say where that is too few."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        volume = os.statvfs(self._folder)
+        size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
+        spare = free - min(KEPT_FREE, size // 8)
+        left = MOST_BYTES - self._unread(read)
+        if spare < left:
+            return spare, f"the volume of the state folder has {free} of {size} bytes left"
+        return left, f"{MOST_BYTES} bytes wait unread"
+
+    def _unread(self, read: Mapping[str, tuple[int, int]]) -> int:
+        sizes = 0
+        for name, numbers in files(self._folder).items():
+            wanted, offset = read.get(name, (0, 0))
+            for number in numbers:
+                if number >= wanted:
+                    sizes += self._path(name, number).stat().st_size - (offset if number == wanted else 0)
+        return sizes
 
 
 def _address(remote: Remote, number: int, offset: int, limit: int) -> str:

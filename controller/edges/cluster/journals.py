@@ -72,16 +72,17 @@ class ClusterJournals:
 
     def _read(self, query: StatisticsQuery, now: int) -> Statistics:
         replicas = self._traffic.replicas
+        if self._source is None:
+            self._source = self._opened()
+        source = self._source
         try:
-            awaited = self.copies.fetch(replicas, self._exchanged())
+            awaited = self.copies.fetch(replicas, self._exchanged(), _read(source))
         except OSError as error:
             raise EdgeError(f"journals cannot be copied: {error}") from error
         self._tell(awaited)
-        if self._source is None:
-            self._source = self._opened()
-        statistics = self._source.read(query, now, awaited)
+        statistics = source.read(query, now, awaited)
         try:
-            self._acknowledge(self._source, replicas)
+            self._acknowledge(source, replicas)
         except OSError as error:
             log.warning("copies that were read cannot be deleted: %s", error)
         return statistics._replace(awaited=tuple(sorted(set(awaited.values()))))
@@ -116,7 +117,7 @@ class ClusterJournals:
         if time.monotonic() < self._say_at:
             return
         self._say_at = time.monotonic() + ACKNOWLEDGE_S
-        read = {name: (place.file, place.offset) for name, place in source.places.items() if place.seq >= 0}
+        read = _read(source)
         said = {replica.uid: self.copies.positions(replica, read) for replica in replicas}
         news = [r for r in replicas if said[r.uid] and said[r.uid] != self._said.get(r.uid)]
         self.copies.prune(read)
@@ -141,3 +142,8 @@ class ClusterJournals:
             for fault in sorted(set(awaited.values())):
                 log.warning("journals: nothing newer counts before this is copied: %s", fault)
             self._told = dict(awaited)
+
+
+def _read(source: JournalSource) -> dict[str, tuple[int, int]]:
+    """The file and offset up to which each copy is counted."""
+    return {name: (place.file, place.offset) for name, place in source.places.items() if place.seq >= 0}

@@ -51,6 +51,9 @@ class Leader:
         self._seen: Node | None = None  # the spec of another's lease, and when we first saw it
         self._seen_at = 0.0
         self._led = False
+        self._back_at = 0.0  # not before this do we try to take it
+        self._newest = 0  # resource version of the lease that was seen last
+        self.went_back = False  # the server has an older one now than it had: it was restored from a backup
         self.transitions = 0  # of the lease, when this process took or renewed it last
         self.heard = clock()
 
@@ -63,6 +66,10 @@ class Leader:
         if not self.leads():
             raise NotLeading(f"{self.identity} does not hold the lease {'/'.join(self._place)}")
 
+    def stand_back(self) -> None:
+        """Leave the lease to others for twice as long as it lasts: this process cannot do what has to be done."""
+        self._back_at = self._clock() + 2 * self._seconds
+
     def run(self, end: threading.Event) -> None:
         """Take and renew until ``end``, then let go, so that another need not wait."""
         while not end.is_set():
@@ -73,6 +80,9 @@ class Leader:
     def step(self) -> None:
         """Try once to take or renew the lease. What fails is tried again at the next step."""
         began, term = self._clock(), self.transitions
+        if began < self._back_at:
+            self._let_go()
+            return
         try:
             if self._taken(began):
                 if self.transitions != term:
@@ -90,6 +100,7 @@ class Leader:
         except NotFound:
             meta = {"namespace": namespace, "name": name}
             return self._wrote(lambda: self._access.create(LEASES, {"metadata": meta, "spec": self._spec(0)}), 0)
+        self._note(found)
         spec = found.get("spec") or {}
         holder = spec.get("holderIdentity")
         if holder not in (self.identity, None, "") and not self._expired(spec, now):
@@ -101,12 +112,21 @@ class Leader:
 
     def _wrote(self, write: Callable[[], Node], transitions: int) -> bool:
         try:
-            write()
+            self._note(write())
         except Conflict:
             self._until = 0.0  # another was quicker
             return False
         self.transitions = transitions
         return True
+
+    def _note(self, found: Node) -> None:
+        """What is read and written here is never older than what was before, unless the server's store was put back.
+        Everything that is known of the cluster then looks newer than what the server tells."""
+        version = int(found["metadata"]["resourceVersion"])
+        if version < self._newest and not self.went_back:
+            self.went_back = True
+            log.error("the API server has version %d of the lease, after %d: a backup?", version, self._newest)
+        self._newest = version
 
     def _expired(self, spec: Node, now: float) -> bool:
         """Another's lease has not changed for as long as it says that it lasts."""

@@ -19,8 +19,12 @@ from controller.status import RolloutStatus
 VOID = b"{}"  # a line after a record that was never committed
 
 
+class Unrecorded(EdgeError):
+    """The disk does not take a record: this process cannot decide."""
+
+
 class RecordLog:
-    """The records that this process has written, in ``folder``. EdgeError where the disk does not take them."""
+    """The records that this process has written, in ``folder``. EdgeError where the disk fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,7 +32,7 @@ class RecordLog:
 
     def append(self, record: Record, held: RolloutStatus) -> int:
         """Write ``record`` and wait until it is on the disk; the size of the file before, for ``take_back``. ``held``:
-        what is committed now."""
+        what is committed now. Unrecorded where it cannot be."""
         line = json.dumps(record._asdict(), sort_keys=True) + "\n"
         path = self._path(record.uid)
         try:
@@ -41,7 +45,7 @@ class RecordLog:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
-            raise EdgeError(f"record log {path}: {error.strerror}") from error
+            raise Unrecorded(f"record log {path}: {error.strerror}") from error
         return before
 
     def settle(self, record: Record) -> None:

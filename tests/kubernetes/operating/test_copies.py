@@ -1,6 +1,7 @@
 """Journals of routers, copied over their control API: every line once, whatever becomes of router and volume."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -119,7 +120,7 @@ def test_journals_of_another_name_than_the_pods_are_none_of_its(tmp_path: Path, 
     with router_in(tmp_path / "pod") as router:
         post(router, "a0")
         assert copies.fetch([replica(router, name="late-router-1")], exchange) == {}
-    assert not (tmp_path / "copy").exists()
+    assert list((tmp_path / "copy").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_router_that_lies_does_not_choose_where_its_journals_are_copied(
         server.shutdown()
     assert list(said) == ["late-router-0"]
     assert "its list of journals cannot be read" in said["late-router-0"]
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_what_is_too_much_for_one_time_is_awaited(
@@ -161,6 +162,30 @@ def test_what_is_too_much_for_one_time_is_awaited(
         said = copies.fetch([replica(router)], exchange)
         assert said[OUTCOMES] == "0 bytes wait unread"
         monkeypatch.setattr(module, "MOST_BYTES", 1 << 20)
+        assert copies.fetch([replica(router)], exchange) == {}
+        # What is read and stays here for its file's end takes no room.
+        post(router, "a1")
+        (number,) = files_of(tmp_path / "copy", OUTCOMES)
+        size = (tmp_path / "copy" / f"{OUTCOMES}.{number:08d}.jsonl").stat().st_size
+        monkeypatch.setattr(module, "MOST_BYTES", size)
+        assert copies.fetch([replica(router)], exchange)[OUTCOMES] == f"{size} bytes wait unread"
+        assert copies.fetch([replica(router)], exchange, {OUTCOMES: (number, size)}) == {}
+    assert lines(tmp_path / "copy", OUTCOMES) == ["a0", "a1"]
+
+
+def test_copies_leave_room_on_the_volume_for_the_records_of_decisions(
+    tmp_path: Path, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, volume = Copies(tmp_path / "copy"), os.statvfs(tmp_path)
+    with router_in(tmp_path / "pod") as router:
+        post(router, "a0")
+        # As if an eighth of the volume were all that is left of it.
+        full = os.statvfs_result((*volume[:2], 8, 0, 1, *volume[5:]))
+        monkeypatch.setattr(os, "statvfs", lambda _: full)
+        said = copies.fetch([replica(router)], exchange)
+        frame = volume.f_frsize
+        assert said[OUTCOMES] == f"the volume of the state folder has {frame} of {8 * frame} bytes left"
+        monkeypatch.undo()
         assert copies.fetch([replica(router)], exchange) == {}
     assert lines(tmp_path / "copy", OUTCOMES) == ["a0"]
 

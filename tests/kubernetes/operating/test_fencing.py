@@ -1,6 +1,8 @@
 """What a leader does in the world it does only while it leads: one that slept in its midst does no more."""
 
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -124,6 +126,18 @@ def test_a_leader_that_slept_before_it_moved_an_alias_does_not_promote_what_the_
     assert not one.leader.leads()
     assert mlflow.get_registered_model(flights).aliases == {"champion": "1"}
     registry.close()
+
+
+def test_a_leader_that_can_record_no_decision_leaves_it_to_a_replica_that_can(theatre: Theatre, tmp_path: Path) -> None:
+    one = theatre.operator(state_dir=tmp_path / "one")
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    two = theatre.operator()
+    shutil.rmtree(tmp_path / "one" / "records")
+    (tmp_path / "one" / "records").touch()  # no record can be written, as on a disk that is full
+    status = theatre.reaches(Progress.ROLLED_BACK, errors=1.0)
+    assert status.reason is Reason.SERVICE_HARM
+    assert (one.leader.leads(), two.leader.leads()) == (False, True)
 
 
 @pytest.mark.parametrize("resource", [SECRETS, DEPLOYMENTS, ROUTES], ids=lambda r: r.kind)

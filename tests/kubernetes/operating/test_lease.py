@@ -1,6 +1,7 @@
 """At most one replica may write, whatever their clocks say; and a new one may soon after the old one is gone."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from controller.edges.cluster.access import Access
 from controller.edges.cluster.lease import Leader, NotLeading
 from controller.edges.cluster.resources import LEASES
 from controller.errors import EdgeError
+from tests.kubernetes.control_plane import running
 from tests.kubernetes.operating.theatre import until
 
 
@@ -162,3 +164,45 @@ def test_a_partitioned_leader_stops_by_itself(access: Access, namespace: str) ->
     assert one.leads()  # 9 s after its last renewal
     clock.now += 1
     assert not one.leads()
+
+
+def test_a_leader_that_stands_back_leaves_the_lease_to_others_and_takes_it_again_where_there_are_none(
+    access: Access, namespace: str
+) -> None:
+    clock = Clock()
+    one, two = (replica(access, namespace, name, clock) for name in ("one", "two"))
+    one.step()
+    one.stand_back()
+    one.step()
+    assert not one.leads()
+    two.step()  # at once, as it was given back
+    assert two.leads()
+    two.stand_back()
+    two.step()
+    clock.now += 29  # seconds: a lease lasts for 15
+    two.step()
+    assert not two.leads()
+    clock.now += 2
+    two.step()
+    assert two.leads()
+
+
+def test_whoever_saw_a_newer_lease_knows_that_the_server_was_put_back(assets: Path, tmp_path: Path) -> None:
+    clock = Clock()
+    with running(assets, tmp_path) as plane:
+        access = Access(plane.kubeconfig)
+        one, two = (replica(access, "default", name, clock) for name in ("one", "two"))
+        one.step()
+        with plane.put_back(tmp_path / "backup"):
+            for number in range(20):  # others write meanwhile
+                access.create(LEASES, {"metadata": {"namespace": "default", "name": f"other-{number}"}})
+            clock.now += 5
+            one.step()
+            two.step()
+        with plane.down():
+            one.step()  # it is away, and no younger by that
+        assert (one.went_back, two.went_back) == (False, False)
+        one.step()
+        two.step()
+        assert (one.went_back, two.went_back) == (True, True)
+        access.close()
