@@ -17,14 +17,17 @@ from typing import NamedTuple
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from controller.edges.cluster.routers import Replica
-from controller.edges.engine.tailer import AGAIN, files, origin
-from controller.edges.exchange import Answer, Call, Exchange
+from controller.edges.engine.tailer import AGAIN, LONGEST_LINE, files, origin
+from controller.edges.exchange import Answer, Call, Exchange, TooLong
 from controller.errors import EdgeError
 
 log = logging.getLogger("understudy.journals")
 BUDGET_S = 10.0  # of one read for copying; what is left waits for the next one
 CHUNK = 1 << 20
 AT_ONCE = 16
+LISTING = 2 << 20  # bytes of a list of journals
+MOST_JOURNALS = 256  # of a router, which has one for each of its workers (128) and one for outcomes
+LATE = "there is more than was copied in time"
 MOST_BYTES = 1 << 30  # of copies that are not read yet
 KEPT_FREE = 1 << 30  # of the volume, or an eighth of it where it is small: records of decisions have to fit
 SHORTER = 416
@@ -78,18 +81,18 @@ class Copies:
         while True:
             # Listed again until nothing new appears: what appears later holds nothing before that moment.
             listed = self._listed(replicas, exchange, awaited)
-            behind = [remote for remote, sizes in listed.items() if self._grew(remote, sizes, exchange, awaited)]
+            behind = [remote for remote, sizes in listed.items() if self._grew(remote, sizes, exchange, awaited, end)]
             waiting = [remote for remote in behind if remote.key not in known]
             if not waiting:
                 return awaited
             known |= {remote.key for remote in listed}
             while waiting:
                 if time.monotonic() > end or room <= 0:
-                    why = "there is more than was copied in time" if room > 0 else full
+                    why = LATE if room > 0 else full
                     awaited |= {self._names[remote.key]: why for remote in waiting}
                     return awaited
                 now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
-                sizes = self._copy(now, exchange, awaited)
+                sizes = self._copy(now, exchange, awaited, end)
                 room -= sum(sizes)
                 # Not for ever, where lines are written as fast as they are copied.
                 left = [remote for remote, size in zip(now, sizes, strict=True) if size]
@@ -114,12 +117,14 @@ class Copies:
         self, replicas: Sequence[Replica], exchange: Exchange, awaited: dict[str, str]
     ) -> dict[Remote, dict[int, int]]:
         """Sizes of the files of every journal of every replica that answers."""
-        answers = exchange.all([Call("GET", f"{replica.url}/v1/journals") for replica in replicas])
+        answers = exchange.all([Call("GET", f"{r.url}/v1/journals", most=LISTING) for r in replicas])
         found: dict[Remote, dict[int, int]] = {}
         for replica, answer in zip(replicas, answers, strict=True):
             fault = fault_of(answer)
             try:
                 listing = _LISTING.validate_json(answer.body) if isinstance(answer, Answer) and not fault else []
+                if len(listing) > MOST_JOURNALS:
+                    listing, fault = [], f"it lists {len(listing)} journals, and {MOST_JOURNALS} at most are read"
                 for each in listing:
                     if each.journal.startswith(f"{replica.name}-"):  # no other journal is this router's
                         found[Remote(replica, each.journal)] = {f["file"]: f["size"] for f in each.files}
@@ -136,9 +141,14 @@ class Copies:
         known = [name for name in files(self._folder) if name.startswith(f"{replica.name}-")]
         return dict.fromkeys(known or ([replica.name] if replica.ready else []), f"{replica.name}: {fault}")
 
-    def _grew(self, remote: Remote, sizes: Mapping[int, int], exchange: Exchange, awaited: dict[str, str]) -> bool:
-        """Whether there is more of it than is copied; finds out under which name it is."""
+    def _grew(
+        self, remote: Remote, sizes: Mapping[int, int], exchange: Exchange, awaited: dict[str, str], end: float
+    ) -> bool:
+        """Whether there is more of it than is copied; finds out under which name it is, before ``end``."""
         if remote.key not in self._names:
+            if time.monotonic() > end:
+                awaited |= self._of(remote.replica, LATE)
+                return False
             try:
                 self._names[remote.key] = self._named(remote, sizes, exchange)
             except EdgeError as error:
@@ -164,7 +174,7 @@ class Copies:
         number, _ = self._next(name)
         if number not in sizes:
             return name if not sizes or max(sizes) > number else _after(name)
-        answer = exchange.one(Call("GET", _address(remote, number, 0, 1)))
+        answer = exchange.one(Call("GET", _address(remote, number, 0, 1), most=LONGEST_LINE))
         if fault := fault_of(answer):
             raise EdgeError(fault)
         with self._path(name, number).open("rb") as copy:
@@ -176,12 +186,15 @@ class Copies:
         self._names[remote.key] = _after(old)
         log.warning("journal %s is not what it was: it is copied again, as %s", old, self._names[remote.key])
 
-    def _copy(self, remotes: Sequence[Remote], exchange: Exchange, awaited: dict[str, str]) -> list[int]:
+    def _copy(self, remotes: Sequence[Remote], exchange: Exchange, awaited: dict[str, str], end: float) -> list[int]:
         """One chunk of each, in parallel; how many bytes of each."""
         places = [self._next(self._names[remote.key]) for remote in remotes]
-        calls = [Call("GET", _address(r, *place, CHUNK)) for r, place in zip(remotes, places, strict=True)]
+        calls = [Call("GET", _address(r, *p, CHUNK), most=CHUNK) for r, p in zip(remotes, places, strict=True)]
         sizes = []
-        for remote, place, answer in zip(remotes, places, exchange.all(calls), strict=True):
+        for remote, place, call, first in zip(remotes, places, calls, exchange.all(calls), strict=True):
+            # A line comes whole, however long it is: alone, as sixteen of the longest are a gigabyte.
+            alone = isinstance(first, TooLong) and time.monotonic() < end
+            answer = exchange.all([call._replace(most=LONGEST_LINE)])[0] if alone else first
             name = self._names[remote.key]
             size, fault = 0, fault_of(answer)
             if isinstance(answer, Answer) and answer.status == SHORTER:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from controller.core.cells import StatisticsQuery
 from controller.core.fold import Statistics
-from controller.edges.cluster.copies import CHUNK, Copies, fault_of
+from controller.edges.cluster.copies import Copies, fault_of
 from controller.edges.cluster.routers import ClusterTraffic, Replica
 from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.shelf import Shelf
 from controller.edges.engine.source import JournalSource
-from controller.edges.engine.tailer import LONGEST_LINE
 from controller.edges.exchange import Call, Exchange
 from controller.errors import EdgeError
 
@@ -109,7 +108,7 @@ class ClusterJournals:
     def _exchanged(self) -> Exchange:
         if self._exchange is None:
             headers = {"authorization": f"Bearer {self._traffic.token}"}
-            self._exchange = Exchange(CALL_S, headers=headers, answer_limit=LONGEST_LINE + CHUNK)
+            self._exchange = Exchange(CALL_S, headers=headers)
         return self._exchange
 
     def _acknowledge(self, source: JournalSource, replicas: Sequence[Replica]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -123,30 +124,76 @@ def test_journals_of_another_name_than_the_pods_are_none_of_its(tmp_path: Path, 
     assert list((tmp_path / "copy").iterdir()) == []
 
 
+@contextmanager
+def lying(journals: list[str], line: bytes = b"{}\n", files: int = 1) -> Iterator[tuple[Replica, list[str]]]:
+    """A router with these journals, each of ``files`` files of one ``line``; and what it was asked for."""
+    asked: list[str] = []
+
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            sizes = [{"file": number, "size": len(line)} for number in range(files)]
+            listing = json.dumps([{"journal": name, "files": sizes} for name in journals]).encode()
+            self.send_response(200)
+            body = listing if self.path == "/v1/journals" else line
+            for key, value in {"content-length": len(body), "x-journal-file": 0, "x-journal-offset": len(line)}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            with suppress(OSError):  # who has read enough goes
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Replica("late-router-0", "pod-1", f"http://127.0.0.1:{server.server_address[1]}", True), asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("journals", "files", "said"),
+    [
+        (257, 1, "late-router-0: it lists 257 journals, and 256 at most are read"),
+        (1, 100_000, "late-router-0: an answer of more than 2097152 bytes"),
+    ],
+)
+def test_a_router_that_lists_very_much_costs_one_call(
+    tmp_path: Path, exchange: Exchange, journals: int, files: int, said: str
+) -> None:
+    with lying([f"late-router-0-{number}" for number in range(journals)], files=files) as (liar, asked):
+        assert Copies(tmp_path / "copy").fetch([liar], exchange) == {"late-router-0": said}
+    assert asked == ["/v1/journals"]
+
+
+def test_a_line_that_is_longer_than_a_chunk_is_copied_whole(tmp_path: Path, exchange: Exchange) -> None:
+    line = b'"' + b"a" * (3 * module.CHUNK) + b'"\n'
+    with lying(["late-router-0-w0"], line) as (liar, asked):
+        assert Copies(tmp_path / "copy").fetch([liar], exchange) == {}
+    assert (tmp_path / "copy" / "late-router-0-w0.00000000.jsonl").read_bytes() == line
+    assert [path.partition("?")[0] for path in asked].count("/v1/journals/late-router-0-w0") == 2
+
+
+def test_a_router_whose_journals_are_asked_for_one_after_the_other_has_no_more_time_than_any(
+    tmp_path: Path, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"late-router-0-{number}" for number in range(5)]
+    with lying(names) as (liar, _):
+        Copies(tmp_path / "copy").fetch([liar], exchange)
+    monkeypatch.setattr(module, "BUDGET_S", 0.0)
+    with lying(names) as (liar, asked):  # copies of all of them are there: each is compared with what it has now
+        said = Copies(tmp_path / "copy").fetch([liar], exchange)
+    assert set(said) == set(names)
+    assert asked == ["/v1/journals"]
+
+
 @pytest.mark.parametrize(
     "name", ["late-router-0-/../../../out", "late-router-0-\\x00", "late-router-0-w0?x=1", "../late"]
 )
 def test_a_router_that_lies_does_not_choose_where_its_journals_are_copied(
     tmp_path: Path, exchange: Exchange, name: str
 ) -> None:
-    class Liar(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            listing = json.dumps([{"journal": name, "files": [{"file": 0, "size": 3}]}]).encode()
-            self.send_response(200)
-            body = listing if self.path == "/v1/journals" else b"{}\n"
-            for key, value in {"content-length": len(body), "x-journal-file": 0, "x-journal-offset": 3}.items():
-                self.send_header(key, str(value))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    folder = tmp_path / "state" / "copy"
-    with HTTPServer(("127.0.0.1", 0), Liar) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        said = Copies(folder).fetch([Replica("late-router-0", "pod-1", url, True)], exchange)
-        server.shutdown()
+    with lying([name]) as (liar, _):
+        said = Copies(tmp_path / "state" / "copy").fetch([liar], exchange)
     assert list(said) == ["late-router-0"]
     assert "its list of journals cannot be read" in said["late-router-0"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
