@@ -71,6 +71,7 @@ class Exchange:
         ``proxies``: whether the proxy variables of the environment apply; ``tls``: whom to trust and what to show,
         None as usual on the web."""
         self._deadline_s = deadline_s
+        self._late = f"no answer within {deadline_s:g} s"  # whichever clock says so first: people are told of changes
         self._answer_limit = answer_limit
         self._free = threading.BoundedSemaphore(hanging_limit)
         self._client = httpx.Client(
@@ -79,7 +80,7 @@ class Exchange:
 
     def all(self, calls: Sequence[Call]) -> list[Answer | EdgeError]:
         """One result per call, in their order, not later than the deadline."""
-        results: list[Answer | EdgeError] = [EdgeError(f"no answer within {self._deadline_s:g} s") for _ in calls]
+        results: list[Answer | EdgeError] = [EdgeError(self._late) for _ in calls]
         done: queue.SimpleQueue[tuple[int, Answer | EdgeError]] = queue.SimpleQueue()
         end = time.monotonic() + self._deadline_s
         started = 0
@@ -113,7 +114,7 @@ class Exchange:
         try:
             done.put((index, self._make(call, end)))
         except Exception as error:  # noqa: BLE001 — whatever it is, the caller waits for a result
-            done.put((index, _failure(error)))
+            done.put((index, EdgeError(self._late) if isinstance(error, httpx.TimeoutException) else _failure(error)))
         finally:
             self._free.release()
 
@@ -127,7 +128,7 @@ class Exchange:
                 if len(body) > most:
                     raise TooLong(f"an answer of more than {most} bytes")
                 if time.monotonic() > end:
-                    raise EdgeError("the answer did not end in time")
+                    raise EdgeError(self._late)
             return Answer(response.status_code, response.headers, bytes(body))
 
 
@@ -165,8 +166,6 @@ def _failure(error: Exception) -> EdgeError:
         if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
             return Untrusted(f"does not take our certificate ({cause.reason})")
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.TimeoutException):
-        return EdgeError("no answer in time")
     if isinstance(error, httpx.RemoteProtocolError):
         return EdgeError("not reachable (what it answers is no HTTP, or was cut off)")  # the error's own words quote it
     if isinstance(error, httpx.TransportError):
