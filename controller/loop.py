@@ -157,9 +157,10 @@ def _traffic(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
         workers = [w for r in traffic.routers for w in r.workers]
         seen.update(confirmed=traffic.confirmed, traffic_limits=traffic.limits, traffic_error=traffic.trouble or None)
         seen["sent_bp"] = traffic.sent_bp
-        if traffic.held > (status.table.generation if status.table else 0):
+        ours = status.table.generation if status.table else 0
+        if any(r.generation > ours for r in traffic.routers):
             # Of a life that the store has forgotten.
-            seen.update(confirmed=-1, overtaken=traffic.held)
+            seen.update(confirmed=-1, overtaken=traffic.overtakes(ours))
         seen["breaker_open"] = any(w.breaker != "closed" for w in workers)
         seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
     except EdgeError as error:

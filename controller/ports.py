@@ -59,6 +59,9 @@ class StatisticsSource(Protocol):
         """Everything final up to ``now`` (µs), for the attempt and epochs of ``query``."""
 
 
+FARTHEST = 2**32  # tables in between, at one a second for a century
+
+
 class TrafficObservation(NamedTuple):
     """All routers that serve this rollout. An unreachable one makes ``complete`` false. ``limits``: what this way to
     split the traffic cannot do, for people; ``trouble``: why what is asked for is not confirmed, if that is known;
@@ -75,10 +78,10 @@ class TrafficObservation(NamedTuple):
         """Newest generation that every worker of every router serves; -1 where one did not answer."""
         return min((r.confirmed for r in self.routers), default=-1) if self.complete else -1
 
-    @property
-    def held(self) -> int:
-        """Newest generation that any router holds; 0 without one."""
-        return max((r.generation for r in self.routers), default=0)
+    def overtakes(self, ours: int) -> int:
+        """The newest generation that a router holds, where that is newer than ``ours``; 0: none does. What is further
+        away than any store falls behind is not believed: of such numbers there is no next one."""
+        return max((r.generation for r in self.routers if ours < r.generation <= ours + FARTHEST), default=0)
 
 
 class TrafficProvider(Protocol):

@@ -178,9 +178,9 @@ class WorkerState(Wire):
     """What one router worker says of itself."""
 
     worker: str
-    generation: int
+    generation: int = Field(ge=-1, le=LARGEST)
     breaker: Literal["closed", "open", "half-open"] = "closed"
-    breaker_open_ms: int = Field(0, ge=0, description="total time open in this attempt")
+    breaker_open_ms: int = Field(0, ge=0, le=LARGEST, description="total time open in this attempt")
     dropped: int = Field(0, ge=0, description="exposures that never reached the journal")
 
 
@@ -188,7 +188,7 @@ class RouterState(Wire):
     """Answer of ``GET /v1/state``: which table every worker serves, and its breaker."""
 
     router: str
-    generation: int
+    generation: int = Field(ge=-1, le=LARGEST)
     workers: tuple[WorkerState, ...]
 
     @property

@@ -1,7 +1,8 @@
 """HTTP calls that end in time, whatever the other side does.
 
 A timeout per read is not a deadline: a server that sends one byte a second never exceeds it. So each call runs on a
-daemon thread of its own and is given up when the deadline is over; how many such threads may be left over is bounded.
+daemon thread of its own and is given up when the deadline is over. How many such threads are left over is bounded for
+each server, and no other server's calls wait for them.
 """
 
 import functools
@@ -11,8 +12,10 @@ import queue
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,6 +23,10 @@ from controller.errors import EdgeError
 
 # It logs every address it calls, and a webhook's address is its password.
 logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+HANGING = 4  # calls to one server that were given up and have not ended: then it is not called
+MOST_HANGING = 512
 
 
 class Call(NamedTuple):
@@ -54,6 +61,16 @@ def _usual(environment: bool) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=environment)
 
 
+class _UnderWay:
+    """A call on its thread, which its caller may give up: whoever is first says so under the exchange's lock."""
+
+    __slots__ = ("ended", "given_up", "origin")
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.ended = self.given_up = False
+
+
 class Exchange:
     """Makes calls in parallel under one deadline. Errors carry no address: a webhook's address is a secret."""
 
@@ -63,19 +80,25 @@ class Exchange:
         *,
         headers: dict[str, str] | None = None,
         answer_limit: int = 1 << 20,
-        hanging_limit: int = 32,
+        at_once: int = 32,
         proxies: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``answer_limit`` in bytes; ``hanging_limit``: calls that may be under way or given up and not yet ended;
+        """``answer_limit`` in bytes; ``at_once``: calls that may be under way, others wait for one to end;
         ``proxies``: whether the proxy variables of the environment apply; ``tls``: whom to trust and what to show,
         None as usual on the web."""
         self._deadline_s = deadline_s
         self._late = f"no answer within {deadline_s:g} s"  # whichever clock says so first: people are told of changes
         self._answer_limit = answer_limit
-        self._free = threading.BoundedSemaphore(hanging_limit)
+        self._free = threading.BoundedSemaphore(at_once)
+        self._lock = threading.Lock()
+        self._hanging: Counter[str] = Counter()  # calls that were given up and have not ended, by server
         self._client = httpx.Client(
-            timeout=deadline_s, headers=headers, trust_env=proxies, verify=tls or _usual(proxies)
+            timeout=deadline_s,
+            headers=headers,
+            trust_env=proxies,
+            verify=tls or _usual(proxies),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),  # they are counted here
         )
 
     def all(self, calls: Sequence[Call]) -> list[Answer | EdgeError]:
@@ -83,19 +106,21 @@ class Exchange:
         results: list[Answer | EdgeError] = [EdgeError(self._late) for _ in calls]
         done: queue.SimpleQueue[tuple[int, Answer | EdgeError]] = queue.SimpleQueue()
         end = time.monotonic() + self._deadline_s
-        started = 0
+        runs: dict[int, _UnderWay] = {}
         for index, call in enumerate(calls):
-            if self._free.acquire(blocking=False):
-                threading.Thread(target=self._run, args=(index, call, end, done), daemon=True).start()
-                started += 1
-            else:
-                results[index] = EdgeError("too many earlier calls still hang")
-        for _ in range(started):
+            run = _UnderWay(urlsplit(call.url).netloc)
+            if self._hangs(run.origin) or not self._free.acquire(timeout=max(0.0, end - time.monotonic())):
+                continue
+            runs[index] = run
+            threading.Thread(target=self._run, args=(index, call, run, end, done), daemon=True).start()
+        for _ in runs:
             try:
                 index, result = done.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 break
             results[index] = result
+        for run in runs.values():
+            self._given_up(run)
         return results
 
     def one(self, call: Call) -> Answer:
@@ -108,15 +133,44 @@ class Exchange:
     def close(self) -> None:
         self._client.close()
 
+    def _hangs(self, origin: str) -> bool:
+        with self._lock:
+            return self._hanging[origin] >= HANGING or self._hanging.total() >= MOST_HANGING
+
+    def _given_up(self, run: _UnderWay) -> None:
+        """Nobody waits for it any more; if it has not ended, others may begin all the same."""
+        with self._lock:
+            if run.ended:
+                return
+            run.given_up = True
+            self._hanging[run.origin] += 1
+        self._free.release()
+
+    def _ended(self, run: _UnderWay) -> None:
+        with self._lock:
+            run.ended = True
+            if run.given_up:
+                self._hanging[run.origin] -= 1
+                self._hanging = +self._hanging
+                return
+        self._free.release()
+
     def _run(
-        self, index: int, call: Call, end: float, done: "queue.SimpleQueue[tuple[int, Answer | EdgeError]]"
+        self,
+        index: int,
+        call: Call,
+        run: _UnderWay,
+        end: float,
+        done: "queue.SimpleQueue[tuple[int, Answer | EdgeError]]",
     ) -> None:
         try:
-            done.put((index, self._make(call, end)))
+            result: Answer | EdgeError = self._make(call, end)
+        except httpx.TimeoutException:
+            result = EdgeError(self._late)
         except Exception as error:  # noqa: BLE001 — whatever it is, the caller waits for a result
-            done.put((index, EdgeError(self._late) if isinstance(error, httpx.TimeoutException) else _failure(error)))
-        finally:
-            self._free.release()
+            result = _failure(error)
+        self._ended(run)
+        done.put((index, result))
 
     def _make(self, call: Call, end: float) -> Answer:
         headers = {"content-type": "application/json"} if call.body is not None else None

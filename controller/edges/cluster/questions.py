@@ -71,7 +71,7 @@ class Questions:
         self, deadline_s: float = 2.0, patience_s: float = PATIENCE_S, feed: Callable[[], None] = lambda: None
     ) -> None:
         """Seconds until a server is given up, and until a look goes on without it; ``feed`` asks for another look."""
-        self._exchange = Exchange(deadline_s, hanging_limit=CALLS)
+        self._exchange = Exchange(deadline_s, at_once=CALLS)
         self._patience_s, self._feed = patience_s, feed
         self._changed = threading.Condition()
         self._closed = False
