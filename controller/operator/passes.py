@@ -14,6 +14,8 @@ from controller.core.conditions import ALIAS_PENDING
 from controller.core.endings import CONFIRM_LIMIT, confirmed
 from controller.edges.cluster import requests
 from controller.edges.cluster.accepted import MOVING, AcceptedStore
+from controller.edges.cluster.access import Invalid
+from controller.edges.cluster.records import Unrecorded
 from controller.edges.cluster.store import status_of, wrong_requests
 from controller.edges.cluster.watch import Entry, Watched
 from controller.edges.showing import ShowingRegistry
@@ -146,7 +148,8 @@ class Passes:
         """Whether ``key``, which is being deleted, may go although its passes fail: for so long as a router is waited
         for, and by what no later pass mends."""
         entry = self._watched.heard_of(key)
-        if entry is None or not entry.going or (isinstance(error, EdgeError) and _readable(entry)):
+        passes = isinstance(error, EdgeError) and not isinstance(error, Invalid | Unrecorded)
+        if entry is None or not entry.going or (passes and _readable(entry)):
             self._failing.pop(key, None)
             return False
         began = self._failing.setdefault(key, time.monotonic())

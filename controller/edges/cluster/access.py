@@ -36,6 +36,10 @@ class Expired(EdgeError):
     """The server has forgotten that resource version: list again."""
 
 
+class Invalid(EdgeError):
+    """The server takes no such object: asking again does not mend that."""
+
+
 class TooLong(EdgeError):
     """An answer of more bytes than are kept in memory."""
 
@@ -352,7 +356,7 @@ def _decoded(status: int, body: bytes, what: str, said: Node | None = None) -> N
     with contextlib.suppress(EdgeError):
         said = said or _parsed(body, what)
         text = str(said.get("message") or said.get("reason") or text)
-    kinds: dict[int, type[EdgeError]] = {404: NotFound, 409: Conflict, 410: Expired}
+    kinds: dict[int, type[EdgeError]] = {404: NotFound, 409: Conflict, 410: Expired, 422: Invalid}
     raise kinds.get(status, EdgeError)(f"{what}: {status}: {text}")
 
 

@@ -1,9 +1,11 @@
 """What happens to clusters happens to a rollout in the middle, and it ends as it should."""
 
 import os
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -328,6 +330,16 @@ def test_one_that_is_deleted_goes_also_where_every_pass_over_it_breaks(theatre: 
     theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
     until(lambda: "TickFailed" in {e["reason"] for e in theatre.events()}, "it is told")
     assert not theatre.gone()
+    until(theatre.gone, "it is gone", within=60)
+
+
+def test_one_that_is_deleted_goes_also_where_nothing_can_be_recorded(theatre: Theatre, tmp_path: Path) -> None:
+    theatre.operator(state_dir=tmp_path / "one")
+    theatre.apply(steps=STAY)
+    theatre.reaches(Progress.RUNNING, step=1)
+    shutil.rmtree(tmp_path / "one" / "records")
+    (tmp_path / "one" / "records").touch()
+    theatre.access.delete(ROLLOUTS, theatre.namespace, "late")
     until(theatre.gone, "it is gone", within=60)
 
 
