@@ -58,7 +58,8 @@ PROTECTED_SHARE = 0.25
 
 
 class Facts(NamedTuple):
-    """What a decision needs besides evidence. Times in µs; ``step`` counts from 0."""
+    """What a decision needs besides evidence. Times in µs; ``step`` counts from 0; ``trouble``: why the table is not
+    confirmed, as far as that is known."""
 
     step: int = 0
     is_last: bool = True
@@ -75,6 +76,7 @@ class Facts(NamedTuple):
     next_needs_approval: bool = False
     promotion_needs_approval: bool = False
     promote_by_hand: bool = False
+    trouble: str = ""
 
 
 class Decision(NamedTuple):
@@ -171,7 +173,8 @@ def _wish(spec: RolloutSpec, facts: Facts, evidence: Sequence[Evidence], validit
         text = f"the champion answered {facts.fallbacks} of {facts.requests} challenger requests in its place"
         return Decision(Verb.HOLD, Reason.CHALLENGER_UNAVAILABLE, text)
     if not facts.confirmed:
-        return Decision(Verb.HOLD, Reason.NOT_CONFIRMED, "not every router worker serves the table yet")
+        text = "not every router worker serves the table yet"
+        return Decision(Verb.HOLD, Reason.NOT_CONFIRMED, f"{text}: {facts.trouble}" if facts.trouble else text)
     return _gate(spec, facts, evidence) or (_promotion(spec, facts, evidence) if facts.is_last else _widening(facts))
 
 

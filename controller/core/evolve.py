@@ -352,6 +352,7 @@ def _facts(spec: RolloutSpec, status: RolloutStatus, statistics: Statistics) -> 
         requests=counts.challenger_requests,
         fallbacks=counts.fallbacks,
         confirmed=endings.confirmed(status),
+        trouble=status.observed.traffic_error or "",
         paused=status.paused,
         breaker_open=o.breaker_open,
         breaker_open_ms=o.breaker_open_ms,

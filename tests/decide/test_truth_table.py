@@ -122,6 +122,8 @@ def test_row_11_an_unavailable_challenger_is_neither_advanced_nor_promoted() -> 
 
 def test_row_12_an_unconfirmed_table_holds() -> None:
     assert outcome(EARLY._replace(confirmed=False)).reason is Reason.NOT_CONFIRMED
+    said = outcome(EARLY._replace(confirmed=False, trouble="pod late-router-0: Unschedulable")).message
+    assert said == "not every router worker serves the table yet: pod late-router-0: Unschedulable"
 
 
 def test_row_13_the_hold_of_the_step_is_a_minimum() -> None:

@@ -8,9 +8,9 @@ import logging
 import time
 from typing import NamedTuple
 
+from controller.edges.cluster import pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import KEEP_S, Owned, Owner
-from controller.edges.cluster.pods import at, says_ready
 from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
 from controller.edges.cluster.tokens import Tokens
@@ -64,11 +64,13 @@ class ClusterTraffic:
         """Make the routers if they are not there, and ask each what it serves. EdgeError where the API server does
         not let us, or a router does not know us."""
         self._keep()
-        pods = self._access.list(PODS, self._owner.namespace, self._set.selector).items
-        self.replicas = tuple(sorted(filter(None, (_replica(pod) for pod in pods if self._ours(pod)))))
+        found = self._access.list(PODS, self._owner.namespace, self._set.selector).items
+        ours = [pod for pod in found if self._ours(pod)]
+        self.replicas = tuple(sorted(filter(None, map(_replica, ours))))
         self._tell()
         routes = self._routed()
-        return TrafficObservation((), complete=False) if routes is None else routes.observe()
+        seen = TrafficObservation((), complete=False) if routes is None else routes.observe()
+        return seen if seen.complete else seen._replace(trouble=self._why(ours))
 
     def close(self) -> None:
         """Let go of connections. The routers go on."""
@@ -117,6 +119,13 @@ class ClusterTraffic:
         owners = pod["metadata"].get("ownerReferences", [])
         return any((each["kind"], each["name"]) == (STATEFULSETS.kind, self._set.name) for each in owners)
 
+    def _why(self, found: list[Node]) -> str:
+        """Why not all routers answer, as far as the pods that were ``found`` tell."""
+        if len(found) < self._wanted:
+            text = f"{len(found)} of {self._wanted} pods of StatefulSet {self._set.name} are there; its Events say why"
+            return f"{text} (kubectl describe statefulset {self._set.name})"
+        return pods.fault(found)
+
     def _tell(self) -> None:
         names = frozenset(f"{replica.name} at {replica.url}" for replica in self.replicas)
         if names != self._told:
@@ -136,4 +145,4 @@ def _replica(pod: Node) -> Replica | None:
     if not ports:
         return None
     meta = pod["metadata"]
-    return Replica(meta["name"], meta["uid"], f"http://{at(addresses[0], ports[0])}", says_ready(pod))
+    return Replica(meta["name"], meta["uid"], f"http://{pods.at(addresses[0], ports[0])}", pods.says_ready(pod))

@@ -8,7 +8,7 @@ import pytest
 
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.owned import Owner
-from controller.edges.cluster.resources import BUDGETS, ROLLOUTS, SERVICES, STATEFULSETS
+from controller.edges.cluster.resources import BUDGETS, PODS, ROLLOUTS, SERVICES, STATEFULSETS, Resource
 from controller.edges.cluster.router_set import ROLLOUT_LABEL, RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.tokens import Tokens
@@ -119,6 +119,35 @@ def test_what_stands_as_it_was_declared_is_not_applied_again(
     assert access.get(SERVICES, namespace, "late-router")["spec"]["selector"] == ROUTERS.labels
     assert applied() == {}
     mine.close()
+
+
+def test_why_there_is_no_router_is_told(access: Access, owner: Node, namespace: str) -> None:
+    routers = routers_of(access, namespace)
+    assert routers.observe().trouble == (
+        "0 of 2 pods of StatefulSet late-router are there; its Events say why"
+        " (kubectl describe statefulset late-router)"
+    )
+    access.create(
+        Resource("v1", "serviceaccounts", "ServiceAccount"), {"metadata": {"namespace": namespace, "name": "default"}}
+    )
+    made = access.get(STATEFULSETS, namespace, "late-router")
+    of = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "late-router", "uid": made["metadata"]["uid"]}
+    why = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "router:none"'}
+    for number in range(2):
+        meta = {
+            "namespace": namespace,
+            "name": f"late-router-{number}",
+            "labels": made["spec"]["template"]["metadata"]["labels"],
+        }
+        spec = {"containers": [{"name": "router", "image": "router:none"}], "automountServiceAccountToken": False}
+        pod = access.create(PODS, {"metadata": {**meta, "ownerReferences": [of]}, "spec": spec})
+        waits = {"name": "router", "image": "router:none", "imageID": "", "ready": False, "restartCount": 0}
+        status = {"phase": "Pending", "containerStatuses": [{**waits, "state": {"waiting": why}}]}
+        access.replace(PODS, {**pod, "status": status}, "status")
+    seen = routers.observe()
+    assert (seen.confirmed, seen.trouble) == (
+        -1, 'pod late-router-0: container router: ImagePullBackOff: Back-off pulling image "router:none"'
+    )  # fmt: skip
 
 
 def test_a_service_of_somebody_else_is_left_alone(access: Access, owner: Node, namespace: str) -> None:
