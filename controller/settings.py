@@ -175,6 +175,11 @@ class OperatorSettings(ProcessSettings):
         return self.lease_namespace or self.namespace or own
 
     @property
+    def statistics_dir(self) -> Path:
+        """Statistics, and copies of journals, in a folder for each rollout."""
+        return self.state_dir / "rollouts"
+
+    @property
     def record_dir(self) -> Path:
         return self.state_dir / "records"
 

@@ -121,7 +121,7 @@ def build_cluster(
             return False
 
     def split(owner: Owner, spec: RolloutSpec) -> tuple[ClusterTraffic | GatewayTraffic, LateSource]:
-        key, folder = f"{owner.namespace}/{owner.name}", settings.state_dir / "rollouts" / owner.uid
+        key, folder = f"{owner.namespace}/{owner.name}", settings.statistics_dir / owner.uid
         gateway = spec.traffic.gateway_api
         if gateway is None:
             routers = RouterSet(owner.name, image, settings.router_replicas, settings.router_volume)

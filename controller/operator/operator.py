@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
+from controller.edges.cluster.leftovers import sweep
 from controller.edges.cluster.pod_watch import ROUTERS, SERVERS, PodWatch
 from controller.edges.cluster.records import Unrecorded
 from controller.edges.cluster.slice_watch import SliceWatch
@@ -35,6 +37,7 @@ LATE_S = 0.5
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
+SWEEP_S = 3_600.0  # between two looks for what is kept of rollouts that are gone
 STAYS_S = 300.0  # at least, between two times that the lease is left to others
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
@@ -77,6 +80,8 @@ class Operator:
         self._under_way: dict[str, float] = {}
         self._leading = False
         self._stays_until = 0.0
+        self._sweep = partial(sweep, settings.statistics_dir, settings.record_dir)
+        self._swept_at = -SWEEP_S
         self._led: int | None = None  # transitions of the lease when leading began the last time
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
@@ -185,6 +190,7 @@ class Operator:
         before: Mapping[str, Mapping[str, str]] | None = None
         pause = every_s
         while not self.end.wait(pause):
+            self._tidy()
             began = time.monotonic()
             try:
                 now = self._passes.known = aliases() if self._leading else None
@@ -201,6 +207,20 @@ class Operator:
                         for key in self.watched.of_model(model):
                             self._feed(key)
             before = now
+
+    def _tidy(self) -> None:
+        """Delete what is kept of rollouts that have been gone for long, once an hour."""
+        if not self.watched.synced.is_set() or time.monotonic() - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = time.monotonic()
+        heard = map(self.watched.heard_of, self.watched.known())
+        try:
+            gone = self._sweep({entry.uid for entry in heard if entry is not None})
+        except OSError as error:
+            log.warning("what is kept of rollouts that are gone cannot be deleted: %s", error)
+        else:
+            if gone:
+                log.info("deleted what was kept of rollouts that are gone: %s", ", ".join(gone))
 
     def _work(self) -> None:
         queue = self.queue
