@@ -70,18 +70,21 @@ GUARDS = (
             Edit(evolve, "_clock", "if endings.confirmed(status):", "if True:"),
         ),
         frozenset({Fault.SLOW, Fault.RESTART}),
+        first=3,
     ),
     Guard(
         "confirmed-before-alias",
         "the alias moves only after every worker serves the promotion",
         (Edit(endings, "_serves", "confirmed(status) and ", ""),),
         frozenset({Fault.SLOW, Fault.RESTART}),
+        first=3,
     ),
     Guard(
         "read-back",
         "a promotion is over only when the aliases read back",
         (Edit(endings, "promoting", "if not _moved(spec, status):", "if False:"),),
         frozenset({Fault.REGISTRY_AWAY}),
+        first=3,
     ),
     Guard(
         "monotone-clock",
@@ -94,6 +97,7 @@ GUARDS = (
         "what a person asked is obeyed once",
         (Edit(evolve, "_obey", "if request.id in status.handled:", "if False:"),),
         frozenset({Fault.CRASH}),
+        first=1,
     ),
     Guard(
         "kept-until-delivered",
@@ -107,6 +111,7 @@ GUARDS = (
         "an alias that somebody else moved ends the rollout",
         (Edit(evolve, "_live", "status = _aliases_watched(spec, status)", "pass"),),
         frozenset({Fault.CRASH}),
+        first=7,
     ),
     Guard(
         "harm-before-validity",
@@ -120,6 +125,7 @@ GUARDS = (
         "what has ended is not decided again",
         (Edit(loop, "evolve", "elif not status.progress.terminal:", "else:"),),
         frozenset({Fault.CRASH}),
+        first=15,
     ),
 )
 BY_NAME = {guard.name: guard for guard in GUARDS}
