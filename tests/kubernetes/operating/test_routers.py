@@ -13,8 +13,9 @@ from controller.edges.cluster.router_set import ROLLOUT_LABEL, RouterSet
 from controller.edges.cluster.routers import ClusterTraffic
 from controller.edges.cluster.tokens import Tokens
 from controller.errors import Conflict, EdgeError
-from controller.ports import TrafficProvider
+from controller.ports import TrafficObservation, TrafficProvider
 from controller.status import Progress, Reason
+from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.operating.node import KubeNode
 from tests.kubernetes.operating.real import Clients, RealTheatre, declared
 from tests.kubernetes.operating.theatre import SPEC, until
@@ -32,6 +33,7 @@ def places(node: KubeNode, pod: str) -> dict[str, dict[str, int]]:
         return {}
 
 
+QUOTAS = Resource("v1", "resourcequotas", "ResourceQuota")
 ROUTERS = RouterSet("late", "router:none", 2, "1Gi")
 
 
@@ -121,33 +123,30 @@ def test_what_stands_as_it_was_declared_is_not_applied_again(
     mine.close()
 
 
-def test_why_there_is_no_router_is_told(access: Access, owner: Node, namespace: str) -> None:
+def test_why_there_is_no_router_is_told(access: Access, owner: Node, namespace: str, controllers: ControlPlane) -> None:
+    place = {"namespace": namespace, "name": "none"}
+    access.create(QUOTAS, {"metadata": place, "spec": {"hard": {"pods": "0"}}})
+    until(lambda: "hard" in access.get(QUOTAS, **place)["status"], "the quota counts")
     routers = routers_of(access, namespace)
     assert routers.observe().trouble == (
         "0 of 2 pods of StatefulSet late-router are there; its Events say why"
         " (kubectl describe statefulset late-router)"
     )
-    access.create(
-        Resource("v1", "serviceaccounts", "ServiceAccount"), {"metadata": {"namespace": namespace, "name": "default"}}
-    )
-    made = access.get(STATEFULSETS, namespace, "late-router")
-    of = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "late-router", "uid": made["metadata"]["uid"]}
+    access.delete(QUOTAS, **place)
+    waits = {"name": "router", "image": "router:none", "imageID": "", "ready": False, "restartCount": 0}
     why = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "router:none"'}
-    for number in range(2):
-        meta = {
-            "namespace": namespace,
-            "name": f"late-router-{number}",
-            "labels": made["spec"]["template"]["metadata"]["labels"],
-        }
-        spec = {"containers": [{"name": "router", "image": "router:none"}], "automountServiceAccountToken": False}
-        pod = access.create(PODS, {"metadata": {**meta, "ownerReferences": [of]}, "spec": spec})
-        waits = {"name": "router", "image": "router:none", "imageID": "", "ready": False, "restartCount": 0}
-        status = {"phase": "Pending", "containerStatuses": [{**waits, "state": {"waiting": why}}]}
-        access.replace(PODS, {**pod, "status": status}, "status")
-    seen = routers.observe()
-    assert (seen.confirmed, seen.trouble) == (
-        -1, 'pod late-router-0: container router: ImagePullBackOff: Back-off pulling image "router:none"'
-    )  # fmt: skip
+    status = {"phase": "Pending", "containerStatuses": [{**waits, "state": {"waiting": why}}]}
+
+    def told() -> TrafficObservation | None:
+        """What is observed once both pods are there and cannot be started."""
+        pods = access.list(PODS, namespace).items
+        for pod in pods:
+            access.replace(PODS, {**pod, "status": status}, "status")
+        return routers.observe() if len(pods) == 2 else None
+
+    seen = until(told, "both are made", 60)
+    said = 'pod late-router-0: container router: ImagePullBackOff: Back-off pulling image "router:none"'
+    assert (seen.confirmed, seen.trouble) == (-1, said)
 
 
 def test_a_service_of_somebody_else_is_left_alone(access: Access, owner: Node, namespace: str) -> None:
