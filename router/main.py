@@ -202,7 +202,8 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
             writer = Writer(
                 settings.journal_dir,
                 f"{settings.name}-outcomes",
-                capacity=settings.journal_capacity,
+                # A batch that is allowed has room beside another one.
+                capacity=max(settings.journal_capacity, 2 * settings.outcome_batch),
                 flush_ms=settings.journal_flush_ms,
                 rotate_bytes=settings.journal_rotate_bytes,
                 rotate_s=settings.journal_rotate_s,
