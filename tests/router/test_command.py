@@ -103,6 +103,7 @@ def test_a_port_that_another_router_shares_is_in_use_too(tmp_path: Path) -> None
         (["--drain-s", "-1"], "--drain-s: "),
         (["--name", "a/b"], "--name: "),
         (["--log-level", "loud"], "--log-level: "),
+        (["--silence-s", "2.9"], "--silence-s: Input should be greater than or equal to 3"),
         (["--max-connections", "0"], "--max-connections: "),
         (["--connect-s", "0"], "--connect-s: "),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
