@@ -123,7 +123,9 @@ class RouterSettings(BaseModel):
     )
     outcome_batch: int = Field(5_000, ge=1, description="Outcomes in one request at most.")
     outcome_body_bytes: int = Field(4 << 20, ge=1_024, description="Bytes of one request with outcomes at most.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="What is logged, by the workers too."
+    )
 
     @property
     def certificates(self) -> Files:
