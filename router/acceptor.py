@@ -5,20 +5,33 @@ word where the server is closed meanwhile: on a rolling restart, that was a requ
 """
 
 import asyncio
+import contextlib
 import errno
+import gc
 import logging
 import socket
+import ssl
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 log = logging.getLogger("understudy.router.acceptor")
 
 # No descriptor or memory left for another connection: those who wait are looked at again after this long.
 _RETRY_S = 1.0
+# What TLS may take to begin, and to end.
+HANDSHAKE_S = 5.0
+# After so many handshakes that failed, their memory is taken back: a quarter of a megabyte each, in cycles.
+_FAILED = 64
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Listens on bound ``sockets``, which it owns from then on, and gives each connection a protocol."""
+    """Listens on bound ``sockets``, which it owns from then on, and gives each connection a protocol.
+
+    With a ``context`` it speaks TLS: a protocol hears of its connection after the handshake, which may take
+    ``HANDSHAKE_S`` seconds; beyond ``most_arriving``, the one that has been in it for the longest has to go. One turn
+    of the loop takes in ``at_once``: about so many more than that are open for a moment.
+    """
 
     def __init__(
         self,
@@ -26,12 +39,21 @@ class Acceptor:
         sockets: Sequence[socket.socket],
         backlog: int,
         protocol: Callable[[], asyncio.Protocol],
+        *,
+        context: ssl.SSLContext | None = None,
+        most_arriving: int = sys.maxsize,
+        at_once: int | None = None,
     ) -> None:
         self._loop = loop
         self._sockets = sockets
         self._backlog = backlog
         self._protocol = protocol
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._context = context
+        self._most_arriving = most_arriving
+        self._at_once = at_once or backlog
+        # By the tasks that make clients of them, who came first first.
+        self._arriving: dict[asyncio.Task[None], socket.socket] = {}
+        self._failed = 0
         self._retries: set[asyncio.TimerHandle] = set()
 
     @property
@@ -54,6 +76,9 @@ class Acceptor:
             self._take_in(each)
             self._loop.remove_reader(each)
             each.close()
+        if self._context is not None:
+            while self._arriving:
+                self._turn_away()
         for retry in self._retries:  # also of what was too much just now
             retry.cancel()
         if self._arriving:
@@ -64,8 +89,8 @@ class Acceptor:
             self._begin(accepted)
 
     def _waiting(self, listening: socket.socket) -> Iterator[socket.socket]:
-        """Those who wait at a socket, at most a backlog of them."""
-        for _ in range(self._backlog):
+        """Those who wait at a socket, at most as many as are taken at once."""
+        for _ in range(self._at_once):
             try:
                 accepted, _ = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -90,13 +115,33 @@ class Acceptor:
         self._retries.add(retry)
 
     def _begin(self, accepted: socket.socket) -> None:
+        if len(self._arriving) >= self._most_arriving:
+            self._turn_away()
         task = self._loop.create_task(self._connect(accepted))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._arriving[task] = accepted
+        task.add_done_callback(lambda done: self._arriving.pop(done, None))
+
+    def _turn_away(self) -> None:
+        """End the one whose handshake began first: it fails as if the client had gone."""
+        first = next(iter(self._arriving))
+        with contextlib.suppress(OSError):  # the client has gone
+            self._arriving.pop(first).shutdown(socket.SHUT_RDWR)
 
     async def _connect(self, accepted: socket.socket) -> None:
         try:
             accepted.setblocking(False)
-            await self._loop.connect_accepted_socket(self._protocol, accepted)
+            if self._context is None:
+                await self._loop.connect_accepted_socket(self._protocol, accepted)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._protocol,
+                    accepted,
+                    ssl=self._context,
+                    ssl_handshake_timeout=HANDSHAKE_S,
+                    ssl_shutdown_timeout=HANDSHAKE_S,
+                )
         except OSError:  # it went before it was here
             accepted.close()
+            self._failed += 1
+            if self._context is not None and self._failed % _FAILED == 0:
+                self._loop.call_soon(gc.collect)

@@ -1,7 +1,10 @@
 """How much of the interpreter's time may go into what nobody waits for."""
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
 class Allowance:
@@ -29,3 +32,13 @@ class Allowance:
     def took(self, seconds: float) -> None:
         """So much was worked."""
         self._left -= seconds
+
+    def spend(self, work: Callable[[], _Result]) -> _Result | None:
+        """What the work makes, its processor time counted; None, and it is not begun, where nothing is left."""
+        if not self.left():
+            return None
+        began = thread_time()
+        try:
+            return work()
+        finally:
+            self.took(thread_time() - began)

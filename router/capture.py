@@ -4,16 +4,17 @@ While somebody waits for an answer only a ``Record`` is made; the journal's thre
 sampling, redaction, text.
 """
 
-from time import thread_time, time_ns
+from time import time_ns
 from typing import Any
 
 import xxhash
 
+from router.allowance import Allowance
 from router.assignment import POINTS
 from router.events import FallbackReason
 from router.heads import Request, Response, coding
 from router.judge import judge
-from router.redacted import WITHHELD, is_large
+from router.redacted import UNREAD, WITHHELD, is_large
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
@@ -196,17 +197,18 @@ class Record:
         """A body as it may be written, whether all of it could be read as text, and whether it was withheld."""
         noted = self.routes.redactions
         if not is_large(body):
-            return self._read(body, content_type, whole, limit)
-        if len(body) > _SEARCHED * limit or not noted.large.left():
-            noted.unread += 1
-            noted.note(WITHHELD)
-            return WITHHELD.text, False, True
-        began = thread_time()
-        read = self._read(body, content_type, whole, limit)
-        noted.large.took(thread_time() - began)
+            return self._read(body, content_type, whole, limit, noted.reading)
+        read = None
+        if len(body) <= _SEARCHED * limit:
+            read = noted.reading.spend(lambda: self._read(body, content_type, whole, limit, None))
+        if read is None:
+            noted.note(UNREAD)
+            return UNREAD.text, False, True
         return read
 
-    def _read(self, body: bytes, content_type: str, whole: bool, limit: int) -> tuple[str, bool, bool]:
+    def _read(
+        self, body: bytes, content_type: str, whole: bool, limit: int, allowance: Allowance | None
+    ) -> tuple[str, bool, bool]:
         redactor, noted = self.routes.redactor, self.routes.redactions
         complete = whole and len(body) <= limit
         if not complete and redactor.withholds_part(body.decode("utf-8", "replace"), content_type, whole):
@@ -217,9 +219,9 @@ class Record:
             text = body[:limit].decode()
         except UnicodeDecodeError:
             text, readable = body[:limit].decode("utf-8", "replace"), False
-        done = redactor.redact(text, content_type, complete)
+        done = redactor.redact(text, content_type, complete, allowance)
         noted.note(done)
-        return done.text, complete and readable, done.withheld
+        return done.text, complete and readable and done is not UNREAD, done.withheld
 
 
 def _drawn(request_id: bytes, share_bp: int) -> bool:

@@ -12,8 +12,9 @@ from router.auth import Access
 from router.faults import Fault
 
 _HEAD_S = 10.0
-# Beyond, the one that has been idle for the longest has to go.
+# Beyond, the one that has been idle for the longest has to go. Over TLS, some are for who has not said yet who it is.
 MOST_CONNECTIONS = 900
+MOST_HANDSHAKES = 128
 
 # Bytes of a head, or of trailers, that are taken before a request is known by them, and fields of both.
 MOST_HEAD_BYTES = 64 << 10
@@ -40,6 +41,8 @@ class ControlProtocol(HttpToolsProtocol):
     What is held of a head is bounded as well, since nobody knows yet who sends it.
     """
 
+    # Of all clients together.
+    most_connections = MOST_CONNECTIONS
     # Since the last head, part of a body, or end.
     _unread = 0
     _fault: Fault | None = None
@@ -51,7 +54,7 @@ class ControlProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head = self.loop.call_later(_HEAD_S, transport.abort)
         self._idle_since = self.loop.time()
-        if len(self.connections) > MOST_CONNECTIONS:
+        if len(self.connections) > self.most_connections:
             self._make_room()
 
     def _make_room(self) -> None:

@@ -193,7 +193,8 @@ class Writer:
         with self._append_lock:
             if self._closing:
                 raise OSError(f"journal {self.journal} is closed")
-            if self._waiting_events + len(events) > self._capacity:
+            # More than may wait at all would be refused for ever, and are taken by themselves.
+            if self._waiting_events and self._waiting_events + len(events) > self._capacity:
                 raise OSError(f"journal {self.journal}: {self._waiting_events} events wait for the disk already")
             self._waiting_events += len(events)
             self._requests.append(request)

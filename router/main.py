@@ -10,16 +10,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
 from pydantic import ValidationError
 
-from router.api import ControlPlane, build_app
+from router.api import ControlPlane
 from router.auth import Access, Unprotected, is_loopback, refuse_unprotected
 from router.certificates import BadCertificate, Certificates
-from router.gate import ControlProtocol
+from router.control_server import ControlServer
 from router.journal import Writer
 from router.journal_reader import write_atomically
 from router.listeners import EVERYWHERE, Listeners, addresses, raise_descriptor_limit
@@ -158,14 +157,6 @@ def worker_environment() -> dict[str, str]:
     }
 
 
-class _Server(uvicorn.Server):
-    """Signals are the supervisor's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Signals:
     """First SIGTERM or SIGINT: end in good order; the second: at once. SIGHUP: replace the workers."""
 
@@ -190,7 +181,6 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
-    raise_descriptor_limit()
     token = read_token(settings)
     try:
         refuse_unprotected(settings.control_host, token, settings.client_ca)
@@ -212,7 +202,8 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
             writer = Writer(
                 settings.journal_dir,
                 f"{settings.name}-outcomes",
-                capacity=settings.journal_capacity,
+                # A batch that is allowed has room beside another one.
+                capacity=max(settings.journal_capacity, 2 * settings.outcome_batch),
                 flush_ms=settings.journal_flush_ms,
                 rotate_bytes=settings.journal_rotate_bytes,
                 rotate_s=settings.journal_rotate_s,
@@ -233,6 +224,7 @@ async def _serve(
     sockets: tuple[socket.socket, socket.socket],
     command: WorkerCommand,
 ) -> int:
+    descriptors = raise_descriptor_limit()
     listeners = Listeners(settings.host, sockets[0].getsockname()[1])
     supervisor = Supervisor(settings, store, command, worker_environment(), listeners)
     rolls: set[asyncio.Task[None]] = set()
@@ -262,7 +254,7 @@ async def _serve(
         return 1
     access, certificates = door
     plane = ControlPlane(settings, supervisor, writer, access)
-    server = _api_server(plane, certificates)
+    server = ControlServer(plane, certificates, descriptors)
     serving = asyncio.create_task(server.serve(sockets=[sockets[1]]))
     renewing = asyncio.create_task(_renew(certificates))
     announce(settings, sockets)
@@ -287,26 +279,6 @@ async def _serve(
         await asyncio.gather(serving, return_exceptions=True)
         plane.threads.shutdown(wait=False, cancel_futures=True)
     return code
-
-
-def _api_server(plane: ControlPlane, certificates: Certificates | None) -> _Server:
-    config = uvicorn.Config(
-        build_app(plane),
-        http=ControlProtocol,
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=1_000,
-    )
-    config.load()
-    if certificates is not None:
-        config.ssl = certificates.context
-    return _Server(config)
 
 
 async def _renew(certificates: Certificates | None) -> None:

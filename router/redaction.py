@@ -14,9 +14,11 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import orjson
 
+from router.allowance import Allowance
 from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
+from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE
 from router.packed import is_packed
-from router.redacted import REDACTED, WITHHELD, Redacted, Redactions
+from router.redacted import REDACTED, SLIGHT, UNREAD, WITHHELD, Redacted, Redactions
 
 # Different names in one body, and what a second look at some of them may cost; with more it is withheld. Whoever sends
 # bodies of nothing but names keeps the journal's thread busy, and with it the interpreter that answers everybody else.
@@ -25,8 +27,8 @@ MOST_DOUBTS = 16_384
 _LOOK = 64
 # What a text costs that seems to hold a name and is searched for it, or a row that does.
 _GLANCE = 8
-# What a row of CSV costs, however little is in it.
-_ROW = 2
+# What a row of CSV costs, and a pair of a form, however little is in it.
+_ROW, _PAIR = 2, 8
 # Cells of a table that are looked at together: mostly none of them holds a name.
 _CELLS = 256
 _CELLS_APART = "|"
@@ -38,20 +40,8 @@ _NAME_WORDS = 3
 # What an encoded form never holds.
 _RAW = re.compile(r"[\x00-\x20\x7f]")
 _QUOTES = "\"'\\ \t\r\n"
-# What fields are called that hold a name whose value stands beside it (``{"name": "email", "data": ["…"]}``), and what
-# those are called that hold the value.
-_NAMING = ("name", "key", "field", "column", "feature", "header", "attribute", "property", "label", "id")
-# A name of one field also stands under these, and under "k".
-_NAMING_ONE = (*_NAMING, "type", "kind", "system", "title")
-_VALUE = re.compile("data|val|content|text|string|raw|byte|body|array|^v$")
-# What lists of names are called whose values stand beside them at the same places.
-_LISTS = (*_NAMING, *(f"{name}s" for name in _NAMING), "schema", "cols", "vars", "variables")
-# What those are called that can only be the names of columns, and not of rows.
-_OF_COLUMNS = ("columns", "cols", "names", "features", "fields", "header", "headers", "vars", "variables", "schema")
 # So many lists of names of one body may be looked for in all of its rows.
 _FEW_LISTS = 8
-# Fields beside such a list that are about it, and hold no values.
-_ABOUT = frozenset({"index", "shape", "type", "types", "dtype", "dtypes", "datatype"})
 _DELIMITERS = ",;\t|"
 
 
@@ -65,12 +55,24 @@ class Redactor:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = HiddenNames(names)
 
-    def redact(self, text: str, content_type: str, whole: bool) -> Redacted:
-        """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away."""
+    def redact(self, text: str, content_type: str, whole: bool, allowance: Allowance | None = None) -> Redacted:
+        """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away.
+
+        What it takes to take it apart counts against the ``allowance``; without one it is counted elsewhere.
+        """
         form = content_type.startswith("application/x-www-form-urlencoded")
         if is_packed(text):
             return WITHHELD
-        if not self._may_hold(text, form):
+        # Most bodies are done here.
+        if not form and not self._names.in_text(text):
+            return Redacted(text)
+        if allowance is None or len(text) < SLIGHT:
+            return self._apart(text, content_type, form, whole)
+        done = allowance.spend(lambda: self._apart(text, content_type, form, whole))
+        return UNREAD if done is None else done
+
+    def _apart(self, text: str, content_type: str, form: bool, whole: bool) -> Redacted:
+        if form and not self._may_hold(text, form):
             return Redacted(text)
         if not whole:
             return WITHHELD
@@ -197,7 +199,7 @@ class _Body:
         for key, value in node.items():
             low = key.lower()
             if isinstance(value, str):
-                if (low.endswith(_NAMING_ONE) or low == "k") and self._is_name(value):
+                if (low.endswith(NAMING_ONE) or low == "k") and self._is_name(value):
                     named.add(key)
                     # A sentence with such a word in it names nothing that is not called a value.
                     narrow = narrow and len(value.split()) > _NAME_WORDS
@@ -205,17 +207,17 @@ class _Body:
                 if low.endswith("schema"):
                     for inner in value.values():
                         self._columns(node, value, inner, way)
-            elif isinstance(value, list) and low.endswith(_LISTS):
+            elif isinstance(value, list) and low.endswith(LISTS):
                 if widths is None:
                     widths = {k: len(v[0]) for k, v in node.items() if _has_rows(v)}
                 self._doubt(len(widths))
                 found = {k for k, width in widths.items() if width == len(value) and k != key}
-                if self._columns(node, value, value, way) and found and low.endswith(_OF_COLUMNS):
+                if self._columns(node, value, value, way) and found and low.endswith(OF_COLUMNS):
                     tables |= {key, *found}
         if named:
             for key in node:
                 low = key.lower()
-                if key not in named and low not in _ABOUT and (not narrow or _VALUE.search(low)):
+                if key not in named and low not in ABOUT and (not narrow or VALUE.search(low)):
                     self._replace(node, key)
         return tables
 
@@ -244,7 +246,7 @@ class _Body:
         if isinstance(column, str):
             return self._hides(column)
         if isinstance(column, dict):
-            column = [column.get(key) for key in _NAMING]
+            column = [column.get(key) for key in NAMING]
         return isinstance(column, list) and any(isinstance(level, str) and self._hides(level) for level in column)
 
     def _below(self, node: dict[str, Any], holder: Any, hidden: list[int], width: int, names: frozenset[str]) -> bool:
@@ -261,13 +263,13 @@ class _Body:
                 low = key.lower()
                 if value is holder:
                     continue
-                if low in _ABOUT:
+                if low in ABOUT:
                     if low == "index" and not _only_numbers(value):
                         self._replace(inner, key)
                 elif isinstance(value, dict):
                     left.append(value)
                 elif isinstance(value, str):
-                    if _VALUE.search(low):
+                    if VALUE.search(low):
                         self._replace(inner, key)
                 elif isinstance(value, list) and value:
                     # In a tensor, all values are in one list.
@@ -368,6 +370,7 @@ class _Body:
                     row[at] = self._text(row[at])
 
     def _form(self, text: str) -> Redacted:
+        self._doubt(_PAIR * text.count("&"))
         pairs = []
         if _RAW.search(text := text.rstrip(_BLANK)):
             return WITHHELD

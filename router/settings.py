@@ -70,7 +70,10 @@ class RouterSettings(BaseModel):
     open_metrics: bool = Field(False, description="Serve /metrics to everybody.")
     drain_s: Seconds = Field(15.0, description="Longest wait for requests in flight at the end, in seconds.")
     start_s: Seconds = Field(30.0, description="Longest wait for the workers at the start, in seconds.")
-    silence_s: Seconds = Field(10.0, description="A worker that says nothing for so many seconds is replaced.")
+    # A worker speaks once a second and is looked at once a second: one that is only busy may miss a look or two.
+    silence_s: Seconds = Field(
+        10.0, ge=3, description="A worker that says nothing for so many seconds, at least 3, is replaced."
+    )
     max_connections: int = _of_worker(
         "max_connections", "Connections of clients to each worker; beyond, the longest idle one has to go"
     )
@@ -120,7 +123,9 @@ class RouterSettings(BaseModel):
     )
     outcome_batch: int = Field(5_000, ge=1, description="Outcomes in one request at most.")
     outcome_body_bytes: int = Field(4 << 20, ge=1_024, description="Bytes of one request with outcomes at most.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="What is logged, by the workers too."
+    )
 
     @property
     def certificates(self) -> Files:

@@ -222,5 +222,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", required=True, help="WorkerConfig as JSON")
     parser.add_argument("--channel-fd", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    main(WorkerConfig.model_validate_json(arguments.config), arguments.channel_fd)
+    told = WorkerConfig.model_validate_json(arguments.config)
+    logging.basicConfig(level=told.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    main(told, arguments.channel_fd)

@@ -21,6 +21,7 @@ class WorkerConfig(Wire):
     port: int = Field(0, ge=0, le=65_535, description="0 takes any free port")
     backlog: int = Field(2_048, ge=1)
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     loop: Literal["asyncio", "uvloop"] = Field("asyncio", description="the event loop; uvloop has to be installed")
 
     journal_dir: Path

@@ -1,10 +1,25 @@
-"""How much of the interpreter's time goes into large bodies."""
+"""How much of the interpreter's time goes into reading bodies."""
 
+import json
 import unicodedata
 
+import pytest
+
 from router.allowance import Allowance
+from router.breaker import Breaker
+from router.capture import Attempt, Record
+from router.counters import Findings
+from router.heads import Request
 from router.hidden_names import HiddenNames, plain
-from router.redacted import is_large
+from router.pool import Backend
+from router.redacted import REDACTED, UNREAD, Redactions, is_large
+from router.redaction import DEFAULT_NAMES, Redactor
+from router.routing import Routes
+from router.table import RouteTable
+from tests.router.planes import table
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 
 
 def test_a_share_of_the_time_that_passes_may_be_worked() -> None:
@@ -21,6 +36,60 @@ def test_a_share_of_the_time_that_passes_may_be_worked() -> None:
     assert allowance.left()
     allowance.took(0.5)
     assert not allowance.left()
+
+
+def test_what_a_small_body_takes_counts_where_it_is_taken_apart() -> None:
+    redactor = Redactor(DEFAULT_NAMES)
+    allowance = Allowance(0, 1e-9, lambda: 0.0)
+    rows = json.dumps([[n / 7] * 8 for n in range(100)])
+    named = json.dumps([{"email": "ada@mail.example", "age": n} for n in range(20)])
+    # To look whether a name may be in it is what every body takes.
+    for _ in range(2):
+        assert redactor.redact(rows, JSON, True, allowance).text == rows
+    assert redactor.redact(named, JSON, True, allowance).fields == 20
+    assert not allowance.left()
+    for body, kind in ((named, JSON), ("a=:&" * 1_000 + "auth=1", FORM), ("a=%41&" * 1_000 + "b=1", FORM)):
+        assert redactor.redact(body, kind, True, allowance) is UNREAD
+    assert redactor.redact(rows, JSON, True, allowance).text == rows
+
+
+def test_where_the_time_for_reading_is_spent_events_are_made_all_the_same() -> None:
+    redactions = Redactions()
+    redactions.reading = Allowance(0, 1e-9, lambda: 0.0)
+    routed = RouteTable.model_validate(table(1, "127.0.0.1:1"))
+    routes = Routes(routed, Backend("champion", "1", ()), None, redactions, Findings(), Breaker())
+    slow, plain_rows = b"[%b]" % b",".join([b'"auth:a"'] * 1_500), b"[%b]" % b",".join([b"[1.5]"] * 1_000)
+    events = []
+    for body in (slow, slow, plain_rows):
+        request = Request(b"POST", b"/", False, [], {})
+        request.body = body
+        unit, allotment = routes.allot(request, stale=False)
+        first = Attempt(200, 0.1, b'{"predictions": [1]}', True)
+        events.append(Record(routes, request, b"r", unit, allotment, first, 200).event())
+    assert [event["usable"] for event in events] == [True] * 3
+    assert events[0]["inputs"] == json.dumps([REDACTED] * 1_500, separators=(",", ":"))
+    assert (events[1]["inputs"], events[1]["cut"]) == (REDACTED, True)
+    assert (events[2]["inputs"], events[2]["cut"]) == (plain_rows.decode(), False)
+    assert [event["answer"] for event in events] == ['{"predictions": [1]}'] * 3
+    assert redactions.counters() == {
+        "redacted_fields_total": 1_500,
+        "withheld_bodies_total": 1,
+        "unread_bodies_total": 1,
+    }
+
+
+def test_the_shortest_bodies_are_read_though_nothing_is_left() -> None:
+    redactor = Redactor(DEFAULT_NAMES)
+    nothing = Allowance(0, 0, lambda: 0.0)
+    assert redactor.redact('{"email": "a", "age": 1}', JSON, True, nothing).fields == 1
+    assert redactor.redact("a=1&auth=2", FORM, True, nothing).fields == 1
+
+
+def test_what_fails_counts_as_well() -> None:
+    allowance = Allowance(0, 1e-9, lambda: 0.0)
+    with pytest.raises(ZeroDivisionError):
+        allowance.spend(lambda: 1 // 0)
+    assert allowance.spend(lambda: 1) is None
 
 
 def test_a_body_is_large_sooner_where_it_is_not_ascii() -> None:

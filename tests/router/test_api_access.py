@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from router.auth import is_loopback
+from router.control_server import most_connections
 from router.gate import MOST_CONNECTIONS
 from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
@@ -122,6 +123,13 @@ def test_strangers_that_keep_connections_do_not_keep_out_the_controller(guarded:
         assert httpx.put(f"{guarded.ready['control']}/v1/table", headers=headers, json=table(1)).status_code == 200
         assert all(stranger.ended() for stranger in strangers[:100])
     assert guarded.log().count("concurrency") == 0
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "workers", "most"), [(1_024, 4, MOST_CONNECTIONS), (512, 1, 412), (1_024, 100, 256), (256, 1, 156)]
+)
+def test_descriptors_are_kept_for_workers(descriptors: int, workers: int, most: int) -> None:
+    assert most_connections(descriptors, workers) == most
 
 
 @pytest.mark.parametrize(

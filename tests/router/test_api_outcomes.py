@@ -306,6 +306,15 @@ def test_a_packed_body_is_refused(router: Router) -> None:
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize("limits", [{"journal_capacity": 100}, {"outcome_batch": 12_000}], ids=["few", "large"])
+def test_a_batch_that_is_allowed_is_taken_however_few_events_may_wait(tmp_path: Path, limits: dict[str, int]) -> None:
+    number = limits.get("outcome_batch", 5_000)
+    with started(tmp_path, **limits) as small:
+        answer = _post(small, [_outcome(f"o{n}") for n in range(number)])
+        assert (answer.status_code, answer.json()["written"]) == (202, number)
+        assert len(_ids(small)) == number
+
+
 def test_an_empty_batch_is_no_error(router: Router) -> None:
     assert _post(router, []).json() == {"accepted": 0, "written": 0, "duplicates": 0, "conflicts": []}
 

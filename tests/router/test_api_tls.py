@@ -1,16 +1,24 @@
 """The control API over TLS: who shows a certificate of the authority may, as may the bearer of the token."""
 
+import os
+import resource
 import shutil
+import signal
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from router.acceptor import HANDSHAKE_S
+from router.gate import MOST_CONNECTIONS, MOST_HANDSHAKES
 from tests.router.authorities import CLIENT, SERVER, Authority, Signed
 from tests.router.journals import now, until
+from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
 
 TOKEN = "correct horse battery"
@@ -90,6 +98,38 @@ def test_a_certificate_of_another_authority_does_not_even_connect(
 def test_plain_http_is_not_spoken_beside_tls(mutual: Router) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{mutual.ready['control_port']}/healthz", timeout=20)
+
+
+def test_who_does_not_begin_the_handshake_is_not_waited_for_long(mutual: Router) -> None:
+    port = mutual.ready["control_port"]
+    with Raw(port, timeout=4 * HANDSHAKE_S) as silent, Raw(port, timeout=4 * HANDSHAKE_S) as begun:
+        begun.send(b"\x16\x03\x01\x02\x00\x01")
+        assert silent.ended()
+        begun.rest()
+
+
+def test_handshakes_that_never_end_keep_out_neither_controller_nor_workers(
+    authority: Authority, served: dict[str, Any], controller: Signed, tmp_path: Path
+) -> None:
+    with (
+        started(tmp_path, **served, client_ca=str(authority.cert)) as router,
+        client(authority, router, controller) as early,
+        ExitStack() as stack,
+    ):
+        assert early.get("/v1/state").status_code == 200
+        resource.prlimit(router.process.pid, resource.RLIMIT_NOFILE, (1_024, 1_024))
+        process = psutil.Process(router.process.pid)
+        for _ in range(200 + MOST_CONNECTIONS):
+            stack.enter_context(Raw(router.ready["control_port"]))
+        # Also while all of them are within the time for a handshake.
+        with client(authority, router, controller) as late:
+            assert late.put("/v1/table", json=table(1), params={"wait": 10}).json()["generation"] == 1
+        until(lambda: process.num_fds() < 2 * MOST_HANDSHAKES, "room", HANDSHAKE_S / 2)
+        (first,) = router.workers()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: router.workers() and first not in router.workers(), "another worker", 20)
+        # One that was let in went on.
+        assert early.get("/v1/state").status_code == 200
 
 
 def test_token_or_certificate_is_enough_where_both_are_set_up(

@@ -50,6 +50,12 @@ def test_the_page_about_traffic_names_every_metric_and_options_as_they_are() -> 
     assert limits == {option: str(defaults[option]) for option in limits}
 
 
+def test_the_page_about_the_architecture_has_the_rule_of_retries_as_it_is() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "architecture.md").read_text()
+    said = re.findall(r"idle for ([0-9.]+) s\s+\(`--upstream-fresh-s`\)", page)
+    assert [float(figure) for figure in said] == [RouterSettings().upstream_fresh_s]
+
+
 def test_what_a_worker_can_be_told_is_a_setting_with_the_same_default() -> None:
     ours = RouterSettings().worker_config("w0", 8080)
     assert ours == WorkerConfig(
@@ -103,6 +109,7 @@ def test_a_port_that_another_router_shares_is_in_use_too(tmp_path: Path) -> None
         (["--drain-s", "-1"], "--drain-s: "),
         (["--name", "a/b"], "--name: "),
         (["--log-level", "loud"], "--log-level: "),
+        (["--silence-s", "2.9"], "--silence-s: Input should be greater than or equal to 3"),
         (["--max-connections", "0"], "--max-connections: "),
         (["--connect-s", "0"], "--connect-s: "),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),

@@ -66,6 +66,14 @@ def test_many_threads_may_append_at_once(tmp_path: Path) -> None:
     assert sorted(ids(events)) == sorted(f"o{number}" for number in range(400))
 
 
+def test_append_takes_any_number_where_nothing_waits(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "r-outcomes", capacity=10)
+    for first in (0, 25):
+        writer.append([outcome(number) for number in range(first, first + 25)])
+    writer.close()
+    assert ids(read_all(tmp_path, "r-outcomes")) == [f"o{number}" for number in range(50)]
+
+
 def test_a_full_queue_refuses_and_counts_and_the_next_mark_says_so(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "r-w0", capacity=100, flush_ms=10_000)
     taken = sum(writer.offer(exposure(number)) for number in range(100_000))

@@ -252,3 +252,10 @@ def _ask_or_none(router: Router) -> int:
         return _ask(router, "again").status_code
     except httpx.HTTPError:
         return 0
+
+
+@pytest.mark.parametrize(("level", "said"), [("info", [True, True]), ("error", [False, False])])
+def test_the_log_level_is_that_of_the_workers_too(tmp_path: Path, level: str, said: list[bool]) -> None:
+    with started(tmp_path, "real", log_level=level) as router:
+        assert router.put(table(1)).status_code == 200
+        assert [line in router.log() for line in ("table of generation 1", "worker w0 serves")] == said

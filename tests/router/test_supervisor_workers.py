@@ -91,7 +91,7 @@ def test_counters_do_not_go_back_when_a_worker_is_replaced(tmp_path: Path) -> No
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    with started(tmp_path, workers=2, silence_s=2) as router:
+    with started(tmp_path, workers=2, silence_s=3) as router:
         before = set(router.workers())
         hung = min(before)
         os.kill(hung, signal.SIGSTOP)

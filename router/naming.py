@@ -1,0 +1,16 @@
+"""What fields are called, in the formats of model servers, that hold names of other fields, or what is beside them."""
+
+import re
+
+# What fields are called that hold a name whose value stands beside it (``{"name": "email", "data": ["…"]}``), and what
+# those are called that hold the value.
+NAMING = ("name", "key", "field", "column", "feature", "header", "attribute", "property", "label", "id")
+# A name of one field also stands under these, and under "k".
+NAMING_ONE = (*NAMING, "type", "kind", "system", "title")
+VALUE = re.compile("data|val|content|text|string|raw|byte|body|array|^v$")
+# What lists of names are called whose values stand beside them at the same places.
+LISTS = (*NAMING, *(f"{name}s" for name in NAMING), "schema", "cols", "vars", "variables")
+# What those are called that can only be the names of columns, and not of rows.
+OF_COLUMNS = ("columns", "cols", "names", "features", "fields", "header", "headers", "vars", "variables", "schema")
+# Fields beside such a list that are about it, and hold no values.
+ABOUT = frozenset({"index", "shape", "type", "types", "dtype", "dtypes", "datatype"})
