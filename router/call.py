@@ -180,7 +180,7 @@ class Call:
         request = self.request
         body = request.body
         if self.streamed:
-            if request.length < 0:
+            if request.length < 0 and body:
                 body = answers.chunk(body)
             self.plane.loop.call_soon(self.sendable)
         return outgoing.message(request, connection.pool.authority, self.tail, body)

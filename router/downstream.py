@@ -222,8 +222,18 @@ class Client(Patience):
             return
         if self._at != BODY:
             return  # it was this one that had to go
-        if done or (plane.routes is not None and self._budget > plane.routes.replay_bytes):
-            request.whole = done
+        routes = plane.routes
+        limit = self._budget if routes is None else routes.replay_bytes
+        if self._budget > limit:
+            # Also where all of it is there: the arm must not depend on the pieces in which a body comes.
+            request.whole = False
+            body = b"".join(self._pieces)
+            self._pieces = []
+            request.body = body[:limit]
+            if done:
+                self._at = BUSY
+            self._begin(request, body[limit:])
+        elif done:
             request.body = b"".join(self._pieces)
             self._pieces = []
             self._begin(request)
@@ -243,7 +253,8 @@ class Client(Patience):
         else:
             self.refuse(refused.status, refused.why)
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, more: bytes = b"") -> None:
+        """Have it answered. ``more``: what has come of a body beyond what is held."""
         plane = self._plane
         routes = plane.routes
         if request.whole:
@@ -256,6 +267,8 @@ class Client(Patience):
         exchange = self._exchange = Exchange(plane, self, request, routes)
         # It holds the body from now on, also where the client leaves.
         exchange.budget, self._budget = self._budget, 0
+        if more:
+            exchange.request_part(more, self._at == BUSY)
         exchange.begin(monotonic())
 
     def _no_table(self) -> None:
