@@ -98,6 +98,7 @@ class Connection(asyncio.Protocol):
         "caller",
         "crowded",
         "made",
+        "once",
         "pool",
         "sending",
         "since",
@@ -123,6 +124,8 @@ class Connection(asyncio.Protocol):
         self._left = 0
         self._close = False
         self.used = False
+        # Nobody may be answered by it after who is now.
+        self.once = False
         self._received = False
         # Informational heads before the one that counts.
         self._informed = 0
@@ -245,7 +248,7 @@ class Connection(asyncio.Protocol):
             # Mostly an answer comes in one piece, with a head that was seen before.
             end = data.find(b"\r\n\r\n") + 4
             known = KNOWN_RESPONSES.get(data[:end])
-            if known is not None and known.length == len(data) - end and not known.close:
+            if known is not None and known.length == len(data) - end and not known.close and not self.once:
                 self.used = True
                 self.caller = None
                 self._informed = 0
@@ -344,7 +347,7 @@ class Connection(asyncio.Protocol):
         self._chunked = None
         self.caller = None
         self._informed = 0
-        if self._close or self._later or self.sending or self.transport.is_closing():
+        if self._close or self._later or self.sending or self.once or self.transport.is_closing():
             self.transport.abort()
         else:
             self.used = True
