@@ -179,8 +179,11 @@ class Call:
         self.sent_at = monotonic()
         request = self.request
         body = request.body
+        if request.method != b"POST" and (body or self.streamed) and request.method in outgoing.BODYLESS:
+            # A server that does not read the body would take it for the beginning of the next client's request.
+            connection.once = True
         if self.streamed:
-            if request.length < 0:
+            if request.length < 0 and body:
                 body = answers.chunk(body)
             self.plane.loop.call_soon(self.sendable)
         return outgoing.message(request, connection.pool.authority, self.tail, body)

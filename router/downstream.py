@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from router.plane import Plane
 
 _AHEAD_BYTES = 64 << 10
-# Bodies that come in one piece with their head are not counted among those that are held, up to this size.
+# Bodies that come in one piece with their head are not counted among those that are held, up to this size; nor is what
+# a client has sent ahead.
 _SMALL = 4 << 10
 _CR = 13
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
@@ -67,6 +68,7 @@ class Client(Patience):
     def connection_lost(self, exc: Exception | None) -> None:
         plane = self._plane
         plane.clients.discard(self)
+        self._taken_from_ahead()
         self._give_back()
         self._at = LINGER
         exchange, self._exchange = self._exchange, None
@@ -94,7 +96,7 @@ class Client(Patience):
         at = self._at
         if at == HEAD:
             if self._ahead:
-                data, self._ahead = self._ahead + data, b""
+                data = self._taken_from_ahead() + data
             self._take_head(data)
         elif at == BODY:
             self._take_body(data)
@@ -102,6 +104,7 @@ class Client(Patience):
             self._ahead += data
             if len(self._ahead) > _AHEAD_BYTES:
                 self.transport.pause_reading()
+            self._count_ahead()
         else:
             self._throw_away(data)
 
@@ -129,6 +132,8 @@ class Client(Patience):
         if length == 0:
             self._ahead = rest
             self._begin(request)
+            if rest:
+                self._count_ahead()
         elif length == len(rest) <= _SMALL and plane.routes is not None and length <= plane.routes.replay_bytes:
             request.body = rest
             self._begin(request)
@@ -199,6 +204,29 @@ class Client(Patience):
             self._exchange.request_part(data, done)
         else:
             self._hold(data, done)
+        if done and self._ahead:
+            self._count_ahead()
+
+    def _count_ahead(self) -> None:
+        """Further requests than the one at hand are held as bodies are. Where there is no room for them their client
+        has to go: it need not have sent them yet.
+        """
+        size = len(self._ahead)
+        if self._at != BUSY or size <= _SMALL:
+            return
+        plane = self._plane
+        plane.held_bytes += size - self._ahead_budget
+        self._ahead_budget = size
+        if plane.held_bytes > plane.config.max_held_bytes and not plane.room.body() and self._at == BUSY:
+            plane.counters.overload += 1
+            self.transport.abort()
+
+    def _taken_from_ahead(self) -> bytes:
+        """What was sent ahead, which nobody holds any more."""
+        data, self._ahead = self._ahead, b""
+        self._plane.held_bytes -= self._ahead_budget
+        self._ahead_budget = 0
+        return data
 
     def _take_on(self) -> None:
         """Take the next part of a body that is read in turns."""
@@ -222,8 +250,18 @@ class Client(Patience):
             return
         if self._at != BODY:
             return  # it was this one that had to go
-        if done or (plane.routes is not None and self._budget > plane.routes.replay_bytes):
-            request.whole = done
+        routes = plane.routes
+        limit = self._budget if routes is None else routes.replay_bytes
+        if self._budget > limit:
+            # Also where all of it is there: the arm must not depend on the pieces in which a body comes.
+            request.whole = False
+            body = b"".join(self._pieces)
+            self._pieces = []
+            request.body = body[:limit]
+            if done:
+                self._at = BUSY
+            self._begin(request, body[limit:])
+        elif done:
             request.body = b"".join(self._pieces)
             self._pieces = []
             self._begin(request)
@@ -243,7 +281,8 @@ class Client(Patience):
         else:
             self.refuse(refused.status, refused.why)
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, more: bytes = b"") -> None:
+        """Have it answered. ``more``: what has come of a body beyond what is held."""
         plane = self._plane
         routes = plane.routes
         if request.whole:
@@ -256,6 +295,8 @@ class Client(Patience):
         exchange = self._exchange = Exchange(plane, self, request, routes)
         # It holds the body from now on, also where the client leaves.
         exchange.budget, self._budget = self._budget, 0
+        if more:
+            exchange.request_part(more, self._at == BUSY)
         exchange.begin(monotonic())
 
     def _no_table(self) -> None:
@@ -313,7 +354,7 @@ class Client(Patience):
         """Read on in what the client sent ahead."""
         if self._at != HEAD or self.crowded or self.transport.is_closing():
             return
-        data, self._ahead = self._ahead, b""
+        data = self._taken_from_ahead()
         if not self._ended:
             self.transport.resume_reading()
         if data:
@@ -346,7 +387,7 @@ class Client(Patience):
     def _linger(self) -> None:
         self._at = LINGER
         self._request = None
-        self._ahead = b""
+        self._taken_from_ahead()
         self._pieces = []
         self._give_back()
         self._shut()

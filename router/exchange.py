@@ -228,18 +228,18 @@ class Exchange(Passing):
         self.drop_connection()
         self._unusable(FallbackReason.TIMEOUT)
 
-    def stalled(self) -> None:
+    def stalled(self, *, overran: bool = False) -> None:
         """An answer that is passed on does not go on; where that is its client's doing, it ends as one that is left."""
         if self._late is not None and self.client.crowded:
             self.client.break_off()
             self._left()
         else:
             self.drop_connection()
-            self._cut()
+            self._cut(overran=overran)
 
     def overran(self) -> None:
         """It takes too long in total."""
-        self.stalled()
+        self.stalled(overran=True)
 
     def cut_off(self) -> None:
         """No server's fault, unless the answer was late already: whatever it would have been, it is no evidence."""

@@ -123,7 +123,7 @@ def open_store(settings: RouterSettings) -> TableStore:
         raise BadUse(f"--table {settings.table}: {error.strerror}") from None
     except ValidationError as error:
         raise BadUse(f"--table {settings.table}: {problems(error)[0]['message']}") from None
-    if store.table is None or given.generation > store.table.generation:
+    if store.yields_to(given):
         store.table = given
         store.hear()
     return store

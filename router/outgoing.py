@@ -5,7 +5,9 @@ import re
 from router.heads import Request
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_SENT_BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
+# Methods for whose bodies nothing is defined (RFC 9110, section 9.3): without a body they are sent without a length,
+# and many a server looks for none.
+BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
 def usable_request_id(given: bytes) -> bool:
@@ -62,7 +64,7 @@ def tail(
     if written:
         written += b"\r\n"
     if request.whole:
-        if request.body or request.method not in _SENT_BODYLESS:
+        if request.body or request.method not in BODYLESS:
             return b"%bX-Request-Id: %b\r\n%bContent-Length: %d\r\n\r\n" % (
                 written,
                 request_id,

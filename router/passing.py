@@ -11,6 +11,7 @@ from router import answers
 from router.capture import Attempt
 from router.heads import Response
 from router.judge import passes_through
+from router.pace import NEVER
 from router.upload import Upload
 
 CLIENT_GONE = 499
@@ -31,6 +32,9 @@ class Passing(Upload):
     # When the server was heard of last, and the beginning of what it said.
     _heard_at = 0.0
     _kept: bytearray
+    # Since when its server is kept waiting by the client, and whether that was for longer than an answer may take.
+    _crowded_from = NEVER
+    _slowed = False
 
     @property
     def holding(self) -> int:
@@ -114,12 +118,19 @@ class Passing(Upload):
         attempt.coding = response.coding
         return attempt
 
-    def _cut(self) -> None:
-        """An answer that the client has begun to receive will not be complete; neither is what the client gets."""
+    def _cut(self, *, overran: bool = False) -> None:
+        """An answer that the client has begun to receive will not be complete; neither is what the client gets.
+
+        Nobody is left to tell whose fault it was, so a challenger's counts for the breaker; but not what would have
+        ended the champion's as well: that it ``overran``, or that a client kept its server waiting.
+        """
+        now = monotonic()
         attempt = self.attempt(bytes(self._kept), usable=False)
         if not self._gone:
             self.client.break_off()
-        self._finish(attempt, attempt.status, monotonic())
+        if self.backend.arm == "challenger" and not overran and not self._slowed:
+            self.routes.breaker.failed(now)
+        self._finish(attempt, attempt.status, now)
 
     def _left(self) -> None:
         """The client has left a stream, or is given up. Its server has failed if it had been silent for longer than is
@@ -136,6 +147,7 @@ class Passing(Upload):
     def client_crowded(self) -> None:
         """The client does not keep up."""
         if self.connection is not None and self._late is not None:
+            self._crowded_from = monotonic()
             self.connection.pause()
 
     def client_ready(self) -> None:
@@ -144,6 +156,7 @@ class Passing(Upload):
             if self.started and self._late is not None:
                 self._heard_at = now = monotonic()
                 self.plane.stalls.add(self, now)
+                self._slowed = self._slowed or now - self._crowded_from > self.routes.challenger_s
             self.connection.resume()
 
     def client_lost(self) -> None:

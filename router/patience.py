@@ -17,7 +17,17 @@ HEAD, BODY, BUSY, LINGER = range(4)
 class Patience(Ending):
     """A client's connection as far as somebody waits for the client. ``crowded``: it does not keep up with answers."""
 
-    __slots__ = ("__weakref__", "_ahead", "_at", "_budget", "_exchange", "_pace", "_partial", "crowded")
+    __slots__ = (
+        "__weakref__",
+        "_ahead",
+        "_ahead_budget",
+        "_at",
+        "_budget",
+        "_exchange",
+        "_pace",
+        "_partial",
+        "crowded",
+    )
 
     def __init__(self, plane: "Plane") -> None:
         super().__init__(plane)
@@ -26,6 +36,8 @@ class Patience(Ending):
         # What the client has sent but nobody has looked at; of the head of a request if it is ``_partial``.
         self._ahead = b""
         self._partial = False
+        # Bytes of further requests than the one at hand, as far as they count among what is held.
+        self._ahead_budget = 0
         # Bytes of a body that is being received, and of nobody's exchange yet.
         self._budget = 0
         self._exchange: Exchange | None = None
@@ -64,8 +76,10 @@ class Patience(Ending):
         return self._pace.silent_s(now) if waited_for else 0.0
 
     def body_bytes(self) -> int:
-        """Bytes that are held of the body that it is sending, or of the one that it is being answered."""
-        return self._budget if self._exchange is None else self._exchange.budget
+        """Bytes that are held of the body that it is sending, or of the one that it is being answered, and of what it
+        has sent ahead.
+        """
+        return self._ahead_budget + (self._budget if self._exchange is None else self._exchange.budget)
 
     def unread_bytes(self) -> int:
         """Bytes of answers that it has not taken."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from router.journal_reader import write_atomically
+from router.kept_table import read_kept
 from router.table import RouteTable
 
 log = logging.getLogger("understudy.router.table")
@@ -33,12 +34,15 @@ class TableStore:
         self.table: RouteTable | None = None
         self.heard = 0
         self._on_disk: RouteTable | None = None
+        # Sends everybody to the champion, in the place of one that cannot be used whole.
+        self._stand_in: RouteTable | None = None
         self._told = 0
         self._touched = 0
 
     def load(self) -> None:
-        """Take the table that an earlier life has kept; one that cannot be understood is put aside, with a
-        message.
+        """Take the table that an earlier life has kept. Of one that another version has written, unknown fields are
+        passed over, and where the rest is refused its champion alone serves, until a table comes; one that cannot be
+        understood is put aside. Each with a message.
 
         Raises OSError where the file is there and cannot be read.
         """
@@ -48,7 +52,7 @@ class TableStore:
         except FileNotFoundError:
             return
         try:
-            self.table = RouteTable.model_validate_json(content)
+            self.table, unknown, refused = read_kept(content)
         except ValidationError as error:
             aside = self.path.with_name(f"{self.path.name}.corrupt")
             self.path.replace(aside)
@@ -56,16 +60,32 @@ class TableStore:
                 "%s holds no route table and was moved to %s; requests get 503 until a table comes: %s",
                 self.path,
                 aside,
-                "; ".join(problem["message"] for problem in problems(error)),
+                _told(error),
             )
             return
+        if unknown:
+            log.warning("%s has fields that this version does not know; they are passed over: %s", self.path, unknown)
+        if refused is not None:
+            self._stand_in = self.table
+            log.error(
+                "%s is of another version and cannot be used whole; the champion alone serves until a table comes: %s",
+                self.path,
+                _told(refused),
+            )
         self._on_disk = self.table
         self.heard = min(modified, time.time_ns() // 1000)
+
+    def yields_to(self, table: RouteTable) -> bool:
+        """Whether ``table`` is newer than the one held, or the one in whose place that stands."""
+        held = self.table
+        if held is None or table.generation > held.generation:
+            return True
+        return held is self._stand_in and table.generation == held.generation
 
     def check(self, table: RouteTable) -> bool:
         """Whether ``table`` is news; raises TableConflict where it may not replace the one held."""
         held = self.table
-        if held is None or table.generation > held.generation:
+        if held is None or self.yields_to(table):
             return True
         if table.generation < held.generation:
             raise TableConflict(
@@ -106,6 +126,10 @@ class TableStore:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(self.path, table.model_dump_json(indent=1).encode())
         self._on_disk = table
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(problem["message"] for problem in problems(error))
 
 
 def problems(error: ValidationError) -> list[dict[str, str]]:

@@ -48,7 +48,9 @@ METRICS: dict[str, Meaning] = {
     "client_connections": Meaning("gauge", "Connections of clients that are open."),
     "upstream_connections": Meaning("gauge", "Connections to model servers, those being opened included."),
     "mirrors_in_flight": Meaning("gauge", "Mirrored requests that the challenger has not answered yet."),
-    "held_bytes": Meaning("gauge", "Bytes of request bodies that are held, of those that came in more than one read."),
+    "held_bytes": Meaning(
+        "gauge", "Bytes of request bodies that are held, and of requests sent ahead; small ones are not counted."
+    ),
     "held_answer_bytes": Meaning("gauge", "Bytes of answers held until judged, or not read by their clients."),
     "breaker_opened_total": Meaning("counter", "Times that a breaker opened; from 0 with every attempt."),
     "redacted_fields_total": Meaning("counter", "Fields of captured bodies that were replaced."),

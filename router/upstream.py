@@ -95,9 +95,11 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_received",
         "_response",
+        "_spare",
         "caller",
         "crowded",
         "made",
+        "once",
         "pool",
         "sending",
         "since",
@@ -123,6 +125,8 @@ class Connection(asyncio.Protocol):
         self._left = 0
         self._close = False
         self.used = False
+        # Nobody may be answered by it after who is now.
+        self.once = False
         self._received = False
         # Informational heads before the one that counts.
         self._informed = 0
@@ -130,6 +134,8 @@ class Connection(asyncio.Protocol):
         self._later = b""
         self._paused = False
         self._fd = -1
+        # The socket once more, where the loop may close its own before what came has been read; else -1.
+        self._spare = -1
 
     def spoken(self) -> bool:
         """Whether the server has said something that nobody asked for and nobody has read yet."""
@@ -144,7 +150,9 @@ class Connection(asyncio.Protocol):
     def ask(self, caller: Caller) -> None:
         """Send a caller's request; of a streamed one the rest follows by ``send`` until ``sent``."""
         self.caller = caller
-        self.sending = caller.streamed
+        self.sending = streamed = caller.streamed
+        if streamed:
+            self._spare_socket()
         self._received = False
         self.pool.outbox.write(self.transport, caller.outgoing(self))
 
@@ -196,8 +204,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)
-        if exc is not None and self.sending:
+        if exc is not None and self.caller is not None:
             self._read_on()
+        if self._spare >= 0:
+            os.close(self._spare)
         caller = self.caller
         if caller is None:
             return
@@ -208,17 +218,29 @@ class Connection(asyncio.Protocol):
             caller.answer_failed(Failure.STALE if self.used and not self._received else Failure.BROKEN)
 
     def _read_on(self) -> None:
-        """Read what came before sending failed: a server may answer a large request early, and close."""
-        known = self.transport.get_extra_info("socket")
-        # Another loop than asyncio's has closed the socket by now, and its number may be another connection's.
-        if not isinstance(known, TransportSocket) or known.fileno() < 0:
-            return
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(known.fileno())) as pending:
+        """Read what came before sending failed: a server may answer a large request early, and close. Also where all of
+        the request was written, as far as we know: some of it may not have gone.
+        """
+        self.once = True
+        descriptor = self._spare
+        if descriptor < 0:
+            known = self.transport.get_extra_info("socket")
+            # Another loop than asyncio's has closed the socket by now, and its number may be another connection's.
+            if not isinstance(known, TransportSocket) or known.fileno() < 0:
+                return
+            descriptor = known.fileno()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as pending:
             for _ in range(_READS_AFTER_THE_END):
                 data = pending.recv(65_536)
                 if not data or self.caller is None:
                     return
                 self.data_received(data)
+
+    def _spare_socket(self) -> None:
+        """Keep the socket open for ``_read_on``, where the loop is one that would close it before."""
+        if self._spare < 0 and not isinstance(self.transport.get_extra_info("socket"), TransportSocket):
+            with contextlib.suppress(OSError):
+                self._spare = os.dup(self._fd)
 
     def eof_received(self) -> bool:
         return False
@@ -245,7 +267,7 @@ class Connection(asyncio.Protocol):
             # Mostly an answer comes in one piece, with a head that was seen before.
             end = data.find(b"\r\n\r\n") + 4
             known = KNOWN_RESPONSES.get(data[:end])
-            if known is not None and known.length == len(data) - end and not known.close:
+            if known is not None and known.length == len(data) - end and not known.close and not self.once:
                 self.used = True
                 self.caller = None
                 self._informed = 0
@@ -344,7 +366,7 @@ class Connection(asyncio.Protocol):
         self._chunked = None
         self.caller = None
         self._informed = 0
-        if self._close or self._later or self.sending or self.transport.is_closing():
+        if self._close or self._later or self.sending or self.once or self.transport.is_closing():
             self.transport.abort()
         else:
             self.used = True

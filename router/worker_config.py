@@ -33,7 +33,9 @@ class WorkerConfig(Wire):
     max_connections: int = Field(4_096, ge=1, description="clients; beyond, the longest idle one has to go")
     max_header_bytes: int = Field(32 << 10, ge=256, le=1 << 20)
     max_body_bytes: int = Field(64 << 20, ge=0)
-    max_held_bytes: int = Field(256 << 20, ge=0, description="request bodies held at the same time, all clients")
+    max_held_bytes: int = Field(
+        256 << 20, ge=0, description="request bodies, and requests sent ahead, held at the same time, all clients"
+    )
     max_held_answer_bytes: int = Field(
         256 << 20, ge=0, description="answers held until they are judged, or not read by their clients; all clients"
     )

@@ -230,6 +230,12 @@ class Model:
         await self._send(writer, b"x" * (self.size - self.size // 2))
         return True
 
+    async def _do_large_cut(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        """The same, cut off instead of its second half."""
+        writer.write(head_of(self.size, kind=b"text/plain") + b"x" * (self.size // 2))
+        await self._release.wait()
+        return False
+
     async def _do_chunked_halves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         """``size`` bytes in two chunks, the second one and the end once ``release`` was called."""
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"

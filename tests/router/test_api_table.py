@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.table import RouterState, RouteTable
+from router.table import Limits, RouterState, RouteTable
 from tests.router.journals import until
 from tests.router.raw import Raw
 from tests.router.routers import Router, started, table
@@ -266,6 +266,83 @@ def test_a_corrupt_kept_table_is_put_aside_with_a_message(tmp_path: Path) -> Non
         assert router.put(table(1)).status_code == 200
         assert RouteTable.model_validate_json(kept.read_bytes()).generation == 1
         assert kept.stat().st_mode & 0o777 == 0o600
+
+
+NOBODY = "127.0.0.1:1"
+
+
+def kept_by_another_version(directory: Path, **other: Any) -> dict[str, Any]:
+    """A table of generation 7 with a challenger at work, as some other version has left it."""
+    content = table(
+        7,
+        attempt=2,
+        challenger={"version": "2", "upstreams": [NOBODY]},
+        weight_bp=5_000,
+        mirror_bp=10_000,
+        replay_to_champion=False,
+        **other,
+    )
+    (directory / "journal").mkdir()
+    (directory / "journal" / "table.json").write_text(json.dumps(content))
+    return content
+
+
+def test_fields_of_a_kept_table_that_nobody_knows_are_passed_over(tmp_path: Path) -> None:
+    champion = {"version": "1", "upstreams": [NOBODY], "region": "eu"}
+    known = kept_by_another_version(tmp_path, later=[1], champion=champion, limits={"judge_bytes": 9, "more": {}})
+    with started(tmp_path) as router:
+        held = router.control.get("/v1/table").json()
+        assert (held["generation"], held["weight_bp"], held["mirror_bp"]) == (7, 5_000, 10_000)
+        assert held["limits"]["judge_bytes"] == 9
+        assert "champion.region, later, limits.more" in router.log()
+        assert router.get()["generation"] == 7
+        # The same from the controller, without them, is no other table.
+        del known["later"], known["champion"]["region"], known["limits"]["more"]
+        assert router.put(known).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"limits": {"champion_timeout_ms": 500, "challenger_timeout_ms": 1_000, "capture_bytes": 0}},
+        {"unit": {"jwt": "sub"}, "salt": "s/2"},
+        {"champion": {"version": "1", "upstreams": [NOBODY], "probe": {"path": "no path"}}},
+        {"weight_bp": 20_000},
+    ],
+    ids=["limits", "unit", "probe", "weight"],
+)
+def test_the_champion_alone_serves_by_a_kept_table_that_is_refused_otherwise(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """It was in front of users before this version came, and may be while no controller is there."""
+    content = kept_by_another_version(tmp_path)
+    kept = tmp_path / "journal" / "table.json"
+    kept.write_text(json.dumps(content | other))
+    with started(tmp_path) as router:
+        held = RouteTable.model_validate(router.control.get("/v1/table").json())
+        assert (held.generation, held.attempt, held.champion.upstreams) == (7, 2, (NOBODY,))
+        assert (held.challenger, held.weight_bp, held.mirror_bp, held.limits) == (None, 0, 0, Limits())
+        # Nothing that might have been forbidden: no request is sent twice, and no body is kept.
+        assert (held.replay_to_champion, held.capture.inputs_bp, held.capture.answers_bp) == (False, 0, 0)
+        assert router.control.get("/readyz").status_code == 200
+        assert router.get()["generation"] == 7
+        assert "the champion alone serves" in router.log()
+        # What the other version wrote is still there for it.
+        assert json.loads(kept.read_bytes()) == content | other
+        # The controller's table has the generation that it had, or an older one where it is not the newest.
+        assert router.put(table(6)).status_code == 409
+        assert router.put(table(7, attempt=2, salt="s/3")).status_code == 200
+        until(lambda: json.loads(kept.read_bytes())["salt"] == "s/3", "it is kept")
+        assert router.put(table(7, attempt=2, salt="s/4")).status_code == 409
+
+
+@pytest.mark.parametrize("other", [{"champion": {"version": "1"}}, {"generation": "x"}, {"salt": None}])
+def test_a_kept_table_without_what_the_champion_needs_is_put_aside(tmp_path: Path, other: dict[str, Any]) -> None:
+    content = kept_by_another_version(tmp_path)
+    (tmp_path / "journal" / "table.json").write_text(json.dumps(content | other))
+    with started(tmp_path) as router:
+        assert router.control.get("/readyz").status_code == 503
+        assert (tmp_path / "journal" / "table.json.corrupt").exists()
 
 
 def test_the_given_table_serves_until_a_later_one_was_kept(tmp_path: Path) -> None:

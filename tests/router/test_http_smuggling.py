@@ -1,6 +1,10 @@
 """Messages that different readers would read differently are refused, and their connection ends."""
 
+import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import pytest
 from tests.router.fuzz import fuzz_sockets
 from tests.router.models import Model
 from tests.router.planes import Plane, running, serving, table
-from tests.router.raw import Raw, ask, post
+from tests.router.raw import Raw, ask, await_until, post
 
 NEXT = b"GET /smuggled HTTP/1.1\r\nHost: r\r\n\r\n"
 H = b"Host: r\r\n"
@@ -199,3 +203,80 @@ def test_a_host_is_taken(plane_and_champion: tuple[Plane, Model], host: str) -> 
     with Raw(plane.port) as raw:
         raw.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         assert raw.answer().status == 200
+
+
+class Unread(BaseHTTPRequestHandler):
+    """A server that looks for no body where methods define none: its reader takes one for the next request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        length = int(self.headers["Content-Length"] or 0) if self.command == "POST" else 0
+        said = {"path": self.path, "unit": self.headers["X-Unit"]}
+        body = json.dumps(said).encode()
+        if len(self.rfile.read(length)) < length:
+            return  # the connection ended
+        self.server.seen.append(said)  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+METHODS = ("GET", "HEAD", "DELETE", "OPTIONS")
+for each in (*METHODS, "POST"):
+    setattr(Unread, f"do_{each}", Unread.do_GET)
+
+
+@contextmanager
+def unread() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Its address, and what it has been asked."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unread) as server:
+        server.daemon_threads = True
+        server.seen = seen = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+
+
+BEGUN = b"POST /smuggled HTTP/1.1\r\nX-Unit: attacker\r\nContent-Length: 200\r\n\r\n{"
+FRAMINGS = {
+    "length": b"Content-Length: %d\r\n\r\n%b" % (len(BEGUN), BEGUN),
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BEGUN), BEGUN),
+}
+ARMS = {"champion": {}, "challenger": {"weight_bp": 10_000}, "mirror": {"mirror_bp": 10_000}}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize(
+    ("arm", "replay_bytes"),
+    [("champion", 1_000), ("champion", 0), ("challenger", 1_000), ("challenger", 0), ("mirror", 1_000)],
+)
+def test_a_body_that_a_server_does_not_read_is_not_the_beginning_of_the_next_request(
+    tmp_path: Path, arm: str, framing: str, replay_bytes: int
+) -> None:
+    limits = {"replay_bytes": replay_bytes}
+    with unread() as (address, seen), Model("champion") as other:
+        arms = (address, other.address) if arm == "champion" else (other.address, address)
+        with running(tmp_path, table(1, *arms, limits=limits, **ARMS[arm])) as plane:
+            for method in METHODS:
+                seen.clear()
+                head = f"{method} /health HTTP/1.1\r\nHost: r\r\nX-Unit: attacker\r\n".encode()
+                assert ask(plane.port, head + FRAMINGS[framing]).status == 200
+                await_until(lambda: len(seen) == 1)
+                assert ask(plane.port, post("victim", b'{"inputs": [[1]]}'.ljust(300))).status == 200
+                await_until(lambda: len(seen) == 2)
+                assert [(s["path"], s["unit"]) for s in seen] == [("/health", "attacker"), ("/invocations", "victim")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_without_a_body_leaves_its_connection_to_the_next(tmp_path: Path, method: str) -> None:
+    with serving(tmp_path) as (plane, champion, _):
+        for _ in range(3):
+            assert ask(plane.port, f"{method} / HTTP/1.1\r\nHost: r\r\n\r\n".encode()).status == 200
+            assert ask(plane.port, post("u")).status == 200
+        assert champion.connections == 1

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import uvloop
 
 from router.heads import Response
 from router.outbox import Outbox
@@ -14,6 +15,7 @@ from router.upstream import Connection, Failure
 
 LIMITS = PoolLimits(connections=1, queue=0, connect_s=5, idle_s=5)
 PART = b"x" * 65_536
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\nConnection: close\r\n\r\n"
 
 
@@ -41,6 +43,7 @@ class Uploader:
 
     def answer_whole(self, response: Response, body: bytes) -> None:
         self.told += [response.status, body, "end"]
+        self.answered.set()
 
     def answer_head(self, response: Response) -> None:
         self.told.append(response.status)
@@ -69,10 +72,6 @@ class Asker(Uploader):
         super().outgoing(connection)
         return b"GET /invocations HTTP/1.1\r\nHost: model\r\n\r\n"
 
-    def answer_whole(self, response: Response, body: bytes) -> None:
-        super().answer_whole(response, body)
-        self.answered.set()
-
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
@@ -81,8 +80,12 @@ def listening() -> Iterator[socket.socket]:
         yield server
 
 
-async def told_after(server: socket.socket, answer: bytes) -> list[int | bytes | str | Failure]:
-    """What a caller is told whose next part goes out after ``answer`` came and the connection was reset."""
+async def told_after(
+    server: socket.socket, answer: bytes, *, complete: bool = False
+) -> list[int | bytes | str | Failure]:
+    """What a caller is told whose next part goes out after ``answer`` came and the connection was reset; ``complete``:
+    it was the last one.
+    """
     loop = asyncio.get_running_loop()
     pool = Pool(loop, Outbox(loop), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
     caller = Uploader()
@@ -96,17 +99,31 @@ async def told_after(server: socket.socket, answer: bytes) -> list[int | bytes |
         taken.sendall(answer)  # and closes with most of the request unread
     for _ in range(100):
         caller.connection.send(PART)
+    if complete:
+        caller.connection.sent()
     async with asyncio.timeout(10):
         await caller.answered.wait()
+    await asyncio.sleep(0)
+    assert pool.pending == 0
     pool.retire()
     await asyncio.sleep(0)
     assert pool.connections == 0
     return caller.told
 
 
-def test_an_answer_that_came_before_the_connection_was_reset_is_the_answer() -> None:
-    with listening() as server:
-        assert asyncio.run(told_after(server, TOO_LARGE + b"too large")) == [413, b"too large", "end"]
+@pytest.mark.parametrize("complete", [False, True], ids=["in the middle", "all written"])
+@pytest.mark.parametrize(
+    "head", [TOO_LARGE, TOO_LARGE.replace(b"Connection: close\r\n", b"")], ids=["closes", "is kept"]
+)
+@LOOPS
+def test_an_answer_that_came_before_the_connection_was_reset_is_the_answer(
+    loop: Callable[[], asyncio.AbstractEventLoop], head: bytes, complete: bool
+) -> None:
+    """Also where its head is one that was seen before."""
+    with listening() as server, asyncio.Runner(loop_factory=loop) as runner:
+        for _ in range(2):
+            told = runner.run(told_after(server, head + b"too large", complete=complete))
+            assert told == [413, b"too large", "end"]
 
 
 @pytest.mark.parametrize(
@@ -120,9 +137,12 @@ def test_an_answer_that_came_before_the_connection_was_reset_is_the_answer() -> 
     ],
     ids=["nothing", "half a head", "half a body", "not HTTP", "of unknown length"],
 )
-def test_half_an_answer_before_a_reset_is_a_failure_told_once(answer: bytes, before: list[int | bytes]) -> None:
-    with listening() as server:
-        assert asyncio.run(told_after(server, answer)) == [*before, Failure.BROKEN]
+@LOOPS
+def test_half_an_answer_before_a_reset_is_a_failure_told_once(
+    loop: Callable[[], asyncio.AbstractEventLoop], answer: bytes, before: list[int | bytes]
+) -> None:
+    with listening() as server, asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(told_after(server, answer)) == [*before, Failure.BROKEN]
 
 
 @pytest.mark.parametrize("waiting", [False, True])

@@ -1,6 +1,8 @@
 """Who is served by which arm, and what counts as evidence, through the real worker."""
 
+import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,8 @@ import pytest
 from router.assignment import POINTS, assign, point
 from tests.router.load import run
 from tests.router.models import Model
-from tests.router.planes import running, serving, table
-from tests.router.raw import Raw, ask, post
+from tests.router.planes import Plane, running, serving, table
+from tests.router.raw import Raw, ask, await_until, post
 
 
 def test_every_unit_meets_the_arm_and_the_evidence_that_the_assignment_says(tmp_path: Path) -> None:
@@ -50,6 +52,68 @@ def test_units_of_a_holdback_that_met_both_arms_are_served_but_no_evidence(tmp_p
             place = point("s/1", str(exposure.unit))
             assert exposure.arm == ("challenger" if place < 9_500 else "champion")
             assert exposure.evidence == (place < 5_000 or place >= 9_500)
+
+
+REPLAY = 1_000
+
+
+def ask_in_pieces(
+    plane: Plane, body: bytes, cuts: list[int], *lines: str, chunked: bool, held: int = REPLAY
+) -> tuple[int, bytes]:
+    """Ask with a body of which each piece is sent once the router has the one before; status and body of the answer."""
+    with Raw(plane.port) as raw:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        raw.send("\r\n".join(["POST / HTTP/1.1", "Host: a", "Content-Type: application/json", length, *lines]).encode())
+        raw.send(b"\r\n\r\n")
+        seen = 0
+        for begin, end in pairwise([0, *cuts, len(body)]):
+            piece = body[begin:end]
+            seen = begin if seen <= held else seen  # what comes after that is passed on
+            await_until(lambda seen=seen: plane.poll()["held_bytes"] == seen)
+            last = b"0\r\n\r\n" if end == len(body) else b""
+            raw.send(b"%x\r\n%b\r\n%b" % (len(piece), piece, last) if chunked else piece)
+        answer = raw.answer()
+        # The connection goes on, whatever the framing was.
+        raw.send(post())
+        assert raw.answer().status == answer.status
+        return answer.status, answer.body
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("cuts", [[], [600], [REPLAY], [1_500], [600, 1_500]], ids=str)
+def test_the_arm_does_not_depend_on_the_pieces_in_which_a_body_comes(
+    tmp_path: Path, cuts: list[int], chunked: bool
+) -> None:
+    """A unit is found in a body of up to ``replayBytes`` and in none that is longer; what is kept of it is the same."""
+    way = {"unit": {"json_pointer": "/user"}, "limits": {"replay_bytes": REPLAY}, "capture": {"redact_defaults": False}}
+    with serving(tmp_path, weight_bp=10_000, **way) as (plane, _, challenger):
+        seen = []
+        for size in (REPLAY, REPLAY + 1, 3 * REPLAY):
+            body = b'{"user": "ada", "inputs": [[1]], "pad": "'
+            body += b"x" * (size - len(body) - 2) + b'"}'
+            _, answer = ask_in_pieces(plane, body, [cut for cut in cuts if cut < size], chunked=chunked)
+            seen.append(json.loads(answer)["arm"])
+            if size == REPLAY:
+                assert challenger.requests[-1].body == body
+        assert seen == ["challenger", "champion", "champion"]
+        found = plane.exposures(6)[::2]
+        assert [(e.unit, e.evidence) for e in found] == [("ada", True), (None, False), (None, False)]
+        assert {len(str(e.inputs)) for e in found} == {REPLAY}
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("cuts", [[], [600], [1_500], [600, 1_500]], ids=str)
+@pytest.mark.parametrize("replay_bytes", [0, REPLAY])
+def test_whether_the_champion_steps_in_does_not_depend_on_them_either(
+    tmp_path: Path, replay_bytes: int, cuts: list[int], chunked: bool
+) -> None:
+    limits = {"replay_bytes": replay_bytes}
+    with serving(tmp_path, "500", weight_bp=10_000, limits=limits) as (plane, champion, challenger):
+        body = b'{"inputs": [[1]]}'.ljust(3 * REPLAY)
+        champion.mode = "500"
+        status, answer = ask_in_pieces(plane, body, cuts, "X-Unit: u", chunked=chunked, held=replay_bytes)
+        assert (status, json.loads(answer)["arm"]) == (500, "challenger")
+        assert challenger.requests[-1].body == body
 
 
 @pytest.mark.parametrize("unit", ["ünïcode ✓", "with  blanks", "x" * 512, "100% a:b/c?d"])

@@ -1,5 +1,6 @@
 """The breaker of a worker, from the first failure to the full share again."""
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,12 +8,18 @@ import pytest
 
 from router.breaker import IN_A_ROW, PROBES
 from tests.router.load import run
-from tests.router.models import Model
-from tests.router.planes import serving, table
+from tests.router.models import Model, head_of
+from tests.router.planes import Plane, serving, table
 from tests.router.raw import Raw, ask, await_until, post
 
 BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
 LIMITS = {"challenger_timeout_ms": 300}
+CHUNKS = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+CUT = {
+    "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream" + CHUNKS + b"9\r\ndata: 1\n\n\r\n",
+    "large": head_of(50_000) + b"[" * 30_000,
+    "chunks": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain" + CHUNKS + b"7530\r\n" + b"x" * 30_000,
+}
 
 
 def test_a_challenger_that_recovers_is_probed_and_then_given_a_growing_share(tmp_path: Path) -> None:
@@ -69,6 +76,88 @@ def test_a_stream_of_the_champions_opens_it_as_soon_as_it_begins(tmp_path: Path)
             raw.send(post(f"u{n}"))
             raw.until(b"data: 1")
         assert plane.poll()["breaker_opened_total"] == 1
+
+
+def broken_off(port: int, unit: str) -> bool:
+    """Ask by a connection of its own; whether the answer began and ended before it was complete."""
+    with Raw(port) as raw:
+        raw.send(post(unit))
+        raw.until(b"\r\n\r\n")
+        said = raw.rest()
+        return b"x" * 50_000 not in said and not said.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_answers_that_it_breaks_off_while_they_are_passed_on_open_it(tmp_path: Path, kind: str) -> None:
+    """Their clients have seen a part, so the champion cannot step in, and nobody tells whose fault it was."""
+    with serving(tmp_path, "raw", weight_bp=10_000, limits={"judge_bytes": 10_000}) as (plane, _, challenger):
+        challenger.raw = CUT[kind]
+        assert all(broken_off(plane.port, f"u{n}") for n in range(IN_A_ROW))
+        assert plane.poll()["breaker_opened_total"] == 1
+        assert {g.arm() for g in run(plane.port, lambda n: post(f"v{n}"), 10)} == {"champion"}
+        assert challenger.count == IN_A_ROW
+
+
+def streams_taken(plane: Plane, stack: ExitStack, number: int) -> list[Raw]:
+    """So many clients, each with the first event of a stream."""
+    clients = [stack.enter_context(Raw(plane.port)) for _ in range(number)]
+    for n, raw in enumerate(clients):
+        raw.send(post(f"u{n}"))
+    for raw in clients:
+        raw.until(b"data: 1")
+    return clients
+
+
+def test_streams_that_do_not_go_on_open_it(tmp_path: Path) -> None:
+    with serving(tmp_path, "events", weight_bp=10_000, stall_s=0.5) as (plane, _, _), ExitStack() as stack:
+        for raw in streams_taken(plane, stack, IN_A_ROW):
+            raw.rest()
+        assert plane.poll()["breaker_opened_total"] == 1
+
+
+def test_streams_that_last_for_longer_than_any_may_do_not_open_it(tmp_path: Path) -> None:
+    """The champion's would have been ended as well."""
+    with serving(tmp_path, "ticks", weight_bp=10_000, total_s=0.5) as (plane, _, _), ExitStack() as stack:
+        for raw in streams_taken(plane, stack, 2 * IN_A_ROW):
+            raw.rest()
+        assert {e.usable for e in plane.exposures(2 * IN_A_ROW)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+def test_streams_that_their_clients_leave_do_not_open_it(tmp_path: Path) -> None:
+    """Also where their server had been silent for longer than before an answer, which is on record as a failure."""
+    with serving(tmp_path, "events", weight_bp=10_000, limits=LIMITS) as (plane, _, _), ExitStack() as stack:
+        clients = streams_taken(plane, stack, 2 * IN_A_ROW)
+        began = time.monotonic()
+        await_until(lambda: time.monotonic() > began + 0.5)
+        for raw in clients:
+            raw.reset()
+        assert {e.usable for e in plane.exposures(2 * IN_A_ROW)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+def test_a_server_that_slow_clients_kept_waiting_does_not_open_it_by_giving_them_up(tmp_path: Path) -> None:
+    with serving(tmp_path, "large_cut", weight_bp=10_000, limits=LIMITS) as (plane, _, challenger), ExitStack() as s:
+        challenger.size = 10_000_000
+        clients = [s.enter_context(Raw(plane.port, receive_buffer=4_096)) for _ in range(IN_A_ROW)]
+        for n, raw in enumerate(clients):
+            raw.send(post(f"u{n}"))
+            raw.until(b"\r\n\r\n")
+        began = time.monotonic()
+        await_until(lambda: time.monotonic() > began + 0.6)
+        challenger.release()
+        for raw in clients:
+            raw.rest()
+        assert {e.usable for e in plane.exposures(IN_A_ROW)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+def test_what_the_champion_breaks_off_as_well_does_not_open_it(tmp_path: Path) -> None:
+    limits = {"judge_bytes": 10_000}
+    with serving(tmp_path, "gone", weight_bp=10_000, limits=limits) as (plane, champion, _):
+        champion.mode, champion.raw = "raw", CUT["chunks"]
+        assert all(broken_off(plane.port, f"u{n}") for n in range(2 * IN_A_ROW))
+        assert plane.poll()["breaker_opened_total"] == 0
 
 
 @pytest.mark.parametrize("mode", BOTH_FAIL)
