@@ -73,13 +73,13 @@ def declare(store: SqliteStore, rollout: ModelRollout) -> bool:
     others: list[str] = store.keys()
     for other in others:
         stored = store.load(other)
-        begun = stored.status.attempt
+        status = stored.status
         if other == name:
-            held = begun and (model_of(begun) or stored.rollout.spec.model.name)
-            if held and held != model:
+            held = model_of(status.attempt) or model_of(status.former) or stored.rollout.spec.model.name
+            if status.attempts and held != model:
                 raise Refused(f"--state-dir holds {name!r} of model {held!r}; name another folder for {model!r}", 2)
             continue
-        if begun is not None:
+        if status.attempts:
             raise Refused(f"--state-dir holds rollout {other!r}; name another folder for {name!r}", 2)
         store.delete(other)
     store.put(rollout)

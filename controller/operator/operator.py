@@ -38,7 +38,7 @@ ASKING_SHARE = 4  # between two queries of all aliases, in times of what the las
 TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
 SWEEP_S = 3_600.0  # between two looks for what is kept of rollouts that are gone
-STAYS_S = 300.0  # at least, between two times that the lease is left to others
+STAYS_S, STAYS_LEASES = 300.0, 10  # at least, in seconds and in leases, until the lease is left to others again
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
@@ -79,7 +79,7 @@ class Operator:
         self._sequences: dict[str, int] = {}
         self._under_way: dict[str, float] = {}
         self._leading = False
-        self._stays_until = 0.0
+        self._stays_until, self._lease_s = 0.0, settings.lease_s
         self._sweep = partial(sweep, settings.statistics_dir, settings.record_dir)
         self._swept_at = -SWEEP_S
         self._led: int | None = None  # transitions of the lease when leading began the last time
@@ -277,7 +277,7 @@ class Operator:
         servers have to be followed, whether or not anything can be decided."""
         now = time.monotonic()
         if now >= self._stays_until:
-            self._stays_until = now + STAYS_S
+            self._stays_until = now + max(STAYS_S, STAYS_LEASES * self._lease_s)
             log.error("the lease is left to another replica, if there is one: decisions cannot be recorded here")
             self.leader.stand_back()
 

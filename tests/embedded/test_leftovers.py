@@ -49,3 +49,19 @@ def test_a_folder_tells_of_one_rollout_of_one_model(tmp_path: Path, instead: str
     said = f"holds 'late' {held}" if held else "holds rollout 'late'; name another folder for 'prices'"
     assert outcome.stderr.strip() == f"error: --state-dir {said}"
     assert store.load("late").rollout.spec.model.name == "flight-delay"
+
+
+@pytest.mark.parametrize("instead", ["name: flights", "name: late"])
+def test_a_rollout_between_two_attempts_has_begun(tmp_path: Path, instead: str) -> None:
+    """One that was superseded while nothing is named for the next attempt: users are served by its table."""
+    file, state = tmp_path / "late.yaml", tmp_path / "state"
+    state.mkdir()
+    store = begun(state)
+    stored = store.load("late")
+    between = stored.status.model_copy(update={"attempt": None, "former": stored.status.attempt})
+    store.commit("late", between, stored.version, None)
+    file.write_text(FILE.replace(instead, "name: prices"))
+    outcome = understudy("run", str(file), "--state-dir", str(state))
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: --state-dir holds ")
+    assert store.load("late").rollout.spec.model.name == "flight-delay"

@@ -147,7 +147,7 @@ class Copies:
         """Whether there is more of it than is copied; finds out under which name it is, before ``end``."""
         if remote.key not in self._names:
             if time.monotonic() > end:
-                awaited |= self._of(remote.replica, LATE)
+                awaited |= {**self._of(remote.replica, LATE), remote.journal: LATE}
                 return False
             try:
                 self._names[remote.key] = self._named(remote, sizes, exchange)
@@ -250,7 +250,7 @@ class Copies:
         spare = free - min(KEPT_FREE, size // 8)
         left = MOST_BYTES - self._unread(read)
         if spare < left:
-            return spare, f"the volume of the state folder has {free} of {size} bytes left"
+            return spare, f"the volume of the state folder ({size} bytes) is nearly full"
         return left, f"{MOST_BYTES} bytes wait unread"
 
     def _unread(self, read: Mapping[str, tuple[int, int]]) -> int:

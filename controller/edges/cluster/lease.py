@@ -52,6 +52,7 @@ class Leader:
         self._seen_at = 0.0
         self._led = False
         self._back_at = 0.0  # not before this do we try to take it
+        self._has_led = False
         self._newest = 0  # resource version of the lease that was seen last
         self.went_back = False  # the server has an older one now than it had: it was restored from a backup
         self.transitions = 0  # of the lease, when this process took or renewed it last
@@ -67,8 +68,9 @@ class Leader:
             raise NotLeading(f"{self.identity} does not hold the lease {'/'.join(self._place)}")
 
     def stand_back(self) -> None:
-        """Leave the lease to others for twice as long as it lasts: this process cannot do what has to be done."""
-        self._back_at = self._clock() + 2 * self._seconds
+        """Leave the lease to others for half as long as it lasts, in which they look three times: this process cannot
+        do what has to be done."""
+        self._back_at = self._clock() + self._seconds / 2
 
     def run(self, end: threading.Event) -> None:
         """Take and renew until ``end``, then let go, so that another need not wait."""
@@ -106,7 +108,9 @@ class Leader:
         if holder not in (self.identity, None, "") and not self._expired(spec, now):
             self._until = 0.0
             return False
-        moves = int(spec.get("leaseTransitions", 0)) + (holder != self.identity)
+        moves = int(spec.get("leaseTransitions", 0))
+        if holder != self.identity and not (self._has_led and not holder and moves == self.transitions):
+            moves += 1  # it was another's since; one that we left, and nobody took, is ours as before
         body = {"metadata": found["metadata"], "spec": self._spec(moves)}
         return self._wrote(lambda: self._access.replace(LEASES, body), moves)
 
@@ -116,7 +120,7 @@ class Leader:
         except Conflict:
             self._until = 0.0  # another was quicker
             return False
-        self.transitions = transitions
+        self.transitions, self._has_led = transitions, True
         return True
 
     def _note(self, found: Node) -> None:

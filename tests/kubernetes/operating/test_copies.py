@@ -184,6 +184,9 @@ def test_a_router_whose_journals_are_asked_for_one_after_the_other_has_no_more_t
         said = Copies(tmp_path / "copy").fetch([liar], exchange)
     assert set(said) == set(names)
     assert asked == ["/v1/journals"]
+    with lying(names) as (liar, _):  # no copy is there, and by now nobody is sent to it
+        said = Copies(tmp_path / "other").fetch([liar._replace(ready=False)], exchange)
+    assert set(said) == set(names)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +233,7 @@ def test_copies_leave_room_on_the_volume_for_the_records_of_decisions(
         full = os.statvfs_result((*volume[:2], 8, 0, 1, *volume[5:]))
         monkeypatch.setattr(os, "statvfs", lambda _: full)
         said = copies.fetch([replica(router)], exchange)
-        frame = volume.f_frsize
-        assert said[OUTCOMES] == f"the volume of the state folder has {frame} of {8 * frame} bytes left"
+        assert said[OUTCOMES] == f"the volume of the state folder ({8 * volume.f_frsize} bytes) is nearly full"
         monkeypatch.undo()
         assert copies.fetch([replica(router)], exchange) == {}
     assert lines(tmp_path / "copy", OUTCOMES) == ["a0"]

@@ -177,14 +177,20 @@ def test_a_leader_that_stands_back_leaves_the_lease_to_others_and_takes_it_again
     assert not one.leads()
     two.step()  # at once, as it was given back
     assert two.leads()
+    assert two.transitions == 1
     two.stand_back()
     two.step()
-    clock.now += 29  # seconds: a lease lasts for 15
+    clock.now += 7  # seconds: a lease lasts for 15
     two.step()
     assert not two.leads()
-    clock.now += 2
+    clock.now += 1
     two.step()
-    assert two.leads()
+    assert (two.leads(), two.transitions) == (True, 1)  # nobody has led meanwhile
+    two.stand_back()
+    two.step()
+    one.step()
+    clock.now += 8
+    assert (one.leads(), one.transitions) == (True, 2)
 
 
 def test_whoever_saw_a_newer_lease_knows_that_the_server_was_put_back(assets: Path, tmp_path: Path) -> None:
