@@ -77,7 +77,8 @@ class Client(Patience):
 
     def eof_received(self) -> bool:
         self._ended = True
-        # A client that has sent its request may shut down its side and still wants the answer.
+        # A client that has sent its request may shut down its side and still wants the answer, which may be on its way.
+        self._plane.outbox.flush()
         return self._at == BUSY or (bool(self._ahead) and not self._partial)
 
     def pause_writing(self) -> None:

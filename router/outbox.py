@@ -23,7 +23,7 @@ class Outbox:
         waiting = self._waiting
         if not waiting:
             if self.crowd < 2:
-                transport.write(data)
+                _send(transport, data)
                 return
             self._loop.call_soon(self.flush)
         waiting.append((transport, data))
@@ -34,4 +34,10 @@ class Outbox:
         if waiting:
             self._waiting = []
             for transport, data in waiting:
-                transport.write(data)
+                _send(transport, data)
+
+
+def _send(transport: asyncio.Transport, data: bytes) -> None:
+    """Nothing to who has gone: uvloop's transports raise then, and what others wait for stands behind it."""
+    if not transport.is_closing():
+        transport.write(data)

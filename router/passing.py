@@ -32,9 +32,9 @@ class Passing(Upload):
     # When the server was heard of last, and the beginning of what it said.
     _heard_at = 0.0
     _kept: bytearray
-    # Since when its server is kept waiting by the client, and whether that was for longer than an answer may take.
+    # Since when its server is kept waiting by the client, and for how long it was before.
     _crowded_from = NEVER
-    _slowed = False
+    _crowded_s = 0.0
 
     @property
     def holding(self) -> int:
@@ -128,9 +128,17 @@ class Passing(Upload):
         attempt = self.attempt(bytes(self._kept), usable=False)
         if not self._gone:
             self.client.break_off()
-        if self.backend.arm == "challenger" and not overran and not self._slowed:
+        if self.backend.arm == "challenger" and not overran and not self._kept_waiting(now):
             self.routes.breaker.failed(now)
         self._finish(attempt, attempt.status, now)
+
+    def _kept_waiting(self, now: float) -> bool:
+        """Whether the client has kept its server waiting: for longer, in all, than an answer may take, or still by
+        what it sends."""
+        waited = self._crowded_s
+        if self._crowded_from != NEVER:
+            waited += now - self._crowded_from
+        return waited > self.routes.challenger_s or not self.uploaded
 
     def _left(self) -> None:
         """The client has left a stream, or is given up. Its server has failed if it had been silent for longer than is
@@ -147,7 +155,8 @@ class Passing(Upload):
     def client_crowded(self) -> None:
         """The client does not keep up."""
         if self.connection is not None and self._late is not None:
-            self._crowded_from = monotonic()
+            if self._crowded_from == NEVER:
+                self._crowded_from = monotonic()
             self.connection.pause()
 
     def client_ready(self) -> None:
@@ -156,7 +165,9 @@ class Passing(Upload):
             if self.started and self._late is not None:
                 self._heard_at = now = monotonic()
                 self.plane.stalls.add(self, now)
-                self._slowed = self._slowed or now - self._crowded_from > self.routes.challenger_s
+                if self._crowded_from != NEVER:
+                    self._crowded_s += now - self._crowded_from
+                    self._crowded_from = NEVER
             self.connection.resume()
 
     def client_lost(self) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 import termios
 from asyncio.trsock import TransportSocket
@@ -26,6 +27,7 @@ MAX_RESPONSE_HEAD = 64 << 10
 _READS_AFTER_THE_END = 64
 _MOST_INFORMATIONAL = 16
 _NOTHING = bytes(4)
+_SPARE_SHARE = 0.75  # of a process's descriptors: beyond, none is kept twice
 
 
 class Failure(Enum):
@@ -206,8 +208,7 @@ class Connection(asyncio.Protocol):
         self.pool.lost(self)
         if exc is not None and self.caller is not None:
             self._read_on()
-        if self._spare >= 0:
-            os.close(self._spare)
+        self._give_spare_back()
         caller = self.caller
         if caller is None:
             return
@@ -237,10 +238,19 @@ class Connection(asyncio.Protocol):
                 self.data_received(data)
 
     def _spare_socket(self) -> None:
-        """Keep the socket open for ``_read_on``, where the loop is one that would close it before."""
+        """Keep the socket open for ``_read_on``, where the loop is one that would close it before, and descriptors are
+        not so few that others need it: those are counted once for each connection.
+        """
         if self._spare < 0 and not isinstance(self.transport.get_extra_info("socket"), TransportSocket):
             with contextlib.suppress(OSError):
                 self._spare = os.dup(self._fd)
+                if self._spare > _SPARE_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+                    self._give_spare_back()
+
+    def _give_spare_back(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     def eof_received(self) -> bool:
         return False
@@ -271,6 +281,8 @@ class Connection(asyncio.Protocol):
                 self.used = True
                 self.caller = None
                 self._informed = 0
+                if self._spare >= 0:
+                    self._give_spare_back()
                 self.pool.free(self)
                 caller.answer_whole(known, data[end:])
                 return
@@ -370,6 +382,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         else:
             self.used = True
+            self._give_spare_back()
             self.pool.free(self)
         caller.answer_end()
 

@@ -1,7 +1,10 @@
 """The breaker of a worker, from the first failure to the full share again."""
 
+import socket
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from router.breaker import IN_A_ROW, PROBES
 from tests.router.load import run
 from tests.router.models import Model, head_of
-from tests.router.planes import Plane, serving, table
+from tests.router.planes import Plane, running, serving, table
 from tests.router.raw import Raw, ask, await_until, post
 
 BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
@@ -146,6 +149,81 @@ def test_a_server_that_slow_clients_kept_waiting_does_not_open_it_by_giving_them
         began = time.monotonic()
         await_until(lambda: time.monotonic() > began + 0.6)
         challenger.release()
+        for raw in clients:
+            raw.rest()
+        assert {e.usable for e in plane.exposures(IN_A_ROW)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+@contextmanager
+def answering(act: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The address of a server that does so with each connection once it has a request's head."""
+
+    def serve(client: socket.socket) -> None:
+        with client, suppress(OSError):
+            data = b""
+            while b"\r\n\r\n" not in data:
+                data += client.recv(65_536)
+            act(client)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def for_so_long(client: socket.socket) -> None:
+    """A large answer, for which two seconds are allowed in all."""
+    end, left = time.monotonic() + 2, 80_000_000
+    client.sendall(head_of(left, kind=b"text/plain"))
+    client.settimeout(0.05)
+    while left and time.monotonic() < end:
+        with suppress(TimeoutError):
+            left -= client.send(b"x" * min(left, 65_536))
+
+
+def transcribe(client: socket.socket) -> None:
+    """Events from the first byte of an upload on; nothing is said while nothing comes."""
+    client.sendall(CUT["stream"])
+    while client.recv(65_536):
+        pass
+
+
+def test_waits_for_a_slow_client_add_up(tmp_path: Path) -> None:
+    """None is as long as an answer may take, and all together are."""
+    pause = threading.Event()  # never set
+
+    def taken(raw: Raw) -> None:
+        """All of the answer, at 2 MB a second."""
+        with suppress(OSError):
+            while raw.socket.recv(100_000):
+                pause.wait(0.05)
+
+    with Model("champion") as champion, answering(for_so_long) as server, ExitStack() as stack:
+        first = table(1, champion.address, server, weight_bp=10_000)
+        plane = stack.enter_context(running(tmp_path, first))
+        clients = [stack.enter_context(Raw(plane.port, receive_buffer=65_536)) for _ in range(IN_A_ROW)]
+        readers = [threading.Thread(target=taken, args=(raw,), daemon=True) for raw in clients]
+        for n, (raw, reader) in enumerate(zip(clients, readers, strict=True)):
+            raw.send(post(f"u{n}"))
+            reader.start()
+        assert {e.usable for e in plane.exposures(IN_A_ROW, 20)} == {False}
+        assert plane.poll()["breaker_opened_total"] == 0
+
+
+def test_a_stream_that_waits_for_its_clients_upload_does_not_open_it(tmp_path: Path) -> None:
+    with Model("champion") as champion, answering(transcribe) as server, ExitStack() as stack:
+        first = table(1, champion.address, server, weight_bp=10_000)
+        plane = stack.enter_context(running(tmp_path, first, stall_s=0.5))
+        clients = [stack.enter_context(Raw(plane.port)) for _ in range(IN_A_ROW)]
+        for n, raw in enumerate(clients):
+            raw.send(post(f"u{n}", b"x" * 9_000_000)[:2_000_000])
+            raw.until(b"data: 1")
         for raw in clients:
             raw.rest()
         assert {e.usable for e in plane.exposures(IN_A_ROW)} == {False}
