@@ -161,6 +161,8 @@ def _traffic(loop: Loop, status: RolloutStatus) -> dict[str, Any]:
         if any(r.generation > ours for r in traffic.routers):
             # Of a life that the store has forgotten.
             seen.update(confirmed=-1, overtaken=traffic.overtakes(ours))
+            if not seen["overtaken"]:
+                seen["traffic_error"] = "a router says that it holds a table of a number that is not believed"
         seen["breaker_open"] = any(w.breaker != "closed" for w in workers)
         seen["breaker_open_ms"] = max((w.breaker_open_ms for w in workers), default=0)
     except EdgeError as error:

@@ -4,6 +4,7 @@ While somebody waits for an answer only a ``Record`` is made; the journal's thre
 sampling, redaction, text.
 """
 
+from functools import partial
 from time import time_ns
 from typing import Any
 
@@ -211,7 +212,14 @@ class Record:
     ) -> tuple[str, bool, bool]:
         redactor, noted = self.routes.redactor, self.routes.redactions
         complete = whole and len(body) <= limit
-        if not complete and redactor.withholds_part(body.decode("utf-8", "replace"), content_type, whole):
+        withheld: bool | None = False
+        if not complete:
+            withholds = partial(redactor.withholds_part, body.decode("utf-8", "replace"), content_type, whole)
+            withheld = withholds() if allowance is None else allowance.spend(withholds)
+        if withheld is None:
+            noted.note(UNREAD)
+            return UNREAD.text, False, True
+        if withheld:
             noted.note(WITHHELD)
             return WITHHELD.text, False, True
         readable = True

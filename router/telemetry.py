@@ -55,7 +55,7 @@ METRICS: dict[str, Meaning] = {
     "breaker_opened_total": Meaning("counter", "Times that a breaker opened; from 0 with every attempt."),
     "redacted_fields_total": Meaning("counter", "Fields of captured bodies that were replaced."),
     "withheld_bodies_total": Meaning("counter", "Captured bodies that were left out for what they may hold."),
-    "unread_bodies_total": Meaning("counter", "Those of these that were left out unread, for want of time."),
+    "unread_bodies_total": Meaning("counter", "Those of these that were left out unread: too long, or no time."),
     # Told by the workers and by the outcomes API, whose journals are alike.
     "journal_events_total": Meaning("counter", "Lines written to journals."),
     "journal_bytes_total": Meaning("counter", "Bytes written to journals."),

@@ -79,7 +79,8 @@ def looked_at(status: RolloutStatus) -> RolloutStatus:
     told = not status.progress.terminal or status.reason is Reason.ALIAS_MOVED
     if attempt is None or o.registry_error is not None or told:
         return status
-    strange = o.champion_alias not in (_served(status), EXTERNAL)
+    version, of = _served(status)
+    strange = o.champion_alias != EXTERNAL and (o.champion_alias != version or bool(of))
     count = min(status.alias_strange + 1, STRANGE_TICKS) if strange else 0
     return status.model_copy(update={"alias_strange": count})
 
@@ -90,14 +91,15 @@ def astray(status: RolloutStatus) -> str:
     """
     if not status.progress.terminal or status.reason is Reason.ALIAS_MOVED or status.alias_strange < STRANGE_TICKS:
         return ""
-    now = status.observed.champion_alias
+    now, (version, of) = status.observed.champion_alias, _served(status)
     text = f"model.champion names {f'version {now}' if now else 'nothing'} now, and users are served by version"
-    return f"{text} {_served(status)} until the next attempt begins"
+    return f"{text} {version}{of} until the next attempt begins"
 
 
-def _served(status: RolloutStatus) -> str | None:
-    """The version that everybody is sent to after the end: the champion that was found, where there is no table."""
-    served = serving.in_force(status)
-    if served is not None:
-        return served.version
-    return status.attempt.champion if status.attempt is not None else None
+def _served(status: RolloutStatus) -> tuple[str | None, str]:
+    """The version that everybody is sent to after the end, the champion that was found where there is no table; and
+    of which model, for people, where that is another one's than the attempt's."""
+    served, model = serving.in_force(status), serving.model_of(status.attempt)
+    if served is None:
+        return status.attempt.champion if status.attempt is not None else None, ""
+    return served.version, f" of {served.model}" if None not in (served.model, model) and served.model != model else ""

@@ -111,8 +111,14 @@ class Exchange:
             run = _UnderWay(urlsplit(call.url).netloc)
             if self._hangs(run.origin) or not self._free.acquire(timeout=max(0.0, end - time.monotonic())):
                 continue
-            runs[index] = run
-            threading.Thread(target=self._run, args=(index, call, run, end, done), daemon=True).start()
+            thread = threading.Thread(target=self._run, args=(index, call, run, end, done), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # this process may have no more threads now
+                self._free.release()
+                results[index] = EdgeError(f"no call could be made: {error}")
+            else:
+                runs[index] = run
         for _ in runs:
             try:
                 index, result = done.get(timeout=max(0.0, end - time.monotonic()))

@@ -81,7 +81,8 @@ class Operator:
         self._leading = False
         self._stays_until, self._lease_s = 0.0, settings.lease_s
         self._sweep = partial(sweep, settings.statistics_dir, settings.record_dir)
-        self._swept_at = -SWEEP_S
+        self._swept_at, self.sweeps = -SWEEP_S, 0
+        self._watches_all, self._seen = settings.namespace is None, set[str]()
         self._led: int | None = None  # transitions of the lease when leading began the last time
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
@@ -209,16 +210,20 @@ class Operator:
             before = now
 
     def _tidy(self) -> None:
-        """Delete what is kept of rollouts that have been gone for long, once an hour."""
+        """Delete what is kept of rollouts that have been gone for long, once an hour. Who does not watch all namespaces
+        knows of those only that he has seen: what is kept of others may be of a rollout elsewhere."""
         if not self.watched.synced.is_set() or time.monotonic() - self._swept_at < SWEEP_S:
             return
         self._swept_at = time.monotonic()
         heard = map(self.watched.heard_of, self.watched.known())
+        living = {entry.uid for entry in heard if entry is not None}
+        self._seen |= living
         try:
-            gone = self._sweep({entry.uid for entry in heard if entry is not None})
+            gone = self._sweep(lambda uid: uid not in living and (self._watches_all or uid in self._seen))
         except OSError as error:
             log.warning("what is kept of rollouts that are gone cannot be deleted: %s", error)
         else:
+            self.sweeps += 1
             if gone:
                 log.info("deleted what was kept of rollouts that are gone: %s", ", ".join(gone))
 

@@ -62,7 +62,8 @@ def test_an_abort_before_the_first_allocation_sends_nobody_to_what_is_not_ready(
     assert (status.progress, serves(status)) == (Progress.ROLLED_BACK, ("2", ("127.0.0.1:6",)))
     status = tick(status, OTHER)
     assert status.notices[-1].text == (
-        "model.champion names version 1 now, and users are served by version 2 until the next attempt begins"
+        "model.champion names version 1 now, and users are served by version 2 of flight-delay until the next attempt"
+        " begins"
     )
     status = tick(status, rollout(model={"name": "third"}), **NOBODY)
     assert (status.former and status.former.number, serves(status)) == (1, ("2", ("127.0.0.1:6",)))

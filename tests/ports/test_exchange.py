@@ -78,3 +78,17 @@ def test_a_server_whose_headers_never_end_silences_no_other_one_and_is_not_calle
     # Of each that hangs one thread is the exchange's, and one the server's; others end by themselves.
     assert threading.active_count() - before <= 2 * HANGING + 4
     exchange.close()
+
+
+def test_a_moment_in_which_no_thread_can_be_started_costs_the_calls_of_that_moment(
+    honest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    exchange, calls = Exchange(5.0, at_once=2), [Call("GET", f"{honest}/{number}") for number in range(5)]
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        assert {str(said) for said in exchange.all(calls)} == {"no call could be made: can't start new thread"}
+    assert all(isinstance(said, Answer) for said in exchange.all(calls))
+    exchange.close()

@@ -241,3 +241,16 @@ def test_two_rollouts_may_share_a_route_and_a_new_one_of_the_same_name_begins_an
     again = traffic_of(split.access, owner(split.access, split.namespace), tmp_path / "again")
     weighs(again, 1, 500)
     assert again.observe().limits == LIMITS
+
+
+def test_a_number_that_no_table_of_ours_can_have_is_an_edit_and_written_over(
+    split: Split, provider: GatewayTraffic
+) -> None:
+    split.route(RULE)
+    weighs(provider, 1, 5000)
+    ((name, said),) = (pair for pair in split.found()["metadata"]["annotations"].items() if pair[0].endswith(".late"))
+    edited = json.dumps({**json.loads(said), "generation": 2**40})
+    where = {"namespace": split.namespace, "name": ROUTE, "annotations": {name: edited}}
+    split.access.patch(ROUTES, {"metadata": where})
+    assert provider.observe().overtakes(1) == 0
+    weighs(provider, 2, 0)

@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from controller.edges.cluster.leftovers import KEPT_S, RECORDS_KEPT_S, sweep
 from tests.kubernetes.operating.theatre import Theatre, until
 
@@ -23,18 +25,20 @@ def kept(state: Path, uid: str, days: float) -> tuple[Path, Path]:
 def test_what_nobody_can_ask_for_any_more_goes_the_statistics_first(tmp_path: Path) -> None:
     days = {"living": 400.0, "just-gone": 0.5, "gone": KEPT_S / 86_400 + 1, "long-gone": RECORDS_KEPT_S / 86_400 + 1}
     made = {uid: kept(tmp_path, uid, ago) for uid, ago in days.items()}
-    said = sweep(tmp_path / "rollouts", tmp_path / "records", {"living"})
+    said = sweep(tmp_path / "rollouts", tmp_path / "records", lambda uid: uid != "living")
     assert said == ["gone", "long-gone"]
     there = {uid: tuple(path.exists() for path in paths) for uid, paths in made.items()}
     assert there == {
         "living": (True, True), "just-gone": (True, True), "gone": (False, True), "long-gone": (False, False),
     }  # fmt: skip
-    assert sweep(tmp_path / "none", tmp_path / "none", ()) == []
+    assert sweep(tmp_path / "none", tmp_path / "none", lambda _: True) == []
 
 
-def test_a_controller_knows_whose_rollouts_are_gone(theatre: Theatre, tmp_path: Path) -> None:
+@pytest.mark.parametrize("namespaced", [False, True])
+def test_a_controller_knows_whose_rollouts_are_gone(theatre: Theatre, tmp_path: Path, namespaced: bool) -> None:
+    """One of a single namespace does not know of those that it has never seen."""
     uid = theatre.apply()["metadata"]["uid"]
     gone, living = kept(tmp_path, "gone", 400), kept(tmp_path, uid, 400)
-    theatre.operator(state_dir=tmp_path)
-    until(lambda: not (gone[0].exists() or gone[1].exists()), "it is deleted")
-    assert all(path.exists() for path in living)
+    operator = theatre.operator(state_dir=tmp_path) if namespaced else theatre.operator_for_all(state_dir=tmp_path)
+    until(lambda: operator.sweeps, "it has swept")
+    assert [path.exists() for path in (*gone, *living)] == [namespaced, namespaced, True, True]
