@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from typing import Any
 
 import pytest
 
@@ -53,29 +54,45 @@ def test_what_a_small_body_takes_counts_where_it_is_taken_apart() -> None:
     assert redactor.redact(rows, JSON, True, allowance).text == rows
 
 
-def test_where_the_time_for_reading_is_spent_events_are_made_all_the_same() -> None:
-    redactions = Redactions()
-    redactions.reading = Allowance(0, 1e-9, lambda: 0.0)
-    routed = RouteTable.model_validate(table(1, "127.0.0.1:1"))
+def events(redactions: Redactions, *bodies: bytes, **limits: int) -> list[dict[str, Any]]:
+    """Those of requests with such bodies, one after the other."""
+    routed = RouteTable.model_validate(table(1, "127.0.0.1:1", limits=limits))
     routes = Routes(routed, Backend("champion", "1", ()), None, redactions, Findings(), Breaker())
-    slow, plain_rows = b"[%b]" % b",".join([b'"auth:a"'] * 1_500), b"[%b]" % b",".join([b"[1.5]"] * 1_000)
-    events = []
-    for body in (slow, slow, plain_rows):
+    made = []
+    for body in bodies:
         request = Request(b"POST", b"/", False, [], {})
         request.body = body
         unit, allotment = routes.allot(request, stale=False)
         first = Attempt(200, 0.1, b'{"predictions": [1]}', True)
-        events.append(Record(routes, request, b"r", unit, allotment, first, 200).event())
-    assert [event["usable"] for event in events] == [True] * 3
-    assert events[0]["inputs"] == json.dumps([REDACTED] * 1_500, separators=(",", ":"))
-    assert (events[1]["inputs"], events[1]["cut"]) == (REDACTED, True)
-    assert (events[2]["inputs"], events[2]["cut"]) == (plain_rows.decode(), False)
-    assert [event["answer"] for event in events] == ['{"predictions": [1]}'] * 3
+        made.append(Record(routes, request, b"r", unit, allotment, first, 200).event())
+    return made
+
+
+def test_where_the_time_for_reading_is_spent_events_are_made_all_the_same() -> None:
+    redactions = Redactions()
+    redactions.reading = Allowance(0, 1e-9, lambda: 0.0)
+    slow, plain_rows = b"[%b]" % b",".join([b'"auth:a"'] * 1_500), b"[%b]" % b",".join([b"[1.5]"] * 1_000)
+    made = events(redactions, slow, slow, plain_rows)
+    assert [event["usable"] for event in made] == [True] * 3
+    assert made[0]["inputs"] == json.dumps([REDACTED] * 1_500, separators=(",", ":"))
+    assert (made[1]["inputs"], made[1]["cut"]) == (REDACTED, True)
+    assert (made[2]["inputs"], made[2]["cut"]) == (plain_rows.decode(), False)
+    assert [event["answer"] for event in made] == ['{"predictions": [1]}'] * 3
     assert redactions.counters() == {
         "redacted_fields_total": 1_500,
         "withheld_bodies_total": 1,
         "unread_bodies_total": 1,
     }
+
+
+def test_a_body_that_is_longer_than_what_is_kept_is_looked_through_on_that_time_too() -> None:
+    redactions = Redactions()
+    redactions.reading = Allowance(0, 1e-9, lambda: 0.0)
+    rows = b"[%b]" % b",".join([b"[1.5]"] * 1_000)
+    made = events(redactions, rows, rows, capture_bytes=1_024)
+    assert [event["inputs"] for event in made] == [rows[:1_024].decode(), REDACTED]
+    assert [event["cut"] for event in made] == [True, True]
+    assert redactions.counters()["unread_bodies_total"] == 1
 
 
 def test_the_shortest_bodies_are_read_though_nothing_is_left() -> None:
