@@ -15,7 +15,7 @@ from router.assignment import POINTS
 from router.events import FallbackReason
 from router.heads import Request, Response, coding
 from router.judge import judge
-from router.redacted import UNREAD, WITHHELD, is_large
+from router.redacted import UNREAD, WITHHELD, Redacted, is_large
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
@@ -202,10 +202,11 @@ class Record:
         read = None
         if len(body) <= _SEARCHED * limit:
             read = noted.reading.spend(lambda: self._read(body, content_type, whole, limit, None))
-        if read is None:
-            noted.note(UNREAD)
-            return UNREAD.text, False, True
-        return read
+        return self._left_out(UNREAD) if read is None else read
+
+    def _left_out(self, done: Redacted) -> tuple[str, bool, bool]:
+        self.routes.redactions.note(done)
+        return done.text, False, True
 
     def _read(
         self, body: bytes, content_type: str, whole: bool, limit: int, allowance: Allowance | None
@@ -217,11 +218,9 @@ class Record:
             withholds = partial(redactor.withholds_part, body.decode("utf-8", "replace"), content_type, whole)
             withheld = withholds() if allowance is None else allowance.spend(withholds)
         if withheld is None:
-            noted.note(UNREAD)
-            return UNREAD.text, False, True
+            return self._left_out(UNREAD)
         if withheld:
-            noted.note(WITHHELD)
-            return WITHHELD.text, False, True
+            return self._left_out(WITHHELD)
         readable = True
         try:
             text = body[:limit].decode()

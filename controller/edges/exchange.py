@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class TooLong(EdgeError):
-    """An answer of more bytes than were asked for."""
+    """An answer of more bytes than are wanted in memory."""
 
 
 class Untrusted(EdgeError):

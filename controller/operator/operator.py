@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
-from controller.edges.cluster.leftovers import sweep
+from controller.edges.cluster.leftovers import Leftovers
 from controller.edges.cluster.pod_watch import ROUTERS, SERVERS, PodWatch
 from controller.edges.cluster.records import Unrecorded
 from controller.edges.cluster.slice_watch import SliceWatch
@@ -37,7 +36,6 @@ LATE_S = 0.5
 ASKING_SHARE = 4  # between two queries of all aliases, in times of what the last one took
 TOLD_AFTER = 7  # failures of a rollout's passes in a row, some 6 s, for its conditions to say so
 LONGEST_TEXT = 500  # characters of what they say
-SWEEP_S = 3_600.0  # between two looks for what is kept of rollouts that are gone
 STAYS_S, STAYS_LEASES = 300.0, 10  # at least, in seconds and in leases, until the lease is left to others again
 HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
@@ -80,9 +78,7 @@ class Operator:
         self._under_way: dict[str, float] = {}
         self._leading = False
         self._stays_until, self._lease_s = 0.0, settings.lease_s
-        self._sweep = partial(sweep, settings.statistics_dir, settings.record_dir)
-        self._swept_at, self.sweeps = -SWEEP_S, 0
-        self._watches_all, self._seen = settings.namespace is None, set[str]()
+        self.leftovers = Leftovers(settings.statistics_dir, settings.record_dir, of_all=settings.namespace is None)
         self._led: int | None = None  # transitions of the lease when leading began the last time
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
@@ -210,22 +206,15 @@ class Operator:
             before = now
 
     def _tidy(self) -> None:
-        """Delete what is kept of rollouts that have been gone for long, once an hour. Who does not watch all namespaces
-        knows of those only that he has seen: what is kept of others may be of a rollout elsewhere."""
-        if not self.watched.synced.is_set() or time.monotonic() - self._swept_at < SWEEP_S:
+        """Delete what is kept of rollouts that have been gone for long."""
+        if not self.watched.synced.is_set() or not self.leftovers.due():
             return
-        self._swept_at = time.monotonic()
         heard = map(self.watched.heard_of, self.watched.known())
-        living = {entry.uid for entry in heard if entry is not None}
-        self._seen |= living
         try:
-            gone = self._sweep(lambda uid: uid not in living and (self._watches_all or uid in self._seen))
+            if gone := self.leftovers.sweep({entry.uid for entry in heard if entry is not None}):
+                log.info("deleted what was kept of rollouts that are gone: %s", ", ".join(gone))
         except OSError as error:
             log.warning("what is kept of rollouts that are gone cannot be deleted: %s", error)
-        else:
-            self.sweeps += 1
-            if gone:
-                log.info("deleted what was kept of rollouts that are gone: %s", ", ".join(gone))
 
     def _work(self) -> None:
         queue = self.queue

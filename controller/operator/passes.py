@@ -148,8 +148,8 @@ class Passes:
         """Whether ``key``, which is being deleted, may go although its passes fail: for so long as a router is waited
         for, and by what no later pass mends."""
         entry = self._watched.heard_of(key)
-        passes = isinstance(error, EdgeError) and not isinstance(error, Invalid | Unrecorded)
-        if entry is None or not entry.going or (passes and _readable(entry)):
+        fleeting = isinstance(error, EdgeError) and not isinstance(error, Invalid | Unrecorded)
+        if entry is None or not entry.going or (fleeting and _readable(entry)):
             self._failing.pop(key, None)
             return False
         began = self._failing.setdefault(key, time.monotonic())

@@ -1,6 +1,7 @@
 """A store that was restored from a backup is older than what the routers serve: its tables count all the same."""
 
 import copy
+from collections.abc import Callable
 
 from controller.edges.memory import MemoryNotifier, MemoryRegistry, MemorySource, MemoryStore, MemoryTraffic
 from controller.edges.memory import MemoryWorkloads as Workloads
@@ -13,8 +14,9 @@ from tests.decide.rollouts import rollout
 TICK = 5_000_000
 
 
-def test_an_abort_after_a_restore_is_confirmed_only_when_the_routers_serve_it() -> None:
-    registry, store, traffic = MemoryRegistry(), MemoryStore(), MemoryTraffic(routers=2)
+def ticking(traffic: MemoryTraffic) -> tuple[MemoryStore, Callable[[MemoryStore, int, int], None]]:
+    """A store with a rollout, and what makes the ticks from one number to before another with such a store."""
+    registry, store = MemoryRegistry(), MemoryStore()
     registry.register("flight-delay", ["1", "2"])
     registry.move("flight-delay", "champion", "1", "owner")
     registry.move("flight-delay", "challenger", "2", "owner")
@@ -25,6 +27,12 @@ def test_an_abort_after_a_restore_is_confirmed_only_when_the_routers_serve_it() 
         for tick in range(first, last):
             loop.tick("late", tick * TICK)
 
+    return store, ticked
+
+
+def test_an_abort_after_a_restore_is_confirmed_only_when_the_routers_serve_it() -> None:
+    traffic = MemoryTraffic(routers=2)
+    store, ticked = ticking(traffic)
     ticked(store, 1, 4)
     backup = copy.deepcopy(store)
     for asked, (first, last) in enumerate([(4, 8), (8, 12)]):  # each makes a newer table
@@ -53,21 +61,15 @@ class Lied(MemoryTraffic):
 
 
 def test_a_generation_after_which_there_is_no_next_one_is_not_believed() -> None:
-    registry, store, traffic = MemoryRegistry(), MemoryStore(), Lied(routers=2)
-    registry.register("flight-delay", ["1", "2"])
-    registry.move("flight-delay", "champion", "1", "owner")
-    registry.move("flight-delay", "challenger", "2", "owner")
-    store.put(rollout())
-    loop = Loop(store, MemorySource(), traffic, Workloads(), registry, MemoryNotifier())
-    for tick in range(1, 6):
-        loop.tick("late", tick * TICK)
+    traffic = Lied(routers=2)
+    store, ticked = ticking(traffic)
+    ticked(store, 1, 6)
     status = store.load("late").status
     assert (status.observed.confirmed, status.observed.overtaken) == (-1, 0)
     assert status.table is not None
     assert status.table.generation < 10
     store.submit("late", PersonRequest(id="1", verb="abort", who="ada", why="to see", at=1))
-    for tick in range(6, 12):
-        loop.tick("late", tick * TICK)
+    ticked(store, 6, 12)
     assert store.load("late").status.progress is Progress.ROLLED_BACK
     assert traffic.weights() == [0, 0]
     assert all(w.generation < 10 for r in traffic.routers for w in r.state.workers)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from controller.edges.cluster.resources import REVIEWS, Resource
+from controller.edges.exchange import TooLong
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
 
 Node = dict[str, Any]
@@ -38,10 +39,6 @@ class Expired(EdgeError):
 
 class Invalid(EdgeError):
     """The server takes no such object: asking again does not mend that."""
-
-
-class TooLong(EdgeError):
-    """An answer of more bytes than are kept in memory."""
 
 
 class Listed(NamedTuple):

@@ -75,7 +75,7 @@ class ClusterJournals:
             self._source = self._opened()
         source = self._source
         try:
-            awaited = self.copies.fetch(replicas, self._exchanged(), _read(source))
+            awaited = self.copies.fetch(replicas, self._exchanged(), _counted(source))
         except OSError as error:
             raise EdgeError(f"journals cannot be copied: {error}") from error
         self._tell(awaited)
@@ -116,7 +116,7 @@ class ClusterJournals:
         if time.monotonic() < self._say_at:
             return
         self._say_at = time.monotonic() + ACKNOWLEDGE_S
-        read = _read(source)
+        read = _counted(source)
         said = {replica.uid: self.copies.positions(replica, read) for replica in replicas}
         news = [r for r in replicas if said[r.uid] and said[r.uid] != self._said.get(r.uid)]
         self.copies.prune(read)
@@ -143,6 +143,6 @@ class ClusterJournals:
             self._told = dict(awaited)
 
 
-def _read(source: JournalSource) -> dict[str, tuple[int, int]]:
+def _counted(source: JournalSource) -> dict[str, tuple[int, int]]:
     """The file and offset up to which each copy is counted."""
     return {name: (place.file, place.offset) for name, place in source.places.items() if place.seq >= 0}

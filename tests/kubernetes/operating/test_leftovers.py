@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.edges.cluster.leftovers import KEPT_S, RECORDS_KEPT_S, sweep
+from controller.edges.cluster.leftovers import KEPT_S, RECORDS_KEPT_S, Leftovers
 from tests.kubernetes.operating.theatre import Theatre, until
 
 
@@ -25,13 +25,13 @@ def kept(state: Path, uid: str, days: float) -> tuple[Path, Path]:
 def test_what_nobody_can_ask_for_any_more_goes_the_statistics_first(tmp_path: Path) -> None:
     days = {"living": 400.0, "just-gone": 0.5, "gone": KEPT_S / 86_400 + 1, "long-gone": RECORDS_KEPT_S / 86_400 + 1}
     made = {uid: kept(tmp_path, uid, ago) for uid, ago in days.items()}
-    said = sweep(tmp_path / "rollouts", tmp_path / "records", lambda uid: uid != "living")
-    assert said == ["gone", "long-gone"]
+    leftovers = Leftovers(tmp_path / "rollouts", tmp_path / "records", of_all=True)
+    assert leftovers.sweep({"living"}) == ["gone", "long-gone"]
     there = {uid: tuple(path.exists() for path in paths) for uid, paths in made.items()}
     assert there == {
         "living": (True, True), "just-gone": (True, True), "gone": (False, True), "long-gone": (False, False),
     }  # fmt: skip
-    assert sweep(tmp_path / "none", tmp_path / "none", lambda _: True) == []
+    assert Leftovers(tmp_path / "none", tmp_path / "none", of_all=True).sweep(set()) == []
 
 
 @pytest.mark.parametrize("namespaced", [False, True])
@@ -40,5 +40,5 @@ def test_a_controller_knows_whose_rollouts_are_gone(theatre: Theatre, tmp_path: 
     uid = theatre.apply()["metadata"]["uid"]
     gone, living = kept(tmp_path, "gone", 400), kept(tmp_path, uid, 400)
     operator = theatre.operator(state_dir=tmp_path) if namespaced else theatre.operator_for_all(state_dir=tmp_path)
-    until(lambda: operator.sweeps, "it has swept")
+    until(lambda: operator.leftovers.sweeps, "it has swept")
     assert [path.exists() for path in (*gone, *living)] == [namespaced, namespaced, True, True]
