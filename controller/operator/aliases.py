@@ -1,17 +1,35 @@
-"""What aliases name, for the rollouts that are over: one query for all of them, and none by each."""
+"""What aliases name, for the rollouts that are over or on their way: one query for all of them, and none by each.
 
+Of those on their way a query counts for a short time, and not while an alias is being moved.
+"""
+
+import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from controller.edges.cluster.watch import Entry
 from controller.edges.showing import ShowingRegistry
 from controller.ports import Registry, ResolvedVersion, TickEntry
 from controller.spec import ModelRollout
+from controller.status import Progress
 
 Aliases = Mapping[str, Mapping[str, str]]  # by model: versions by alias
+RECENT_S = 30.0  # a usual tick
+
+
+class Known(NamedTuple):
+    """What every alias named when it was asked ``at`` (s, monotonic)."""
+
+    named: Aliases
+    at: float
+
+    @property
+    def recent(self) -> bool:
+        return time.monotonic() - self.at < RECENT_S
 
 
 class Unmoved:
-    """The registry as a rollout that is over saw it last: nothing that it asks for was moved since.
+    """The registry as a rollout saw it last: nothing that it asks for was moved since.
 
     What else is asked for, by an edit since, is looked up.
     """
@@ -36,16 +54,19 @@ class Unmoved:
         return self._registry.log(rollout, entry)
 
 
-def registry_for(entry: Entry, registry: ShowingRegistry, known: Aliases | None) -> Registry:
-    """``registry``, or what stands for it where ``entry`` is over and ``known`` says that its aliases name what they
-    did. Versions by number, and whatever was moved, are looked up."""
-    if not entry.ended or known is None or entry.model not in known:
+def registry_for(entry: Entry, registry: ShowingRegistry, known: Known | None) -> Registry:
+    """``registry``, or what stands for it where the aliases of ``entry`` name what they did by what is ``known``.
+    Versions by number, and whatever was moved, are looked up."""
+    if known is None or entry.model not in known.named or not (entry.ended or (entry.live and known.recent)):
         return registry
     tree = entry.object
-    model, observed = tree["spec"]["model"], tree["status"].get("observed") or {}
+    status = tree["status"]
+    if not entry.ended and status.get("progress") != Progress.RUNNING:
+        return registry
+    model, observed = tree["spec"]["model"], status.get("observed") or {}
     references = [model.get(role, role) for role in ("champion", "challenger")]
     seen = dict(zip(references, (observed.get("championAlias"), observed.get("challengerAlias")), strict=True))
-    named = known[entry.model]
+    named = known.named[entry.model]
     moved = any(each.isdigit() or named.get(each) != version for each, version in seen.items())
     if moved or observed.get("registryError") or len(seen) < len(references):
         return registry

@@ -20,6 +20,7 @@ from controller.edges.cluster.slice_watch import SliceWatch
 from controller.edges.cluster.watch import Watched
 from controller.errors import Conflict, EdgeError
 from controller.loop import Loop, attempt_quietly
+from controller.operator.aliases import Known
 from controller.operator.claims import Claims
 from controller.operator.first_looks import RESTING_S, FirstLooks
 from controller.operator.passes import Loops, Passed, Passes
@@ -190,7 +191,8 @@ class Operator:
             self._tidy()
             began = time.monotonic()
             try:
-                now = self._passes.known = aliases() if self._leading else None
+                now = aliases() if self._leading else None
+                self._passes.known = None if now is None else Known(now, began)
             except EdgeError as error:
                 self._passes.known = None
                 log.warning("it is not known which aliases moved: %s", error)

@@ -21,7 +21,7 @@ from controller.edges.cluster.watch import Entry, Watched
 from controller.edges.showing import ShowingRegistry
 from controller.errors import EdgeError, NotFound, SpecError
 from controller.loop import Loop
-from controller.operator.aliases import Aliases, registry_for
+from controller.operator.aliases import Known, registry_for
 from controller.operator.claims import Claims
 from controller.status import SPLIT, Progress, Reason, RolloutStatus
 
@@ -95,7 +95,7 @@ class Passes:
         self._told: dict[str, str] = {}  # by key: the refusal of a spec that people have been told of
         self._wrong: dict[str, int] = {}  # by key: a digest of the annotations that the log has told to be no requests
         self._failing: dict[str, float] = {}  # by key: since when the passes over a deleted one break
-        self.known: Aliases | None = None  # what every alias named a moment ago; None: that is not known
+        self.known: Known | None = None  # what every alias named a moment ago; None: that is not known
 
     def over(self, key: str, now: int) -> Passed:
         """One pass at ``now`` (µs). EdgeError: come back soon."""

@@ -129,6 +129,8 @@ class AwayRegistry(MemoryRegistry):
             raise EdgeError("403: PERMISSION_DENIED")
 
     def all_aliases(self) -> dict[str, dict[str, str]]:
+        if self.away:
+            raise EdgeError("the registry is away")
         names = {move.model for move in self.moves}
         return {n: {a: v for a in ("champion", "challenger") if (v := self.alias(n, a)) is not None} for n in names}
 
