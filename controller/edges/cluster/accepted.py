@@ -16,7 +16,7 @@ from controller.core import naming, replay, serving
 from controller.core.conditions import hampered, refused
 from controller.core.record import Record
 from controller.edges.cluster.access import Access, Node
-from controller.edges.cluster.store import ClusterStore, status_of, timeless
+from controller.edges.cluster.store import ClusterStore, read, status_of, timeless
 from controller.edges.cluster.watch import Entry, Watched
 from controller.errors import EdgeError, SpecError
 from controller.ports import Stored
@@ -186,7 +186,7 @@ class AcceptedStore(ClusterStore):
 
     def _declared(self, entry: Entry, spec: Node) -> Stored:
         """The rollout of ``entry``, had people declared ``spec``."""
-        return self._read(entry, {**entry.object, "spec": spec})
+        return read(entry, {**entry.object, "spec": spec})
 
 
 def _serves(entry: Entry) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import orjson
+
 from controller.edges.cluster.resources import REVIEWS, Resource
 from controller.edges.exchange import TooLong
 from controller.errors import Conflict, EdgeError, NotFound, SpecError
@@ -221,7 +223,7 @@ class Access:
         where = "/".join(filter(None, (namespace, shown, subresource)))
         what = f"{verb} {resource.kind} {where}".strip()
         self._count(verb, resource)
-        sent = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        sent = None if body is None else _written(body)
         response = self._send(method, resource.path(*place), query or {}, sent, kind, self._deadline_s, what)
         try:
             return _decoded(response.status, self._body(response, what), what)
@@ -315,7 +317,18 @@ def _lines(response: Any, what: str) -> Iterator[bytes]:
         raise EdgeError(f"{what}: broke off: {_said(error)}") from error
 
 
+def _written(body: Node) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # texts and numbers that only Python has
+        return json.dumps(body, ensure_ascii=False).encode()
+
+
 def _parsed(body: bytes, what: str) -> Node:
+    with contextlib.suppress(ValueError):  # nested too deeply for it, or half a character: the long way
+        quickly: Node = orjson.loads(body)
+        if isinstance(quickly, dict):
+            return quickly
     try:
         try:
             tree = json.loads(body)

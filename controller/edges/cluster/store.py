@@ -6,6 +6,7 @@ labels and annotations of others delay nobody. A rollout's key is ``namespace/na
 """
 
 import contextlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from controller.ports import Stored
 from controller.status import PersonRequest, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
+READ_AT_ONCE = 64  # objects that are understood, for as long as they are what they are: a tick reads its own ten times
 COMMIT_TRIES = 5  # while others write what does not concern us
 
 
@@ -49,22 +51,7 @@ class ClusterStore:
         entry = self._watched.get(key)
         if entry.fault:
             raise SpecError(*entry.fault.split("\n"))
-        return self._read(entry, entry.object)
-
-    def _read(self, entry: Entry, found: Node) -> Stored:
-        """The rollout of ``entry`` by its object ``found``, or by another one in its place."""
-        meta = found["metadata"]
-        annotations = meta.get("annotations", {})
-        own = {k: v for k, v in annotations.items() if not k.startswith(requests.PREFIX)}
-        declared = {k: v for k, v in found.items() if k != "status"}
-        declared["metadata"] = {**meta, "annotations": own}
-        status = status_of(entry)
-        asked, _ = requests.read(annotations)
-        rollout = specfile.declared(declared)
-        missing = specfile.unsupported(rollout.spec)
-        if missing:
-            raise SpecError(*missing)
-        return Stored(rollout, meta["generation"], status, entry.state, tuple(asked), entry.going)
+        return _stored(entry)
 
     def commit(self, key: str, status: RolloutStatus, version: str, record: Record | None) -> str:
         """As the port says. Conflict, too, where the record's key is committed with another content.
@@ -202,6 +189,28 @@ class ClusterStore:
             raise
 
 
+@lru_cache(READ_AT_ONCE)
+def _stored(entry: Entry) -> Stored:
+    return read(entry, entry.object)
+
+
+def read(entry: Entry, found: Node) -> Stored:
+    """The rollout of ``entry`` by its object ``found``, or by another one in its place. SpecError, EdgeError."""
+    meta = found["metadata"]
+    annotations = meta.get("annotations", {})
+    own = {k: v for k, v in annotations.items() if not k.startswith(requests.PREFIX)}
+    declared = {k: v for k, v in found.items() if k != "status"}
+    declared["metadata"] = {**meta, "annotations": own}
+    status = status_of(entry)
+    asked, _ = requests.read(annotations)
+    rollout = specfile.declared(declared)
+    missing = specfile.unsupported(rollout.spec)
+    if missing:
+        raise SpecError(*missing)
+    return Stored(rollout, meta["generation"], status, entry.state, tuple(asked), entry.going)
+
+
+@lru_cache(READ_AT_ONCE)
 def status_of(entry: Entry) -> RolloutStatus:
     """The status, empty where there is none yet or where it came with a copy of another object. EdgeError where it
     cannot be read."""
