@@ -26,7 +26,7 @@ from tests.bench_router.processes import ROOT
 LAG = "understudy_tick_lag_seconds"
 START_LIMIT_S = 1800.0
 HARMED_SHARE = 0.1
-HARM_LIMIT_TICKS = 10
+HARM_LIMIT_BLOCKS, HARM_LIMIT_TICKS = 3, 4
 SAY_EVERY_S = 15.0
 
 
@@ -67,7 +67,7 @@ def harmed(world: World) -> list[float | None]:
     names = [each.name for each in world.active[:many]]
     say(f"{many} challengers begin to fail")
     world.told("/harm", names)
-    end = time.monotonic() + HARM_LIMIT_TICKS * world.size.tick
+    end = time.monotonic() + HARM_LIMIT_BLOCKS * world.size.block + HARM_LIMIT_TICKS * world.size.tick
     while True:
         times = world.told("/seen")["times"]
         open_ones = [each for each in times if each["zero_at"] is None]
@@ -98,6 +98,7 @@ def measured(
         requests = registry.requests(file.read(asked_end - asked))
     return report.Measured(
         idle=world.size.idle, active=world.size.active, routers=world.size.routers, tick=world.size.tick,
+        block=world.size.block,
         seconds=last.at - first.at, start_s=start_s, peak_mb=operator.peak_mb,
         rss_mb=[each.rss_mb for each in looks], cpu_s=last.cpu_s - first.cpu_s, passes=_passes(after, before),
         threads=max(each.threads for each in looks), descriptors=max(each.descriptors for each in looks),
@@ -142,6 +143,7 @@ def main() -> int:
     parser.add_argument("--active", type=int, default=500, help="rollouts at work (500)")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long is measured (10)")
     parser.add_argument("--tick", type=float, default=30.0, help="seconds between two ticks of one at work (30)")
+    parser.add_argument("--block", type=float, default=60.0, help="seconds of a block of data (60; usual are 600)")
     parser.add_argument("--routers", type=int, default=2, help="routers of each one at work (2)")
     parser.add_argument("--rate", type=float, default=2.0, help="requests a second of each one at work (2)")
     parser.add_argument("--mlflow-workers", type=int, default=1, help="processes of the tracking server (1)")
@@ -152,7 +154,7 @@ def main() -> int:
     # As by the keyboard, so that nothing stays behind; whoever starts us in the background may have that ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    size = Size(given.idle, given.active, given.routers, given.tick, given.rate, given.mlflow_workers)
+    size = Size(given.idle, given.active, given.routers, given.tick, given.block, given.rate, given.mlflow_workers)
     with workplace(given.keep) as folder:
         try:
             return 0 if run(size, folder, given.minutes, given.flag, given.output) else 1

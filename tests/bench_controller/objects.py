@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,11 +24,18 @@ KIND = "bench/kind"  # label: active or idle
 ENDED_AT = 1_760_000_000_000_000  # µs
 
 
+class Pace(NamedTuple):
+    """Seconds between two ticks of one at work, and of a block of its data."""
+
+    tick_s: float
+    block_s: float
+
+
 def rollouts(idle: int, active: int) -> list[Rollout]:
     return [*(Rollout(IDLE, n) for n in range(idle)), *(Rollout(ACTIVE, n) for n in range(active))]
 
 
-def spec_of(rollout: Rollout, port: int, tick_s: float) -> Node:
+def spec_of(rollout: Rollout, port: int, pace: Pace) -> Node:
     """What was applied. Those at work have Deployments of ours, half of all users and a day before them; servers of
     those that are over are adopted."""
     tree: Node = {
@@ -41,7 +48,9 @@ def spec_of(rollout: Rollout, port: int, tick_s: float) -> Node:
             {"name": "clicks", "kind": "Proportion", "role": "Success", "goal": "Increase", "outcome": "click",
              "window": "1m", "margin": "2pp", "baseline": {"mean": 0.2}},
         ],
-        "decision": {"tick": f"{round(tick_s * 1000)}ms", "block": f"{round(2 * tick_s * 1000)}ms", "grace": "10s"},
+        "decision": {
+            "tick": f"{round(pace.tick_s * 1000)}ms", "block": f"{round(pace.block_s * 1000)}ms", "grace": "10s"
+        },
     }  # fmt: skip
     if rollout.kind == ACTIVE:
         container = {"name": "model", "image": "model:none", "ports": [{"containerPort": port}]}
@@ -51,12 +60,12 @@ def spec_of(rollout: Rollout, port: int, tick_s: float) -> Node:
     return tree
 
 
-def body_of(rollout: Rollout, port: int, tick_s: float) -> Node:
+def body_of(rollout: Rollout, port: int, pace: Pace) -> Node:
     """As `kubectl apply` would send it; one that is over has been held by the controller."""
     meta = {"namespace": rollout.namespace, "name": rollout.name, "labels": {KIND: rollout.kind, "team": "bench"}}
     if rollout.kind == IDLE:
         meta["finalizers"] = [FINALIZER]
-    return {"metadata": meta, "spec": spec_of(rollout, port, tick_s)}
+    return {"metadata": meta, "spec": spec_of(rollout, port, pace)}
 
 
 def ended(rollout: Rollout, uid: str, port: int, spec: RolloutSpec) -> RolloutStatus:
@@ -99,7 +108,7 @@ def side_by_side(act: Callable[[Rollout], None], each: Iterable[Rollout], tell: 
             tell(done)
 
 
-def make(access: Access, each: Iterable[Rollout], port: int, tick_s: float, tell: Callable[[int], None]) -> None:
+def make(access: Access, each: Iterable[Rollout], port: int, pace: Pace, tell: Callable[[int], None]) -> None:
     """Write the objects of rollouts, and the status of those that are over."""
     for number in range(MANY):
         name = f"team-{number:02d}"
@@ -109,7 +118,7 @@ def make(access: Access, each: Iterable[Rollout], port: int, tick_s: float, tell
         serve(access, name, port)
 
     def made(rollout: Rollout) -> None:
-        tree = body_of(rollout, port, tick_s)
+        tree = body_of(rollout, port, pace)
         found = access.create(ROLLOUTS, tree)
         if rollout.kind == ACTIVE:
             return

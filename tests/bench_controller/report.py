@@ -23,6 +23,7 @@ class Measured(NamedTuple):
     active: int
     routers: int
     tick: float
+    block: float
     seconds: float
     start_s: float
     peak_mb: float
@@ -64,6 +65,7 @@ def figures(m: Measured) -> dict[str, Any]:
         "active": m.active,
         "routers_of_an_active_one": m.routers,
         "tick_s": m.tick,
+        "block_s": m.block,
         "measured_s": round(m.seconds, 1),
         "start_s": round(m.start_s, 1),
         "peak_mb": round(m.peak_mb, 1),

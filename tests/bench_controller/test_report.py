@@ -20,7 +20,8 @@ BUCKETS = {0.5: 900.0, 5.0: 995.0, 10.0: 1000.0, float("inf"): 1000.0}
 def measured(**changed: Any) -> report.Measured:
     calls = Counter({("active", "list", "pods"): 600, ("idle", "get", "services"): 40, ("", "update", "leases"): 24})
     made = {
-        "idle": 20, "active": 10, "routers": 2, "tick": 30.0, "seconds": 120.0, "start_s": 9.0, "peak_mb": 800.0,
+        "idle": 20, "active": 10, "routers": 2, "tick": 30.0, "block": 60.0, "seconds": 120.0, "start_s": 9.0,
+        "peak_mb": 800.0,
         "rss_mb": [600.0, 700.0, 650.0], "cpu_s": 60.0, "passes": 48.0, "threads": 20, "descriptors": 90,
         "lag_buckets": BUCKETS, "lags": [0.1, 0.2, 4.0], "calls": calls,
         "mlflow": Counter({"GET registered-models/alias": 80}), "router_calls": {"GET /v1/state": 80},
@@ -68,7 +69,7 @@ def test_an_address_tells_whose_it_is() -> None:
 
 def test_a_rollout_that_is_over_is_at_rest() -> None:
     rollout = Rollout(IDLE, 7)
-    spec = RolloutSpec.model_validate_json(json.dumps(objects.spec_of(rollout, 9000, 30.0)))
+    spec = RolloutSpec.model_validate_json(json.dumps(objects.spec_of(rollout, 9000, objects.Pace(30.0, 60.0))))
     status = objects.ended(rollout, "uid", 9000, spec)
     after = evolve.evolve(spec, status, EMPTY, status.clock + 1)
     assert after.record is None

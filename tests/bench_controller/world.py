@@ -36,12 +36,13 @@ SAY_EVERY = 500
 
 
 class Size(NamedTuple):
-    """How much of everything. ``rate``: requests a second of one rollout at work; ``tick`` in seconds."""
+    """How much of everything. ``rate``: requests a second of one rollout at work; ``tick``, ``block`` in seconds."""
 
     idle: int
     active: int
     routers: int
     tick: float
+    block: float
     rate: float
     mlflow_workers: int
 
@@ -88,7 +89,7 @@ class World:
 
         wait_for("ModelRollouts are served", served, 60)
         tell = progress("rollouts", len(self.rollouts))
-        objects.make(self.access, self.rollouts, self.port, self.size.tick, tell)
+        objects.make(self.access, self.rollouts, self.port, objects.Pace(self.size.tick, self.size.block), tell)
         idle = [each for each in self.rollouts if each.kind == IDLE]
         objects.side_by_side(lambda each: self.pods.router(each, 0), idle, progress("routers' pods", len(idle)))
 
