@@ -65,7 +65,7 @@ class RunWriter:
         self.run_id: str | None = None
         self._model_id: str | None = None
         self._tags: dict[str, str] = {}
-        self._plan = ""
+        self._plan: ModelRollout | None = None
         self._lines: dict[str, str] | None = None
         self._version_tags: dict[str, str] = {}
         self._ended = False
@@ -213,10 +213,10 @@ class RunWriter:
         return {r.key: run_page.record_line(r) for r in parsed if r is not None}
 
     def _declare(self, run: str, rollout: ModelRollout) -> None:
-        plan = run_page.plan_yaml(rollout)
-        if plan != self._plan:
+        if rollout != self._plan:
+            plan = run_page.plan_yaml(rollout)
             self._piece("write the plan", lambda: self._client.log_text(run, plan, PLAN))
-            self._plan = plan
+            self._plan = rollout
 
     def _tag_version(self, run: str, page: Page) -> None:
         attempt = page.status.attempt
