@@ -25,7 +25,6 @@ from tests.bench_router.processes import ROOT
 
 LAG = "understudy_tick_lag_seconds"
 START_LIMIT_S = 1800.0
-HARMED_SHARE = 0.1
 HARM_LIMIT_BLOCKS, HARM_LIMIT_TICKS = 3, 4
 SAY_EVERY_S = 15.0
 
@@ -63,7 +62,7 @@ def pause(operator: OperatorProcess, statuses: Statuses, seconds: float) -> None
 
 def harmed(world: World) -> list[float | None]:
     """Let some challengers fail; for each router the seconds until it sent nobody there, None: not in time."""
-    many = max(1, round(world.size.active * HARMED_SHARE)) if world.size.active else 0
+    many = max(1, round(world.size.active * world.size.harmed)) if world.size.active * world.size.harmed else 0
     names = [each.name for each in world.active[:many]]
     say(f"{many} challengers begin to fail")
     world.told("/harm", names)
@@ -146,6 +145,7 @@ def main() -> int:
     parser.add_argument("--block", type=float, default=60.0, help="seconds of a block of data (60; usual are 600)")
     parser.add_argument("--routers", type=int, default=2, help="routers of each one at work (2)")
     parser.add_argument("--rate", type=float, default=2.0, help="requests a second of each one at work (2)")
+    parser.add_argument("--harmed", type=float, default=0.1, help="share of those at work that fail at the end (0.1)")
     parser.add_argument("--mlflow-workers", type=int, default=1, help="processes of the tracking server (1)")
     parser.add_argument("--flag", action="append", default=[], help="for understudy operator, such as --ticks=16")
     parser.add_argument("--keep", type=Path, help="folder for all that is written; it stays, and is emptied before")
@@ -154,7 +154,9 @@ def main() -> int:
     # As by the keyboard, so that nothing stays behind; whoever starts us in the background may have that ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    size = Size(given.idle, given.active, given.routers, given.tick, given.block, given.rate, given.mlflow_workers)
+    size = Size(
+        given.idle, given.active, given.routers, given.tick, given.block, given.rate, given.harmed, given.mlflow_workers
+    )
     with workplace(given.keep) as folder:
         try:
             return 0 if run(size, folder, given.minutes, given.flag, given.output) else 1

@@ -105,12 +105,13 @@ def promises(found: Mapping[str, Any], m: Measured) -> dict[str, bool]:
     aliases = sum(n for what, n in m.mlflow.items() if what.endswith(ALIASES) and what.startswith("GET"))
     # Two references a tick. A rollback ticks faster than the others, for ten seconds at most.
     allowed = 2 * (m.active * (m.seconds / m.tick + 1) + len(m.harm_to_zero) * 40)
+    harm = {f"harm ends at weight 0 ({found['never_at_weight_0']} do not)": found["never_at_weight_0"] == 0}
     return {
         f"memory under 1 GB ({found['peak_mb']} MiB)": m.peak_mb < MOST_MB,
         f"p99 of tick lag under {MOST_LAG_S:g} s (histogram: at most {lag} s)": lag is not None and lag <= MOST_LAG_S,
         f"p99 of tick lag under {MOST_LAG_S:g} s (statuses: {seen} s)": seen is not None and seen < MOST_LAG_S,
         f"aliases are polled for active rollouts only ({aliases} requests)": aliases <= allowed,
-        f"harm ends at weight 0 ({found['never_at_weight_0']} do not)": found["never_at_weight_0"] == 0,
+        **(harm if m.harm_to_zero else {}),
     }
 
 

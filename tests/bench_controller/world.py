@@ -44,6 +44,7 @@ class Size(NamedTuple):
     tick: float
     block: float
     rate: float
+    harmed: float
     mlflow_workers: int
 
 
