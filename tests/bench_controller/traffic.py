@@ -88,7 +88,7 @@ class Traffic:
                 self._serve(table, began + (end - began) * number // many, number)
         while self._due and self._due[0][0] <= end:
             t, unit = self._due.pop(0)
-            outcome = {"type": "outcome", "t": t, "ingest_t": end, "outcome_id": f"{unit}-{t}", "unit": unit}
+            outcome = {"type": "outcome", "t": t, "ingest_t": t, "outcome_id": f"{unit}-{t}", "unit": unit}
             self.outcomes.add({**outcome, "request_id": None, "row": 0, "name": "click", "value": 1.0})
         if end - self._marked >= MARK_EVERY:
             self._marked = end
