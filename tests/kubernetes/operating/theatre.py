@@ -22,8 +22,9 @@ from controller.edges.notifier import Fanout
 from controller.errors import EdgeError, NotFound
 from controller.loop import Loop
 from controller.operator.operator import Making, Operator
-from controller.ports import ResolvedVersion, Workloads
+from controller.ports import ResolvedVersion, TickEntry, Workloads
 from controller.settings import OperatorSettings
+from controller.spec import ModelRollout
 from controller.status import PersonRequest, Progress, RolloutStatus
 from router.assignment import assign
 from tests.kubernetes.control_plane import ControlPlane
@@ -115,6 +116,11 @@ class AwayRegistry(MemoryRegistry):
         if self.away:
             raise EdgeError("the registry is away")
         return super().resolve(model, reference)
+
+    def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
+        if self.defect is not None:
+            raise self.defect
+        return super().log(rollout, entry)
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         self._writable()
