@@ -73,8 +73,8 @@ class Queue:
     """Keys with their times, for several threads. Bounded by ``limit`` keys; ``dropped`` counts those refused.
 
     Of the keys that are due namespaces take turns, so that a crowd of one delays no other one.
-    Keys that can do nothing but wait, as ``waits`` says, come after all others that are due, and at most ``aside`` of
-    them are in anybody's hands: a crowd of them delays nobody who is at work.
+    Keys that are at nothing, as ``waits`` says, come after all others that are due, and at most ``aside`` of them are
+    in anybody's hands: a crowd of them delays nobody who is at work.
     """
 
     def __init__(

@@ -160,12 +160,12 @@ class Watched:
         self._feed(key)
 
     def waits(self, key: str) -> bool:
-        """Whether ``key`` can do nothing but wait: for its model, or to be written so that it can be read."""
+        """Whether ``key`` is over, or can only wait: for its model, or to be written so that it can be read."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.fault:
                 return entry is not None
-            return not (entry.live or entry.going) and self._holders.get(entry.model) != key
+            return not (entry.live or entry.going) and (entry.ended or self._holders.get(entry.model) != key)
 
     def get(self, key: str) -> Entry:
         """The rollout ``key``. NotFound without it."""
