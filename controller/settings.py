@@ -128,7 +128,7 @@ class OperatorSettings(ProcessSettings):
     ticks: int = Field(8, ge=1, le=256, description="Rollouts that are ticked at the same time.")
     idle_s: Seconds = Field(300.0, description="How often a rollout that is over is looked at.")
     alias_s: Seconds = Field(
-        15.0, description="How often MLflow is asked which aliases moved, for those that are over."
+        15.0, description="How often MLflow is asked which aliases moved, by one query for all models."
     )
     router_image: str | None = Field(
         None, min_length=1, max_length=512, description="Image of the routers; python -m router is run in it."

@@ -1,6 +1,6 @@
 """What aliases name, for the rollouts that are over or on their way: one query for all of them, and none by each.
 
-Of those on their way a query counts for a short time, and not while an alias is being moved.
+Of those on their way a query counts for a tick, and not while an alias is being moved, by us or by hand.
 """
 
 import time
@@ -14,7 +14,7 @@ from controller.spec import ModelRollout
 from controller.status import Progress
 
 Aliases = Mapping[str, Mapping[str, str]]  # by model: versions by alias
-RECENT_S = 30.0  # a usual tick
+LONGEST_S = 30.0  # that a query counts for those on their way
 
 
 class Known(NamedTuple):
@@ -23,9 +23,9 @@ class Known(NamedTuple):
     named: Aliases
     at: float
 
-    @property
-    def recent(self) -> bool:
-        return time.monotonic() - self.at < RECENT_S
+    def recent(self, tick: int) -> bool:
+        """Whether one that is looked at every ``tick`` µs may go by it."""
+        return time.monotonic() - self.at < min(LONGEST_S, tick / 1e6)
 
 
 class Unmoved:
@@ -54,17 +54,18 @@ class Unmoved:
         return self._registry.log(rollout, entry)
 
 
-def registry_for(entry: Entry, registry: ShowingRegistry, known: Known | None) -> Registry:
+def registry_for(entry: Entry, registry: ShowingRegistry, known: Known | None, tick: int) -> Registry:
     """``registry``, or what stands for it where the aliases of ``entry`` name what they did by what is ``known``.
-    Versions by number, and whatever was moved, are looked up."""
-    if known is None or entry.model not in known.named or not (entry.ended or (entry.live and known.recent)):
+    Versions by number, and whatever was moved, are looked up. ``tick``: µs between two looks at one on its way."""
+    if known is None or entry.model not in known.named or not (entry.ended or (entry.live and known.recent(tick))):
         return registry
     tree = entry.object
     status = tree["status"]
-    if not entry.ended and status.get("progress") != Progress.RUNNING:
+    # What was strange once is looked at again before it counts.
+    if not entry.ended and (status.get("progress") != Progress.RUNNING or status.get("aliasStrange")):
         return registry
     model, observed = tree["spec"]["model"], status.get("observed") or {}
-    references = [model.get(role, role) for role in ("champion", "challenger")]
+    references = [str(model.get(role, role)) for role in ("champion", "challenger")]  # YAML has numbers, too
     seen = dict(zip(references, (observed.get("championAlias"), observed.get("challengerAlias")), strict=True))
     named = known.named[entry.model]
     moved = any(each.isdigit() or named.get(each) != version for each, version in seen.items())

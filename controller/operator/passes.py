@@ -126,7 +126,8 @@ class Passes:
         self._tell_wrong(key, wrong_requests(entry))
         try:
             held = self._loops.of(key, entry.uid)
-            loop = held.loop._replace(registry=registry_for(entry, held.registry, self.known))
+            tick = self._store.load(key).rollout.spec.decision.tick
+            loop = held.loop._replace(registry=registry_for(entry, held.registry, self.known, tick))
             wake_at = loop.tick(key, now)
         except SpecError as error:
             return self._refused(key, entry, Reason.INVALID_SPEC, str(error), now)

@@ -1,10 +1,12 @@
 """A rollout goes by what the query of all aliases said, where it asks for what that was about."""
 
 import time
+from typing import Any
 
 import orjson
 import pytest
 
+from controller.edges.showing import ShowingRegistry
 from controller.operator.aliases import Known, Unmoved, registry_for
 from controller.ports import ResolvedVersion
 from controller.status import Progress
@@ -19,7 +21,9 @@ def test_what_an_edit_names_in_the_middle_of_a_pass_is_looked_up(theatre: Theatr
     theatre.rests(operator)
     operator.stop()
     registry = theatre.registry
-    known = registry_for(operator.watched.get(theatre.key()), registry, Known(registry.all_aliases(), 0.0))
+    known = registry_for(
+        operator.watched.get(theatre.key()), ShowingRegistry(registry), Known(registry.all_aliases(), 0.0), 1
+    )
     assert isinstance(known, Unmoved)
     theatre.model("others", challenger="3")
     registry.move("flights", "stable", "1", "owner")
@@ -33,20 +37,30 @@ def test_what_an_edit_names_in_the_middle_of_a_pass_is_looked_up(theatre: Theatr
 
 
 LONG = [{"weight": 50, "hold": "1h"}]
+SLOW = {"tick": "1s", "grace": "0s", "minUnits": 5}  # slower than all aliases are asked for
+
+
+def three_ticks(theatre: Theatre) -> None:
+    clocks = set[int]()
+
+    def done() -> bool:
+        clocks.add(theatre.status().clock)
+        return len(clocks) > 3
+
+    until(done, "three ticks")
 
 
 def test_one_on_its_way_asks_the_registry_nothing_by_itself(theatre: Theatre) -> None:
     theatre.operator()
-    theatre.apply(steps=LONG)
+    theatre.apply(steps=LONG, decision=SLOW)
     theatre.reaches(Progress.RUNNING, step=0)
 
-    def three_ticks() -> int:
-        """How often it looked up a name in them."""
-        before, clocks = theatre.registry.asked, set[int]()
-        until(lambda: len(clocks.add(theatre.status().clock) or clocks) > 3, "three ticks")
-        return theatre.registry.asked - before
+    def silent() -> bool:
+        before = theatre.registry.asked
+        three_ticks(theatre)
+        return theatre.registry.asked == before
 
-    until(lambda: three_ticks() == 0, "ticks without a question")
+    until(silent, "ticks without a question")
     theatre.registry.move("flights", "challenger", "3", "owner")
     until(lambda: theatre.status().attempts == 2, "the next attempt")
     attempt = theatre.status().attempt
@@ -54,20 +68,42 @@ def test_one_on_its_way_asks_the_registry_nothing_by_itself(theatre: Theatre) ->
     assert attempt.challenger == "3"
 
 
+@pytest.mark.parametrize("version", [1, "1"])
+def test_a_version_may_be_a_number_of_yaml(theatre: Theatre, version: int | str) -> None:
+    """It is looked up, on the way and when it is over."""
+    theatre.operator()
+    theatre.apply(steps=LONG, decision=SLOW, model={"name": "flights", "champion": version})
+    theatre.reaches(Progress.RUNNING, step=0)
+    three_ticks(theatre)
+    theatre.ask("abort")
+    theatre.reaches(Progress.ROLLED_BACK)
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    until(lambda: theatre.status().attempts == 2, "the next attempt")
+
+
+RUNNING = {"progress": "Running"}
+
+
 @pytest.mark.parametrize(
-    ("progress", "age_s", "asks"),
-    [("Running", 0.0, False), ("Running", 60.0, True), ("Promoting", 0.0, True), ("Pending", 0.0, True)],
+    ("status", "age_s", "asks"),
+    [
+        (RUNNING, 0.0, False),
+        (RUNNING, 3.0, True),
+        ({**RUNNING, "aliasStrange": 1}, 0.0, True),
+        ({"progress": "Promoting"}, 0.0, True),
+        ({"progress": "Pending"}, 0.0, True),
+    ],
 )
-def test_what_is_known_counts_for_a_short_time_and_not_while_an_alias_is_moved(
-    theatre: Theatre, progress: str, age_s: float, asks: bool
+def test_what_is_known_counts_for_a_tick_and_not_while_an_alias_is_moved(
+    theatre: Theatre, status: dict[str, Any], age_s: float, asks: bool
 ) -> None:
     operator = theatre.operator()
     theatre.apply(steps=LONG)
     theatre.reaches(Progress.RUNNING, step=0)
     operator.stop()
-    entry, known = operator.watched.get(theatre.key()), theatre.registry.all_aliases()
-    tree = entry.object
-    tree["status"]["progress"] = progress
+    entry, named = operator.watched.get(theatre.key()), theatre.registry.all_aliases()
+    tree, shown = entry.object, ShowingRegistry(theatre.registry)
+    tree["status"] |= status
     entry = entry._replace(body=orjson.dumps(tree))
-    taken = registry_for(entry, theatre.registry, Known(known, time.monotonic() - age_s))
-    assert (taken is theatre.registry) == asks
+    taken = registry_for(entry, shown, Known(named, time.monotonic() - age_s), 2_000_000)
+    assert (taken is shown) == asks
