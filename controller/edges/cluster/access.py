@@ -223,7 +223,7 @@ class Access:
         where = "/".join(filter(None, (namespace, shown, subresource)))
         what = f"{verb} {resource.kind} {where}".strip()
         self._count(verb, resource)
-        sent = None if body is None else _written(body)
+        sent = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         response = self._send(method, resource.path(*place), query or {}, sent, kind, self._deadline_s, what)
         try:
             return _decoded(response.status, self._body(response, what), what)
@@ -315,13 +315,6 @@ def _lines(response: Any, what: str) -> Iterator[bytes]:
                 raise EdgeError(f"{what}: an event of more than {ANSWER_BYTES} bytes")
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise EdgeError(f"{what}: broke off: {_said(error)}") from error
-
-
-def _written(body: Node) -> bytes:
-    try:
-        return orjson.dumps(body)
-    except TypeError:  # texts and numbers that only Python has
-        return json.dumps(body, ensure_ascii=False).encode()
 
 
 def _parsed(body: bytes, what: str) -> Node:

@@ -26,7 +26,9 @@ from controller.ports import Stored
 from controller.status import PersonRequest, Reason, RolloutStatus
 
 FINALIZER = "understudy.dev/traffic"
-READ_AT_ONCE = 64  # objects that are understood, for as long as they are what they are: a tick reads its own ten times
+# Objects that are understood for as long as they are what they are, as a tick reads its own ten times. Of the largest
+# each would take 15 MB.
+READ_AT_ONCE, LARGE = 64, 64 << 10
 COMMIT_TRIES = 5  # while others write what does not concern us
 
 
@@ -189,8 +191,12 @@ class ClusterStore:
             raise
 
 
-@lru_cache(READ_AT_ONCE)
 def _stored(entry: Entry) -> Stored:
+    return _stored_lately(entry) if len(entry.body) <= LARGE else read(entry, entry.object)
+
+
+@lru_cache(READ_AT_ONCE)
+def _stored_lately(entry: Entry) -> Stored:
     return read(entry, entry.object)
 
 
@@ -210,10 +216,18 @@ def read(entry: Entry, found: Node) -> Stored:
     return Stored(rollout, meta["generation"], status, entry.state, tuple(asked), entry.going)
 
 
-@lru_cache(READ_AT_ONCE)
 def status_of(entry: Entry) -> RolloutStatus:
     """The status, empty where there is none yet or where it came with a copy of another object. EdgeError where it
     cannot be read."""
+    return _status_lately(entry) if len(entry.body) <= LARGE else _status(entry)
+
+
+@lru_cache(READ_AT_ONCE)
+def _status_lately(entry: Entry) -> RolloutStatus:
+    return _status(entry)
+
+
+def _status(entry: Entry) -> RolloutStatus:
     found = entry.object.get("status")
     if not found or found.get("uid") != entry.uid:
         return RolloutStatus(uid=entry.uid)
