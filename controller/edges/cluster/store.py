@@ -6,9 +6,10 @@ labels and annotations of others delay nobody. A rollout's key is ``namespace/na
 """
 
 import contextlib
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,6 +26,7 @@ from controller.errors import Conflict, EdgeError, NotFound, SpecError
 from controller.ports import Stored
 from controller.status import PersonRequest, Reason, RolloutStatus
 
+T = TypeVar("T")
 FINALIZER = "understudy.dev/traffic"
 # Objects that are understood for as long as they are what they are, as a tick reads its own ten times. Of the largest
 # each would take 15 MB.
@@ -191,12 +193,19 @@ class ClusterStore:
             raise
 
 
+def _lately(understand: Callable[[Entry], T]) -> Callable[[Entry], T]:
+    """``understand``, once of each of the last objects that are not large."""
+    once = lru_cache(READ_AT_ONCE)(understand)
+
+    @wraps(understand)
+    def understood(entry: Entry) -> T:
+        return once(entry) if len(entry.body) <= LARGE else understand(entry)
+
+    return understood
+
+
+@_lately
 def _stored(entry: Entry) -> Stored:
-    return _stored_lately(entry) if len(entry.body) <= LARGE else read(entry, entry.object)
-
-
-@lru_cache(READ_AT_ONCE)
-def _stored_lately(entry: Entry) -> Stored:
     return read(entry, entry.object)
 
 
@@ -216,18 +225,10 @@ def read(entry: Entry, found: Node) -> Stored:
     return Stored(rollout, meta["generation"], status, entry.state, tuple(asked), entry.going)
 
 
+@_lately
 def status_of(entry: Entry) -> RolloutStatus:
     """The status, empty where there is none yet or where it came with a copy of another object. EdgeError where it
     cannot be read."""
-    return _status_lately(entry) if len(entry.body) <= LARGE else _status(entry)
-
-
-@lru_cache(READ_AT_ONCE)
-def _status_lately(entry: Entry) -> RolloutStatus:
-    return _status(entry)
-
-
-def _status(entry: Entry) -> RolloutStatus:
     found = entry.object.get("status")
     if not found or found.get("uid") != entry.uid:
         return RolloutStatus(uid=entry.uid)
