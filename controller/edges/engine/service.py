@@ -5,6 +5,8 @@ that each unit has reached in the blocks that are folded, by metric and segment,
 ``scores`` how often those that fail have done so.
 """
 
+from collections import Counter
+
 import duckdb
 
 from controller.core.cells import PPM, ArmCell, CountCell, LatencyCell, MetricPlan, PairCell, PairCountCell
@@ -60,8 +62,6 @@ _EARLIER = """max(s.reached) OVER (
     PARTITION BY s.segment, s.unit ORDER BY s.block, s.epoch GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
 )"""
 _AT_RISK = "level IS NOT NULL AND NOT before"
-# Of the units that are evidence, and of those of them that were seen in an earlier block.
-_HISTOGRAMS = (("level", ""), ("before", "AND before IS NOT NULL"), ("least(level, before)", "AND before IS NOT NULL"))
 
 
 class Service:
@@ -141,7 +141,9 @@ class Service:
 
     def _face_slowest(self, span: Span) -> None:
         """Make ``faced``: the rows, each with the largest level its unit had reached ``before`` (NULL: not seen)."""
-        [(alone,)] = self._con.execute(_ONE_BLOCK).fetchall()
+        alone = span.first == span.last and len(span.epochs(False)) == 1
+        if not alone:
+            [(alone,)] = self._con.execute(_ONE_BLOCK).fetchall()
         self._con.execute(
             f"""
             CREATE OR REPLACE TEMP TABLE faced AS
@@ -160,15 +162,18 @@ class Service:
         )
 
     def _histograms(self) -> list[Found]:
-        cells: dict[tuple[int, int, int, bool], list[list[tuple[int, int]]]] = {}
-        for i, (level, condition) in enumerate(_HISTOGRAMS):
-            found = self._con.execute(
-                f"SELECT segment, block, epoch, challenger, {level} AS bucket, count(*) FROM faced "
-                f"WHERE level IS NOT NULL {condition} GROUP BY ALL ORDER BY bucket"
-            ).fetchall()
-            for segment, block, epoch, challenger, bucket, units in found:
-                cells.setdefault((segment, block, epoch, challenger), [[], [], []])[i].append((bucket, units))
+        found = self._con.execute(
+            "SELECT segment, block, epoch, challenger, level, before, count(*) FROM faced WHERE level IS NOT NULL "
+            "GROUP BY ALL"
+        ).fetchall()
+        cells: dict[tuple[int, int, int, bool], tuple[Counter[int], Counter[int], Counter[int]]] = {}
+        for *place, level, before, units in found:
+            all_of_them, earlier, least = cells.setdefault(tuple(place), (Counter(), Counter(), Counter()))
+            all_of_them[level] += units
+            if before is not None:
+                earlier[before] += units
+                least[min(level, before)] += units
         return [
-            (*place, LatencyCell(sum(n for _, n in histograms[0]), *map(tuple, histograms)))
+            (*place, LatencyCell(histograms[0].total(), *(tuple(sorted(each.items())) for each in histograms)))
             for place, histograms in cells.items()
         ]

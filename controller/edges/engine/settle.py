@@ -174,13 +174,13 @@ def settle_outcomes(
 def _say(con: duckdb.DuckDBPyConnection, step: Settling) -> tuple[int, int]:
     """Make staged outcomes before the watermark pending, once each: how many there were, and how many are new."""
     due = f"ingest_t < {step.until}"
-    found = con.execute(f"SELECT count(*), count(DISTINCT h) FROM staged_outcomes WHERE {due}").fetchone()
-    assert found is not None
-    staged, ids = found
+    ids = con.execute(f"SELECT h FROM staged_outcomes WHERE {due}").fetchnumpy()["h"]
+    staged = len(ids)
     if staged == 0:
         return 0, 0
     rows, kept = f"(SELECT * FROM staged_outcomes WHERE {due})", staged
-    if staged != ids or one(con, f"SELECT count(*) FROM seen_outcomes s SEMI JOIN {rows} due ON due.h = s.h"):
+    different = len(np.unique(ids))
+    if staged != different or one(con, f"SELECT count(*) FROM seen_outcomes s SEMI JOIN {rows} due ON due.h = s.h"):
         rows = "said"
         kept = many(
             con,
@@ -265,10 +265,8 @@ def _strangers(con: duckdb.DuckDBPyConnection, step: Settling, wanted: list[str]
     if units == 0:
         return 0, overdue
     # Here too what came is hashed, and not what is known.
-    strange = many(
-        con,
+    strange = con.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE strangers AS
         SELECT m.h, m.unit FROM (SELECT h, unit FROM matched WHERE {asked}) m ANTI JOIN (
             SELECT e.unit FROM entries e SEMI JOIN matched x ON x.unit = e.unit
             UNION ALL
@@ -276,12 +274,14 @@ def _strangers(con: duckdb.DuckDBPyConnection, step: Settling, wanted: list[str]
         ) k ON k.unit = m.unit
         """,
         [wanted],
-    )
-    if strange == 0:
+    ).fetchnumpy()
+    if not len(strange["h"]):
         return 0, overdue
     # Units that were only ever served by hand or by a stale table are no strangers either.
-    known = one(con, "SELECT count(DISTINCT s.h) FROM strangers s JOIN requests r ON r.unit = s.unit")
-    return strange - known, overdue
+    # DuckDB finds ``strange`` by its name.
+    known = con.execute("SELECT count(DISTINCT s.h) FROM strange s JOIN requests r ON r.unit = s.unit").fetchone()
+    assert known is not None
+    return len(strange["h"]) - known[0], overdue
 
 
 def _late(con: duckdb.DuckDBPyConnection, step: Settling, metrics: list[MetricPlan]) -> int:
