@@ -42,6 +42,29 @@ def test_journals_read_while_they_grow_give_the_cells_of_the_raw_log(tmp_path: P
     source.close()
 
 
+def test_what_is_read_counts_also_where_the_query_contradicts_what_was_judged(tmp_path: Path) -> None:
+    made = world(500, requests=700)
+    routers = Routers(tmp_path / "journals", made, 5)
+    source, kept = JournalSource(tmp_path / "journals", tmp_path / "state.duckdb"), set[Block]()
+    source.read(ASKED, routers.go_on(400))
+    kept.update(source.engine.blocks())
+    before = {name: (place.file, place.offset) for name, place in source.places.items()}
+    now = routers.go_on(300)
+    with pytest.raises(ValueError, match="its baseline was frozen"):
+        source.read(ASKED._replace(metrics=tuple(m._replace(frozen=False) for m in ASKED.metrics)), now)
+    source.close()
+    source = JournalSource(tmp_path / "journals", tmp_path / "state.duckdb")
+    after = {name: (place.file, place.offset) for name, place in source.places.items()}
+    assert all(after[name] > place for name, place in before.items())
+    while not routers.done:
+        routers.go_on(300)
+    said = source.read(ASKED, routers.end(made.end))
+    kept.update(source.engine.blocks())
+    assert_each_line_was_counted_once(said, made)
+    assert_equal(kept, said, ASKED, made)
+    source.close()
+
+
 def test_a_reader_killed_at_any_moment_goes_on_where_its_last_transaction_ended(tmp_path: Path) -> None:
     made, rng = world(400, requests=3_000, late_s=20_000), random.Random(4)
     routers = Routers(tmp_path / "journals", made, 4)

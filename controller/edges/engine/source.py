@@ -116,16 +116,30 @@ class JournalSource:
         pointer = Pointer(query.prediction) if labels else None
         try:
             self._engine.adopt(query)
-            unread = self._tail(query, pointer, now)
+            unread, gathered = self._tail(query, pointer, now)
             unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
-            statistics = self._engine.advance(query, self._watermark(now, unread))
+            statistics = self._advanced(query, gathered, now, unread)
             self._acknowledge()
         except (OSError, duckdb.Error) as error:
             raise EdgeError(f"journals or their statistics cannot be read: {error}") from error
         return statistics
 
-    def _tail(self, query: StatisticsQuery, pointer: Pointer | None, now: int) -> set[str]:
-        """Read on, always the journal that is furthest behind; the keys of those that were not read to their end.
+    def _advanced(self, query: StatisticsQuery, gathered: _Gathered, now: int, unread: set[str]) -> Statistics:
+        """Count what is left and fold what became final, in one transaction: each costs milliseconds. What was read is
+        counted even where no statistics can be made of it."""
+        try:
+            with self._engine.batch():
+                places = self._counted(gathered)
+                statistics = self._engine.advance(query, self._watermark(now, unread, places))
+        except (EdgeError, ValueError, duckdb.Error):
+            self._count(gathered)
+            raise
+        self._places = places
+        return statistics
+
+    def _tail(self, query: StatisticsQuery, pointer: Pointer | None, now: int) -> tuple[set[str], _Gathered]:
+        """Read on, always the journal that is furthest behind; the keys of those that were not read to their end, and
+        what is not counted yet.
 
         Journals are listed again until no new one appears: one that appears later holds nothing before that moment.
         """
@@ -136,8 +150,7 @@ class JournalSource:
         while True:
             waiting = {j: numbers for j, numbers in self._listed().items() if j.key not in complete}
             if not waiting:
-                self._count(gathered)
-                return set()
+                return set(), gathered
             while waiting:
                 places = {j: gathered.places.get(j.key) or self._places.get(j.key, Place()) for j in waiting}
                 journal = min(waiting, key=lambda j: places[j].t)
@@ -153,9 +166,9 @@ class JournalSource:
                     self._count(gathered)
                     gathered = _Gathered()
                 if late:
-                    return unread
+                    return unread, gathered
                 if read >= _SETTLE_AFTER:
-                    self._engine.advance(query, self._watermark(now, unread))
+                    self._engine.advance(query, self._watermark(now, unread, self._places))
                     read = 0
 
     def _listed(self) -> dict[_Journal, list[int]]:
@@ -198,24 +211,29 @@ class JournalSource:
 
     def _count(self, gathered: _Gathered) -> None:
         """Count what was gathered, in one transaction with the places after it."""
-        if not gathered.places:
-            return
         with self._engine.batch():
+            places = self._counted(gathered)
+        self._places = places
+
+    def _counted(self, gathered: _Gathered) -> dict[str, Place]:
+        """Count what was gathered; how far each journal is read once the transaction that this is in is committed."""
+        if gathered.places:
             self._engine.ingest(gathered.exposures, gathered.outcomes, gathered.samples)
             self._engine.count(**gathered.losses)
             for key, place in gathered.places.items():
                 self._engine.kept.put(POSITION, key, json.dumps(plain(place)))
-        self._places.update(gathered.places)
+        return {**self._places, **gathered.places}
 
-    def _watermark(self, now: int, unread: set[str]) -> int:
+    @staticmethod
+    def _watermark(now: int, unread: set[str], places: Mapping[str, Place]) -> int:
         """Nothing earlier will follow: the least last time of the journals that still live, or are not read out.
 
         Once all writers are gone it lies just after the latest time that any of them reached.
         """
-        if not unread <= self._places.keys():
+        if not unread <= places.keys():
             return 0
-        live = [p.t for key, p in self._places.items() if key in unread or p.live(now)]
-        return min(live) if live else max((p.t + 1 for p in self._places.values()), default=0)
+        live = [p.t for key, p in places.items() if key in unread or p.live(now)]
+        return min(live) if live else max((p.t + 1 for p in places.values()), default=0)
 
     def _acknowledge(self) -> None:
         """Leave word in every directory of what is committed, for the routers to delete by."""
