@@ -11,7 +11,6 @@ Writes ``build/bench-controller.json`` and prints a table; the exit code is 1 wh
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.bench_controller.operator_process import Metrics, OperatorProcess
 from tests.bench_controller.statuses import Statuses, wall
 from tests.bench_controller.world import Size, World, built, say, workplace
 from tests.bench_router.processes import ROOT
+from tests.ending import as_by_keyboard
 
 LAG = "understudy_tick_lag_seconds"
 START_LIMIT_S = 1800.0
@@ -151,9 +151,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for all that is written; it stays, and is emptied before")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench-controller.json")
     given = parser.parse_args()
-    # As by the keyboard, so that nothing stays behind; whoever starts us in the background may have that ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    as_by_keyboard()
     size = Size(
         given.idle, given.active, given.routers, given.tick, given.block, given.rate, given.harmed, given.mlflow_workers
     )

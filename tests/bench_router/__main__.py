@@ -23,6 +23,7 @@ from tests.bench_router import budget, promises, report, upstreams
 from tests.bench_router.load import BODY, Load, Measured, status
 from tests.bench_router.peers import Place, aiohttp_proxy, envoy, fastapi_proxy, haproxy, nginx, understudy
 from tests.bench_router.processes import ROOT, Missing, Running
+from tests.ending import as_by_keyboard
 
 Start = Callable[[Place], Running]
 PEERS: dict[str, Start | None] = {
@@ -179,6 +180,7 @@ def main() -> int:
     parser.add_argument("--budget", action="store_true", help="only what each part of a request costs")
     parser.add_argument("--output", type=Path, default=ROOT / "build")
     given = parser.parse_args()
+    as_by_keyboard()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         print("two cores are needed: one for the proxy, one for load and servers", file=sys.stderr)

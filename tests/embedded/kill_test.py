@@ -33,6 +33,7 @@ from tests.embedded.ledger import (
 )
 from tests.embedded.machine import Machine, of_the_folder, wait_for
 from tests.embedded.traffic import Traffic
+from tests.ending import as_by_keyboard
 
 CRITICAL = ("controller", "mlflow", "run")  # those that take part in a promotion
 STEP_S = 300.0
@@ -199,6 +200,7 @@ def main() -> int:
     parser.add_argument("--per-round", type=int, default=1, help="kills of each kind in one rollout")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    as_by_keyboard()
     rounds = -(-given.kills // given.per_round)
     with tempfile.TemporaryDirectory(prefix="understudy-kills-") as folder:
         counts, faults = trial(Path(folder), None, rounds, given.seed, given.per_round)

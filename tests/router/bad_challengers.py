@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.ending import as_by_keyboard
 from tests.router.load import Got, Load
 from tests.router.models import Model, ModelProcess
 from tests.router.planes import Plane, running, table
@@ -97,6 +98,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
     given = parser.parse_args()
+    as_by_keyboard()
     failed = []
     for each in WAYS:
         with tempfile.TemporaryDirectory() as folder:

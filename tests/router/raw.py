@@ -131,7 +131,7 @@ def ask(port: int, data: bytes, timeout: float = 10) -> Answer:
         return raw.answer(to_head=data.startswith(b"HEAD "))
 
 
-def await_until(condition: object, seconds: float = 5, what: str = "it") -> None:
+def await_until(condition: object, seconds: float = 20, what: str = "it") -> None:
     """Wait until a callable says yes."""
     deadline = time.monotonic() + seconds
     assert callable(condition)

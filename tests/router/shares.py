@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from router.assignment import assign
+from tests.ending import as_by_keyboard
 from tests.router.models import ModelProcess
 from tests.router.planes import running, table
 from tests.router.raw import post
@@ -182,6 +183,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=100_000)
     given = parser.parse_args()
+    as_by_keyboard()
     with tempfile.TemporaryDirectory() as folder:
         result = shares(Path(folder), given.users)
     print(json.dumps(result, indent=1))

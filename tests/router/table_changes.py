@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.ending import as_by_keyboard
 from tests.router.journals import until
 from tests.router.load import Load
 from tests.router.models import ModelProcess
@@ -104,6 +105,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--changes", type=int, default=1_000)
     given = parser.parse_args()
+    as_by_keyboard()
     with tempfile.TemporaryDirectory() as folder:
         result = change(Path(folder), given.changes)
     print(json.dumps(result, indent=1))

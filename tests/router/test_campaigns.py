@@ -1,8 +1,13 @@
 """The long campaigns of the Makefile, short: they run, and what they claim holds for as long as they last."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
+
 from tests.router.bad_challengers import misbehave
+from tests.router.raw import await_until
 from tests.router.shares import shares
 from tests.router.soak.run import soak
 from tests.router.table_changes import change
@@ -29,3 +34,16 @@ def test_a_challenger_that_drips_costs_no_user_an_answer(tmp_path: Path) -> None
     found = misbehave(tmp_path, "slow", 2_000)
     assert found["failures"] == {}
     assert found["fallbacks"]["Timeout"] > 0
+
+
+def test_a_campaign_that_is_stopped_leaves_no_process_behind() -> None:
+    command = [sys.executable, "-m", "tests.router.soak", "--seconds", "600", "--rate", "20"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as campaign:
+        of_it = psutil.Process(campaign.pid)
+        # Two servers, the router, and its two workers.
+        await_until(lambda: len(of_it.children(recursive=True)) >= 5, 60)
+        processes = of_it.children(recursive=True)
+        campaign.terminate()
+        campaign.communicate(timeout=60)
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert left == []

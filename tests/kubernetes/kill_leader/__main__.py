@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.ending import as_by_keyboard
 from tests.kubernetes import binaries
 from tests.kubernetes.kill_leader.campaign import trial
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn (1); times are the machine's own")
     parser.add_argument("--keep", type=Path, help="a new folder where everything that is written stays")
     given = parser.parse_args()
+    as_by_keyboard()
     assets = binaries.programs(lambda text: print(f"Kubernetes: {text}", file=sys.stderr, flush=True))
     with tempfile.TemporaryDirectory(prefix="understudy-leader-") as folder:
         summary = trial(assets, given.keep or Path(folder), given.kills, given.seed)

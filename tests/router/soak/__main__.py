@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.ending import as_by_keyboard
 from tests.router.soak.run import soak
 
 if __name__ == "__main__":
@@ -27,6 +28,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=400, help="quick requests a second")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    as_by_keyboard()
     with tempfile.TemporaryDirectory() as folder:
         result = soak(Path(folder), given.seconds, given.rate, given.seed)
     print(json.dumps(result, indent=1))
