@@ -59,7 +59,7 @@ def figures(m: Measured) -> dict[str, Any]:
     minutes = m.seconds / 60
     by_kind = {kind: sum(n for (k, _, _), n in m.calls.items() if k == kind) for kind in (ACTIVE, IDLE, "")}
     zero = [each for each in m.harm_to_zero if each is not None]
-    ticks = m.active * m.seconds / m.tick
+    ticks = m.calls[ACTIVE, "update", "modelrollouts/status"]  # those that were made; with too many fewer than are due
     return {
         "idle": m.idle,
         "active": m.active,
@@ -71,6 +71,7 @@ def figures(m: Measured) -> dict[str, Any]:
         "peak_mb": round(m.peak_mb, 1),
         "steady_mb": round(quantile(m.rss_mb, 0.5) or 0.0, 1),
         "cpu_cores": round(m.cpu_s / m.seconds, 3),
+        "ticks_made_of_those_due": round(ticks * m.tick / m.seconds / m.active, 3) if m.active else None,
         "cpu_ms_per_active_tick": round(1000 * m.cpu_s / ticks, 1) if ticks else None,
         "passes_per_s": round(m.passes / m.seconds, 2),
         "threads": m.threads,

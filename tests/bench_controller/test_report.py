@@ -18,7 +18,8 @@ BUCKETS = {0.5: 900.0, 5.0: 995.0, 10.0: 1000.0, float("inf"): 1000.0}
 
 
 def measured(**changed: Any) -> report.Measured:
-    calls = Counter({("active", "list", "pods"): 600, ("idle", "get", "services"): 40, ("", "update", "leases"): 24})
+    calls = Counter({("active", "list", "pods"): 580, ("idle", "get", "services"): 40, ("", "update", "leases"): 24})
+    calls["active", "update", "modelrollouts/status"] = 20
     made = {
         "idle": 20, "active": 10, "routers": 2, "tick": 30.0, "block": 60.0, "seconds": 120.0, "start_s": 9.0,
         "peak_mb": 800.0,
@@ -37,7 +38,8 @@ def test_figures_are_per_rollout_and_minute(tmp_path: Path) -> None:
     assert (found["api_calls_per_active_per_minute"], found["api_calls_per_idle_per_minute"]) == (30.0, 1.0)
     assert found["api_calls_of_the_process_per_minute"] == 12.0
     assert (found["lag_p50_s_at_most"], found["lag_p99_s_at_most"], found["status_lag_p99_s"]) == (0.5, 5.0, 4.0)
-    assert (found["steady_mb"], found["cpu_cores"], found["cpu_ms_per_active_tick"]) == (650.0, 0.5, 1500.0)
+    assert (found["steady_mb"], found["cpu_cores"], found["cpu_ms_per_active_tick"]) == (650.0, 0.5, 3000.0)
+    assert found["ticks_made_of_those_due"] == 0.5
     assert found["harm_to_weight_0_max_s"] == 50.0
 
 
