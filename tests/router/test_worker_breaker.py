@@ -19,7 +19,6 @@ BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
 LIMITS = {"challenger_timeout_ms": 300}
 # Only what is late needs a short deadline: what breaks off on a machine that stands still for one is passed on before.
 PATIENT = {"challenger_timeout_ms": 20_000}
-WAITS = {"late": LIMITS}
 CHUNKS = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
 CUT = {
     "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream" + CHUNKS + b"9\r\ndata: 1\n\n\r\n",
@@ -54,7 +53,7 @@ def test_a_challenger_that_recovers_is_probed_and_then_given_a_growing_share(tmp
 @pytest.mark.parametrize("mode", BOTH_FAIL)
 def test_requests_that_neither_arm_can_answer_do_not_open_the_breaker(tmp_path: Path, mode: str) -> None:
     """One client could else have everybody's requests count against the challenger alone."""
-    limits = WAITS.get(mode, PATIENT)
+    limits = LIMITS if mode == "late" else PATIENT
     with serving(tmp_path, mode, weight_bp=10_000, limits=limits) as (plane, champion, challenger):
         champion.mode = mode
         run(plane.port, lambda n: post(f"u{n}"), 2 * IN_A_ROW)
@@ -244,7 +243,8 @@ def test_what_the_champion_breaks_off_as_well_does_not_open_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("mode", BOTH_FAIL)
 def test_mirrors_of_what_the_champion_cannot_answer_either_do_not_open_it(tmp_path: Path, mode: str) -> None:
-    with serving(tmp_path, mode, mirror_bp=10_000, limits=WAITS.get(mode, PATIENT)) as (plane, champion, _):
+    limits = LIMITS if mode == "late" else PATIENT
+    with serving(tmp_path, mode, mirror_bp=10_000, limits=limits) as (plane, champion, _):
         champion.mode = mode
         run(plane.port, lambda n: post(f"u{n}"), 2 * IN_A_ROW)
         assert {e.usable for e in plane.exposures(4 * IN_A_ROW)} == {False}

@@ -211,6 +211,8 @@ class JournalSource:
 
     def _count(self, gathered: _Gathered) -> None:
         """Count what was gathered, in one transaction with the places after it."""
+        if not gathered.places:
+            return
         with self._engine.batch():
             places = self._counted(gathered)
         self._places = places
