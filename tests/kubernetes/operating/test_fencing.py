@@ -1,6 +1,7 @@
 """What a leader does in the world it does only while it leads: one that slept in its midst does no more."""
 
-import shutil
+import contextlib
+import itertools
 import threading
 from pathlib import Path
 
@@ -133,11 +134,21 @@ def test_a_leader_that_can_record_no_decision_leaves_it_to_a_replica_that_can(th
     theatre.apply(steps=STAY)
     theatre.reaches(Progress.RUNNING, step=1)
     two = theatre.operator()
-    shutil.rmtree(tmp_path / "one" / "records")
-    (tmp_path / "one" / "records").touch()  # no record can be written, as on a disk that is full
+    _refuse_records(tmp_path / "one" / "records")
     status = theatre.reaches(Progress.ROLLED_BACK, errors=1.0)
     assert status.reason is Reason.SERVICE_HARM
     assert (one.leader.leads(), two.leader.leads()) == (False, True)
+
+
+def _refuse_records(folder: Path) -> None:
+    """A file in its place: no record can be written, as on a disk that is full. Who writes one meanwhile makes the
+    folder anew."""
+    (file := folder.with_name("file")).touch()
+    for turn in itertools.count():
+        folder.rename(folder.with_name(f"records-{turn}"))
+        with contextlib.suppress(FileExistsError):
+            folder.hardlink_to(file)
+            return
 
 
 @pytest.mark.parametrize("resource", [SECRETS, DEPLOYMENTS, ROUTES], ids=lambda r: r.kind)
