@@ -9,6 +9,7 @@ from typing import Any
 
 from controller import specfile
 from controller.core.serving import model_of
+from controller.edges.engine.states import small_file
 from controller.edges.store import SqliteStore
 from controller.embedded import latest
 from controller.embedded.folder import Folder, Refused
@@ -28,7 +29,7 @@ def refuse_leftovers(settings: Settings) -> None:
     and tables would begin anew, and routers and statistics keep the old ones."""
     if settings.rollouts_file.exists():
         return
-    parts = (settings.engine_file, settings.table_file, settings.journal_dir)
+    parts = (settings.engine_file, small_file(settings.engine_file), settings.table_file, settings.journal_dir)
     left = [path.name for path in parts if (any(path.iterdir()) if path.is_dir() else path.exists())]
     if left:
         raise Refused(

@@ -10,11 +10,10 @@ from collections import Counter
 from http.client import HTTPException
 from pathlib import Path
 
-import duckdb
-
 from controller.core import plans
 from controller.core.replay import derive, inputs
-from controller.edges.engine.ingest import identity
+from controller.edges.engine.small import SmallTables
+from controller.edges.engine.small.tables import signed
 from controller.edges.engine.source import JournalSource
 from controller.edges.store import SqliteStore
 from controller.ports import Stored
@@ -98,14 +97,15 @@ def unknown_to_the_engine(state: Path, stored: Stored, acknowledged: set[str]) -
     try:
         query = plans.query(stored.rollout.metadata.name, stored.rollout.spec, stored.status)
         source.read(query, time.time_ns() // 1000)
-        con: duckdb.DuckDBPyConnection = source.engine.con
+        assert isinstance(source.engine.tables, SmallTables)
+        con = source.engine.tables.con
         tables = ("seen_outcomes", "staged_outcomes", "pending")
         known = {h for table in tables for (h,) in con.execute(f"SELECT h FROM {table}").fetchall()}
         total, distinct = con.execute("SELECT count(h), count(DISTINCT h) FROM seen_outcomes").fetchone() or (0, 0)
         assert total == distinct, "an outcome was counted twice"
     finally:
         source.close()
-    return {outcome for outcome in acknowledged if identity(outcome) not in known}
+    return {outcome for outcome in acknowledged if signed(outcome) not in known}
 
 
 class Messages:

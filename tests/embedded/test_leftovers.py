@@ -18,7 +18,7 @@ spec:
 """
 
 
-@pytest.mark.parametrize("left", ["engine.duckdb", "table.json", "journal/w0-1.jsonl"])
+@pytest.mark.parametrize("left", ["engine.duckdb", "engine.sqlite", "table.json", "journal/w0-1.jsonl"])
 def test_a_folder_whose_store_was_moved_away_is_refused(tmp_path: Path, left: str) -> None:
     file, state = tmp_path / "late.yaml", tmp_path / "state"
     file.write_text(FILE)

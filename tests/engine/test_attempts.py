@@ -11,13 +11,14 @@ from controller.edges.engine import Engine, ExposureRow, OutcomeRow, oracle
 from controller.errors import EdgeError
 from controller.kinds import Kind
 from tests.engine.equality import assert_equal, raw, refolded
+from tests.engine.twins import Twins
 from tests.engine.worlds import METRICS, SECOND, deliveries, plan, query, world
 
 OPEN = tuple(m._replace(frozen=False) for m in METRICS)
 
 
 def test_a_baseline_frozen_late_leaves_every_later_block_as_evidence() -> None:
-    made, engine, kept = world(11, requests=900), Engine(), set[Block]()
+    made, engine, kept = world(11, requests=900), Twins(), set[Block]()
     frozen: dict[str, BaselineSums] = {}
     first, said = query(OPEN), EMPTY
     for number, some in enumerate(deliveries(made, 11)):
@@ -63,7 +64,7 @@ def _with(asked: StatisticsQuery, **fields: Any) -> StatisticsQuery:
 
 
 def test_a_plan_may_be_frozen_anew_between_the_mirror_and_the_weights_and_not_after() -> None:
-    engine, asked = Engine(), _simple()
+    engine, asked = Twins(), _simple()
     shadows = [row._replace(mirror=True, challenger=True) for row in _some(1, 1)]
     engine.ingest([*(row._replace(challenger=False) for row in _some(1, 1)), *shadows])
     assert engine.advance(asked, 10 * SECOND).pairs["ErrorRate", ""].units == 4
@@ -81,7 +82,7 @@ def test_a_plan_may_be_frozen_anew_between_the_mirror_and_the_weights_and_not_af
 
 
 def test_the_share_and_mean_of_an_epoch_cannot_change_once_it_was_judged() -> None:
-    engine, asked = Engine(), _simple()
+    engine, asked = Twins(), _simple()
     engine.ingest(_some(2, 1))
     engine.advance(asked, 10 * SECOND)
     engine.ingest(_some(2, 11))
@@ -91,19 +92,19 @@ def test_the_share_and_mean_of_an_epoch_cannot_change_once_it_was_judged() -> No
 
 
 def test_a_baseline_goes_on_in_a_mirror_after_it_was_frozen_and_ends_in_weighted_epochs() -> None:
-    engine, asked = Engine(), _simple()
+    engine, asked = Twins(), _simple()
     rows = [row._replace(challenger=False) for at in (1, 6, 11) for row in _some(1, at)]
     engine.ingest([*rows, *_some(2, 16)])
     sums = engine.advance(asked, 40 * SECOND).baselines["ErrorRate"]
     assert sums == BaselineSums(blocks=3, last_block=2, last_epoch=1, units=12, x=12)
-    open_engine = Engine()
+    open_engine = Twins()
     open_engine.ingest([*rows, *_some(2, 16)])
     sums = open_engine.advance(_with(asked, frozen=False), 40 * SECOND).baselines["ErrorRate"]
     assert sums == BaselineSums(blocks=4, last_block=3, last_epoch=2, units=14, x=14)
 
 
 def test_a_new_attempt_begins_with_nothing_but_the_rows_that_came_for_it_already() -> None:
-    made, engine, kept = world(12, requests=700), Engine(), set[Block]()
+    made, engine, kept = world(12, requests=700), Twins(), set[Block]()
     said, asked = EMPTY, query()
     for number, some in enumerate(deliveries(made, 12)):
         engine.ingest(some.exposures, some.outcomes, some.samples)
@@ -120,7 +121,7 @@ def test_a_new_attempt_begins_with_nothing_but_the_rows_that_came_for_it_already
 
 def test_outcomes_of_an_earlier_attempts_exposures_are_not_unknown() -> None:
     engine, asked = (
-        Engine(),
+        Twins(),
         _with(_simple(), name="click", kind=Kind.PROPORTION, family="unit", outcome="click", window=SECOND),
     )
     engine.ingest(_some(2, 1))
@@ -138,7 +139,7 @@ def test_outcomes_of_an_earlier_attempts_exposures_are_not_unknown() -> None:
 
 
 def test_another_rollout_or_an_attempt_that_is_over_is_refused() -> None:
-    engine, asked = Engine(), _simple()
+    engine, asked = Twins(), _simple()
     engine.advance(asked._replace(attempt=2), 0)
     with pytest.raises(ValueError, match="statistics of rollout r, not of other"):
         engine.advance(asked._replace(rollout="other"), 0)
@@ -156,15 +157,16 @@ def test_a_state_file_belongs_to_one_engine(tmp_path: Path) -> None:
 def test_rows_that_nothing_can_ask_for_any_more_are_forgotten_and_units_are_not(
     most: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controller.edges.engine.engine.MOST_REQUESTS", most)
-    engine, asked, day = Engine(), _simple(), 86_400
+    monkeypatch.setattr("controller.edges.engine.large.MOST_REQUESTS", most)
+    engine, asked, day = Twins(), _simple(), 86_400
     for at in range(0, 4 * day, day // 4):
         engine.ingest(_some(2, at + 1))
         engine.advance(asked, (at + 10) * SECOND)
-    counts = {t: engine.con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in ("requests", "entries")}
-    assert counts == {"requests": 4 * kept, "entries": 4}
+    for con, requests in ((engine.large.con, 4 * kept), (engine.small.con, 4 * 5)):
+        counts = {t: con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in ("requests", "entries")}
+        assert counts == {"requests": requests, "entries": 4}
 
 
 def test_an_empty_engine_answers_with_nothing() -> None:
-    said = Engine().advance(_simple(), 0)
+    said = Twins().advance(_simple(), 0)
     assert (dict(said.folds), dict(said.counts), said.watermark) == ({}, {}, 0)

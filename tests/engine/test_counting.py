@@ -17,10 +17,11 @@ from controller.core.cells import (
     StatisticsQuery,
 )
 from controller.core.plans import bucket_of
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.edges.engine.terms import LARGEST, bucket, bucket_edges, buckets
 from controller.errors import EdgeError
 from controller.kinds import Kind
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND, plan
 
 GRACE = 10 * SECOND
@@ -43,7 +44,7 @@ def counted(
     metric: MetricPlan, exposures: list[ExposureRow], outcomes: list[OutcomeRow], kinds: str = "ww"
 ) -> list[Block]:
     """All blocks of one metric. ``kinds``: what epochs 1, 2 … are, weights (share one half, mean 0) or mirrors."""
-    engine = Engine()
+    engine = Twins()
     epochs = tuple(
         EpochPlan(i + 1, "mirror" if kind == "m" else "weight", 0 if kind == "m" else HALF, {})
         for i, kind in enumerate(kinds)
@@ -140,7 +141,7 @@ def test_a_label_of_a_unit_belongs_to_its_latest_request_at_or_before_it() -> No
 
 
 def test_an_outcome_that_lies_ahead_of_its_arrival_counts_when_its_time_has_come() -> None:
-    engine, metric = Engine(), plan(Kind.ACCURACY)
+    engine, metric = Twins(), plan(Kind.ACCURACY)
     query = StatisticsQuery("r", 1, (EpochPlan(1, "weight", HALF, {}),), (metric,), (), GRACE)
     engine.ingest([seen(1, "a", scores=(0.9,))], [said(40, "late", 1, "a")._replace(ingest_t=2 * SECOND)])
     assert engine.advance(query, 30 * SECOND).losses.received == 2
@@ -248,7 +249,7 @@ def test_a_unit_is_in_the_segments_of_its_exposures() -> None:
 
 
 def test_an_attribute_with_endless_values_gets_no_more_segments_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.edges.engine.ingest.MOST_SEGMENTS", 3)
+    monkeypatch.setattr("controller.edges.engine.segments.MOST_SEGMENTS", 3)
     exposures = [seen(1, f"u{i}", segments=(f"carrier={i}",)) for i in range(9)]
     blocks = counted(plan(Kind.ERROR_RATE), exposures, [])
     assert {b.segment: b.champion for b in blocks} == {
@@ -268,7 +269,7 @@ def test_log_buckets_are_exact_at_every_edge_up_to_the_largest_value() -> None:
 
 
 def test_sums_beyond_128_bits_are_an_error_that_names_the_metric_and_loses_nothing() -> None:
-    engine = Engine()
+    engine = Twins()
     metric = plan(Kind.MEAN, cap=None)
     query = StatisticsQuery("r", 1, (EpochPlan(1, "weight", HALF, {}),), (metric,), (), GRACE)
     units = [f"u{i}" for i in range(800)]

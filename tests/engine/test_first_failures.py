@@ -4,11 +4,12 @@ import random
 
 from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, PairCountCell, StatisticsQuery
 from controller.core.fold import EMPTY
-from controller.edges.engine import Engine, ExposureRow
+from controller.edges.engine import ExposureRow
 from controller.edges.memory import MemorySource
 from controller.kinds import Kind
 from tests.engine.equality import assert_equal
 from tests.engine.test_counting import HALF, counted, seen
+from tests.engine.twins import Twins
 from tests.engine.worlds import METRICS, SECOND, deliveries, plan, query, sticky, world
 from tests.ports.test_source_contract import exposure, told
 
@@ -77,7 +78,7 @@ def test_a_unit_seen_in_both_arms_of_a_block_counts_in_both() -> None:
 
 
 def test_the_attempt_after_this_one_begins_with_everybody_at_risk() -> None:
-    engine = Engine()
+    engine = Twins()
     for attempt in (1, 2):
         asked = StatisticsQuery("r", attempt, (EpochPlan(1, "weight", HALF, {}),), (ERRORS,), (), 0)
         rows = [seen(t, "a", usable=False, attempt=attempt, request_id=f"{attempt}/{t}") for t in (1, 6)]
@@ -124,7 +125,7 @@ def test_at_every_edge_a_unit_counts_until_its_first_request_above_it() -> None:
 
 def test_units_that_always_fail_are_counted_alike_by_the_engine_and_one_query_however_the_rows_come() -> None:
     for seed, units in ((0, 12), (1, 60)):
-        made, asked, engine = sticky(world(seed, units, 900, late_s=60), 0.2), query(SERVICE), Engine()
+        made, asked, engine = sticky(world(seed, units, 900, late_s=60), 0.2), query(SERVICE), Twins()
         kept, said = set[Block](), EMPTY
         for some in deliveries(made, seed):
             engine.ingest(some.exposures, some.outcomes, some.samples)
@@ -147,7 +148,7 @@ def test_the_engine_in_memory_treats_both_arms_of_a_block_alike() -> None:
     rows = [seen(1, "a", usable=False), seen(2, "a", True, usable=False), seen(6, "a"), seen(7, "a", True)]
     rows += [seen(2, "b", evidence=False, usable=False), seen(3, "b", True), seen(8, "b", True)]
     asked = StatisticsQuery("r", 1, (EpochPlan(1, "weight", HALF, {}),), SERVICE, (), 0)
-    engine, memory = Engine(), MemorySource(keep_blocks=True)
+    engine, memory = Twins(), MemorySource(keep_blocks=True)
     engine.ingest(rows)
     engine.advance(asked, 20 * SECOND)
     for row in rows:

@@ -16,11 +16,12 @@ from controller.core.cells import (
     StatisticsQuery,
 )
 from controller.core.fold import EMPTY, Statistics
-from controller.edges.engine import Engine, ExposureRow, JournalSource, OutcomeRow
+from controller.edges.engine import ExposureRow, JournalSource, OutcomeRow
 from controller.edges.engine.tailer import AGAIN
 from controller.kinds import Kind
 from tests.engine.equality import assert_equal
 from tests.engine.logs import Log, exposure_event, outcome_event
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND, deliveries, plan, query, shared, world
 
 HALF = 500_000
@@ -122,7 +123,7 @@ def test_a_label_belongs_to_one_of_the_requests_with_its_id_and_not_to_the_one_a
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_micro_batches_give_the_cells_of_one_query_where_ids_are_shared(seed: int) -> None:
     asked = query((plan(Kind.ACCURACY), plan(Kind.ERROR_RATE), plan(Kind.PROPORTION), plan(Kind.DISAGREEMENT)))
-    made, engine, kept = shared(world(seed, 40, 600)), Engine(), set[Block]()
+    made, engine, kept = shared(world(seed, 40, 600)), Twins(), set[Block]()
     said = EMPTY
     for part in deliveries(made, seed + 1):
         engine.ingest(part.exposures, part.outcomes, part.samples)

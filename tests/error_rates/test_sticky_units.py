@@ -7,8 +7,9 @@ import numpy as np
 from controller.core.cells import Block, CountCell, EpochPlan, LatencyCell, StatisticsQuery
 from controller.core.counts import count_tests
 from controller.core.sequential import log_mean_exp
-from controller.edges.engine import Engine, ExposureRow
+from controller.edges.engine import ExposureRow
 from router.assignment import challenger_share_ppm
+from tests.engine.twins import Twins
 from tests.error_rates import sticky
 from tests.error_rates.test_error_rates import refutes
 from tests.error_rates.world import MINUTE
@@ -64,7 +65,7 @@ def test_the_cells_of_this_campaign_are_those_that_the_engine_counts() -> None:
     for plan in (sticky.errors(), sticky.latency()):
         crowd = sticky.Crowd(plan, 5, units=60)
         crowd.always[:12] = True
-        engine, epochs, expected, slow = Engine(), [], [], 0
+        engine, epochs, expected, slow = Twins(), [], [], 0
         for number in range(12):
             weight, control = (10.0, 30.0)[number // 6], 40.0
             epoch = 1 + number // 6

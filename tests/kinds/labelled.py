@@ -4,7 +4,8 @@ import numpy as np
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.scores import Effect, ScoreFold, score_effect
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND
 
 HALF = 500_000
@@ -35,7 +36,7 @@ def effect_of(plan: MetricPlan, answers: Answers, mean: float = 0.5) -> Effect:
             )
             outcomes.append(OutcomeRow(name, t + SECOND, t + SECOND, "late", float(label), None, name))
     epoch = EpochPlan(1, "weight", HALF, {plan.name: round(plan.scale * mean)})
-    engine = Engine()
+    engine = Twins()
     engine.ingest(exposures, outcomes)
     said = engine.advance(StatisticsQuery("r", 1, (epoch,), (plan,), (), SECOND), 1_000 * SECOND)
     engine.close()

@@ -15,11 +15,12 @@ from controller.core.plans import declared, metric_plan, with_baselines
 from controller.core.scores import Effect
 from controller.core.sequential import log_e_one_sided
 from controller.core.statistics import delong
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.kinds import Kind
 from controller.status import Epoch
 from tests.decide.rollouts import fresh, rollout
 from tests.engine.test_counting import counted, said, seen
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND, plan
 from tests.kinds.rollouts import allowed
 
@@ -82,7 +83,7 @@ def through_the_engine(a: Rows, b: Rows) -> Effect:
             )
             outcomes.append(OutcomeRow(name, t + SECOND, t + SECOND, "late", float(label), None, name))
     metric = plan(Kind.AUC)
-    engine = Engine()
+    engine = Twins()
     engine.ingest(exposures, outcomes)
     query = StatisticsQuery("r", 1, (EpochPlan(1, "weight", 500_000, {}),), (metric,), (), SECOND)
     state = engine.advance(query, 1_000 * SECOND).folds["Auc", ""]

@@ -6,9 +6,10 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from controller.core.cells import BaselineSums, Block, EpochPlan, ScoreCell, StatisticsQuery
 from controller.core.plans import GAMMA, bucket_of, declared, measured
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.kinds import Kind
 from controller.metric import Metric
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND
 from tests.engine.worlds import plan as counted
 from tests.evidence.drawn import plan_for
@@ -43,7 +44,7 @@ def rows(first: float | None, second: float | None, cap: int | None) -> list[Blo
     ]  # fmt: skip
     labels = [OutcomeRow(n, 2 * SECOND, 2 * SECOND, "late", 3.0, None, n) for n in ("a", "b")]
     metric = counted(Kind.SQUARED_ERROR, cap=cap)
-    engine = Engine()
+    engine = Twins()
     engine.ingest(served, labels)
     query = StatisticsQuery("r", 1, (EpochPlan(1, "weight", 500_000, {}),), (metric,), (), SECOND)
     engine.advance(query, 1_000 * SECOND)

@@ -15,11 +15,12 @@ from controller.core.evidence import Verdict
 from controller.core.fold import EMPTY, fold
 from controller.core.pairs import PairFold, pair_effect, pair_non_inferior
 from controller.core.plans import declared, metric_plan, with_baselines
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.kinds import Kind
 from controller.status import Epoch
 from tests.decide.rollouts import fresh, rollout
 from tests.engine.test_counting import counted, said, seen
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND, plan
 from tests.kinds.rollouts import allowed
 
@@ -58,7 +59,7 @@ def mirrored(label: Column, a: Column, b: Column, unit: Column) -> tuple[MetricP
         exposures.append(served._replace(scores=(float(a[i]),)))
         exposures.append(served._replace(mirror=True, scores=(float(b[i]),)))
         outcomes.append(OutcomeRow(f"o{i}", 2 * SECOND, 2 * SECOND, "late", float(label[i]), None, f"q{i}"))
-    metric, engine = plan(Kind.AUC), Engine()
+    metric, engine = plan(Kind.AUC), Twins()
     engine.ingest(exposures, outcomes)
     said = engine.advance(StatisticsQuery("r", 1, (EPOCH,), (metric,), (), SECOND), 1_000 * SECOND)
     engine.close()

@@ -14,10 +14,11 @@ from controller.core.fold import EMPTY, fold
 from controller.core.pairs import PairFold, pair_effect, pair_non_inferior, pair_units
 from controller.core.plans import with_baselines
 from controller.core.scores import Effect
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.kinds import Kind
 from controller.status import Epoch
 from tests.decide.rollouts import fresh, rollout
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND
 from tests.engine.worlds import plan as counted
 from tests.evidence.drawn import plan_for
@@ -49,7 +50,7 @@ def mirrored(plan: MetricPlan, answers: Answers, centre: int = ONE // 2) -> Pair
         exposures.append(served._replace(scores=(float(answers.champion[i]),)))
         exposures.append(served._replace(mirror=True, scores=(float(answers.challenger[i]),)))
         outcomes.append(OutcomeRow(f"o{i}", 2 * SECOND, 2 * SECOND, "late", float(label), None, f"q{i}"))
-    engine = Engine()
+    engine = Twins()
     engine.ingest(exposures, outcomes)
     asked = StatisticsQuery("r", 1, (EpochPlan(1, "mirror", 0, {plan.name: centre}),), (plan,), (), SECOND)
     said = engine.advance(asked, 1_000 * SECOND)

@@ -8,9 +8,10 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from controller.core.cells import Block, EpochPlan, MetricPlan, ScoreCell, StatisticsQuery
 from controller.core.scores import Effect, ScoreFold, score_effect
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.kinds import Kind
 from tests.engine.test_counting import said, seen
+from tests.engine.twins import Twins
 from tests.engine.worlds import SECOND
 from tests.engine.worlds import plan as counted
 from tests.evidence.drawn import plan_for
@@ -31,7 +32,7 @@ def blocks_of(
     query = StatisticsQuery(
         "r", 1, tuple(EpochPlan(e, "weight", 500_000, {}) for e in range(1, epochs + 1)), (metric,), (), SECOND
     )
-    engine = Engine()
+    engine = Twins()
     engine.ingest(exposures, outcomes)
     engine.advance(query, 1_000 * SECOND)
     return engine.blocks()
@@ -82,7 +83,7 @@ def drawn_units(seed: int, n: int = 1_500) -> "np.ndarray[tuple[int, int], np.dt
 
 def effect_of(metric: MetricPlan, exposures: list[ExposureRow], outcomes: list[OutcomeRow]) -> Effect:
     epoch = EpochPlan(1, "weight", 500_000, {metric.name: 3 * metric.scale // 10})
-    engine = Engine()
+    engine = Twins()
     engine.ingest(exposures, outcomes)
     state = engine.advance(StatisticsQuery("r", 1, (epoch,), (metric,), (), SECOND), 1_000 * SECOND)
     fold = state.folds[metric.name, ""]

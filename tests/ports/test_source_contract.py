@@ -8,11 +8,12 @@ import pytest
 
 from controller.core.cells import ScoreCell, StatisticsQuery
 from controller.core.fold import Statistics
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow
+from controller.edges.engine import ExposureRow, OutcomeRow
 from controller.edges.engine.rows import Pointer, exposure_row
 from controller.edges.memory import MemorySource
 from controller.kinds import UNMEASURED, Kind
 from tests.engine.logs import exposure_event, sample_event
+from tests.engine.twins import Twins
 from tests.engine.worlds import METRICS, SECOND, World, deliveries, plan, query, shared, world
 
 OPEN = tuple(m._replace(name=f"open-{m.name}".lower(), frozen=False, cap=None, edges=()) for m in METRICS)
@@ -41,7 +42,7 @@ def outcome(row: OutcomeRow) -> dict[str, Any]:
 
 def told(made: World, seed: int, asked: StatisticsQuery) -> tuple[Statistics, Statistics, set[Any], set[Any]]:
     """The same deliveries to both; what each says in the end, and the cells it folded."""
-    engine, memory = Engine(), MemorySource(keep_blocks=True)
+    engine, memory = Twins(), MemorySource(keep_blocks=True)
     for name in ("rows", "edge-w0", "edge-w1"):
         memory.gone(name)  # their times say nothing of what is still to come; only the clock does
     theirs, ours = engine.advance(asked, 0), memory.read(asked, 0)
@@ -105,7 +106,7 @@ def test_the_champion_stood_in_only_where_it_had_a_better_answer(reason: str, an
     row = mine[0]._replace(mirror=False)
     event = exposure_event(row._replace(usable=False, fell_back=True), random.Random(1))
     event |= {"fallback_reason": reason, "status": 400, "answer_status": answered}
-    engine, memory = Engine(), MemorySource()
+    engine, memory = Twins(), MemorySource()
     engine.ingest([exposure_row(event, (), None)], [], [])
     memory.ingest("rows", event)
     memory.ingest("rows", {"type": "mark", "t": row.t + 1})
@@ -129,7 +130,7 @@ def test_an_answer_without_a_score_is_wrong_unless_the_answer_itself_was_cut(cut
     del event["answer_cut"]
     event |= cut
     label = OutcomeRow("o", SECOND, SECOND, "late", 1.0, None, "r")
-    engine, memory = Engine(), MemorySource(keep_blocks=True)
+    engine, memory = Twins(), MemorySource(keep_blocks=True)
     engine.ingest([exposure_row(event, (), Pointer("/predictions/0"))], [label], [])
     for each in (event, outcome(label), {"type": "mark", "t": 1_000 * SECOND}):
         memory.ingest("rows", each)

@@ -59,6 +59,11 @@ class ClusterJournals:
         finally:
             self._shelf.used(self)
 
+    @property
+    def size_mb(self) -> float:
+        source = self._source
+        return 0.0 if source is None else source.size_mb
+
     def put_away(self) -> bool:
         """Close the state until the next ``read``; False while one is under way."""
         if not self._using.acquire(blocking=False):
@@ -98,7 +103,7 @@ class ClusterJournals:
 
     def _opened(self) -> JournalSource:
         journals, state, shared = self._state
-        return JournalSource(journals, state, reader=self._reader, shared=shared)
+        return JournalSource(journals, state, reader=None, shared=shared)  # routers are told of it by call
 
     def _let_go(self) -> None:
         if self._source is not None:

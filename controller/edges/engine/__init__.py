@@ -1,6 +1,7 @@
-"""Journals → statistics: the incremental metric engine on one DuckDB file, and the batch query that checks it.
+"""Journals → statistics: the incremental metric engine on one file, and the batch query that checks it.
 
 ``JournalSource`` tails journals, ``Engine`` counts rows, ``oracle`` says the same cells as one query over the raw log.
+The rows lie in ``tables`` of two kinds: ``small`` ones in SQLite, and ``large`` ones in DuckDB once those are outgrown.
 
 Order of things: a line becomes a row (``rows``), rows are staged (``ingest``) with the reader's position in the same
 transaction, settled once the watermark has passed them (``settle``), and summed to cells when their block is final

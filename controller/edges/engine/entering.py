@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
+from controller.edges.engine.settling import Counts
+
 Column = np.ndarray[Any, np.dtype[Any]]
-Counts = list[tuple[int, str, int]]  # (epoch, count name, increment)
 
 
 class _Rows(NamedTuple):

@@ -6,72 +6,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import xxhash
 
 from controller.edges.engine.rows import ExposureRow, OutcomeRow, Scores
+from controller.edges.engine.segments import Segments, identity
 from controller.edges.engine.terms import buckets
-
-MOST_SEGMENTS = 1_000
-MOST_COMBOS = 10_000
 
 Columns = dict[str, "np.ndarray[Any, Any]"]
 
 
-def identity(text: str | None) -> int:
-    """The 64-bit hash that stands for an id; 0 only for None."""
-    return 0 if text is None else xxhash.xxh64_intdigest(text.encode()) or 1
-
-
 def _identities(texts: Iterable[str | None]) -> "np.ndarray[Any, Any]":
     return np.fromiter(map(identity, texts), dtype=np.uint64)
-
-
-class Segments:
-    """Numbers for the combinations of segments that exposures have; new ones are written as they appear.
-
-    At most MOST_SEGMENTS segments and MOST_COMBOS combinations get a number: what comes later counts in everything
-    only, so that an attribute with endless values cannot grow the state without bound.
-    """
-
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
-        found = con.execute("SELECT segment, name FROM segments").fetchall()
-        self.names: dict[int, str] = dict(found)
-        self._segments = {name: number for number, name in found}
-        self._combos: dict[tuple[str, ...], int] = {}
-        self._known: dict[tuple[int, ...], int] = {}
-        for combo, parts in con.execute("SELECT combo, list(segment) FROM combos GROUP BY combo").fetchall():
-            self._known[tuple(sorted(parts))] = combo
-
-    def combo(self, texts: tuple[str, ...]) -> int:
-        """The number of a combination of ``name=value`` texts."""
-        number = self._combos.get(texts)
-        if number is None:
-            if len(self._combos) >= 4 * MOST_COMBOS:
-                self._combos.clear()
-            number = self._combos[texts] = self._number(texts)
-        return number
-
-    def _number(self, texts: tuple[str, ...]) -> int:
-        parts = tuple(sorted({0, *(self._segment(text) for text in texts)}))
-        known = self._known.get(parts)
-        if known is not None:
-            return known
-        if len(self._known) >= MOST_COMBOS:
-            return 0
-        number = self._known[parts] = len(self._known)
-        self._con.executemany("INSERT INTO combos VALUES (?, ?)", [[number, part] for part in parts])
-        return number
-
-    def _segment(self, text: str) -> int:
-        known = self._segments.get(text)
-        if known is None:
-            if len(self._segments) > MOST_SEGMENTS:
-                return 0
-            known = self._segments[text] = len(self._segments)
-            self.names[known] = text
-            self._con.execute("INSERT INTO segments VALUES (?, ?)", [known, text])
-        return known
 
 
 def admit_exposures(con: duckdb.DuckDBPyConnection, segments: Segments, rows: Sequence[ExposureRow]) -> None:

@@ -6,8 +6,8 @@ import duckdb
 
 from controller.core.areas import FURTHEST_SCORE, LAST, SCORE_EDGES
 from controller.core.cells import PPM, MetricPlan, StatisticsQuery
-from controller.edges.engine.ingest import identity
 from controller.edges.engine.rows import ExposureRow, OutcomeRow, SampleRow
+from controller.edges.engine.segments import identity
 from controller.edges.engine.terms import MOMENTS, bucket_edges, quantities, taken
 
 EXPOSURES = """

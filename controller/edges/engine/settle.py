@@ -11,35 +11,9 @@ import duckdb
 import numpy as np
 
 from controller.core.cells import MetricPlan
-from controller.edges.engine.entering import Counts, enter
+from controller.edges.engine.entering import enter
+from controller.edges.engine.settling import HORIZON, OutcomeTally, Settling, Tally, outcome_names
 from controller.kinds import AWAITING, LABELLED
-
-HORIZON = 600_000_000  # µs within which a repeated request id is a duplicate, and within which pairs are sought
-
-
-class Settling(NamedTuple):
-    """One step of the watermark: rows of ``attempt`` before ``until``, where those before ``since`` were settled.
-
-    ``last_n`` is the number of the last request of the step before.
-    """
-
-    attempt: int
-    since: int
-    until: int
-    last_n: int
-    mirrors: tuple[int, ...]
-    grace: int
-
-
-class Tally(NamedTuple):
-    """What became of the ``staged`` exposures of a step; ``epochs``: (epoch, count name, increment)."""
-
-    staged: int
-    kept: int
-    duplicates: int
-    late: int
-    epochs: Counts
-    clashes: int
 
 
 def within(epochs: Iterable[int]) -> str:
@@ -119,17 +93,6 @@ def _clashes(con: duckdb.DuckDBPyConnection, due: str) -> int:
     )
 
 
-class OutcomeTally(NamedTuple):
-    """What became of the ``staged`` outcomes of a step; ``waiting``: how many have no request yet."""
-
-    staged: int
-    kept: int
-    duplicates: int
-    late: int
-    unknown: int
-    waiting: int
-
-
 class Waiting(NamedTuple):
     """Outcomes that are pending: all, those that name a request, fresh ones of these, and those of units that can be
     matched now."""
@@ -200,11 +163,6 @@ def _say(con: duckdb.DuckDBPyConnection, step: Settling) -> tuple[int, int]:
 def _away(con: duckdb.DuckDBPyConnection) -> int:
     """Forget fresh outcomes that name a request of another attempt: how many."""
     return many(con, "DELETE FROM pending WHERE fresh AND request <> 0 AND request IN (SELECT h FROM foreign_ids)")
-
-
-def outcome_names(metrics: Iterable[MetricPlan]) -> list[str]:
-    """The outcomes that some metric looks at; of others nobody needs to know whether they are unknown."""
-    return sorted({name for m in metrics for name in m.outcomes})
 
 
 def _match(con: duckdb.DuckDBPyConnection, step: Settling, labels: list[str], waiting: Waiting, arrived: int) -> int:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import duckdb
-
 from controller.core.cells import StatisticsQuery
 from controller.core.covariates import misread
 from controller.core.fold import Statistics
-from controller.edges.engine import tailer
+from controller.edges.engine import states, tailer
 from controller.edges.engine.engine import Engine
 from controller.edges.engine.rows import (
     ExposureRow,
@@ -36,6 +34,9 @@ _Row = TypeVar("_Row")
 _SETTLE_AFTER = 100_000
 _COUNT_AFTER = 10_000  # rows that are put into the state together, at least, while there are more
 POSITION = "position"  # kind of what is kept
+# More rows a second than a small state is made for, in so many that it is no chance.
+_DENSE = 40
+_MANY = 1_000
 
 
 class _Journal(NamedTuple):
@@ -59,14 +60,22 @@ class _Gathered:
     samples: list[SampleRow] = field(default_factory=list)
     losses: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def dense(self) -> bool:
+        """Whether these rows came so fast one after the other that a large state is cheaper. Their number alone does
+        not tell: after a pause there are many."""
+        times = [row.t for row in self.exposures] + [row.ingest_t for row in self.outcomes]
+        return len(times) >= _MANY and len(times) * 1_000_000 >= _DENSE * (max(times) - min(times))
+
 
 class JournalSource:
     """Reads every journal of some directories into an ``Engine``; implements ``StatisticsSource``.
 
-    ``state``: the engine's file, held by this process alone; None keeps it in memory, so that every start reads all
-    journals again. ``reader``: the name under which this process acknowledges what it has (with a file only), so
-    that routers may delete it. ``budget_s``: how long one ``read`` goes on reading; what is left then waits for the
-    next one, and the watermark shows it. ``shared``: the DuckDB that the states of many rollouts are in.
+    ``state``: the engine's file, held by this process alone (as long as there is little in it, one beside it that ends
+    in ``.sqlite``); None keeps it in memory, so that every start reads all journals again. ``reader``: the name under
+    which this process acknowledges what it has (with a file only), so that routers may delete it; None: not here.
+    ``budget_s``: how long one ``read`` goes on reading; what is left then waits for the next one, and the watermark
+    shows it. ``shared``: the DuckDB that the states of many rollouts are in.
 
     Raises EdgeError where the state cannot be opened.
     """
@@ -76,14 +85,15 @@ class JournalSource:
         journals: Path | Sequence[Path],
         state: Path | None,
         *,
-        reader: str = "controller",
+        reader: str | None = "controller",
         budget_s: float = 20.0,
         shared: SharedStates | None = None,
     ) -> None:
         paths = [journals] if isinstance(journals, Path) else journals
         self._directories = [path.absolute() for path in paths]
-        self._engine = Engine(state, shared=shared)
-        self._acknowledges = state is not None
+        self._state, self._shared, self._dense = state, shared, False
+        self._engine = states.opened(state, shared)
+        self._acknowledges = state is not None and reader is not None
         self._reader = reader
         self._budget_s = budget_s
         found = self._engine.kept.taken(POSITION)
@@ -94,6 +104,11 @@ class JournalSource:
     def engine(self) -> Engine:
         """The state below; for reading."""
         return self._engine
+
+    @property
+    def size_mb(self) -> float:
+        """What the open state holds of memory, about."""
+        return self._engine.tables.size_mb
 
     def close(self) -> None:
         """Let go of the state."""
@@ -120,7 +135,9 @@ class JournalSource:
             unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
             statistics = self._advanced(query, gathered, now, unread)
             self._acknowledge()
-        except (OSError, duckdb.Error) as error:
+            if self._state is not None:
+                self._engine = states.grew(self._engine, self._state, self._shared, self._dense)
+        except states.ERRORS as error:
             raise EdgeError(f"journals or their statistics cannot be read: {error}") from error
         return statistics
 
@@ -131,7 +148,7 @@ class JournalSource:
             with self._engine.batch():
                 places = self._counted(gathered)
                 statistics = self._engine.advance(query, self._watermark(now, unread, places))
-        except (EdgeError, ValueError, duckdb.Error):
+        except (EdgeError, ValueError, *states.ERRORS):
             self._count(gathered)
             raise
         self._places = places
@@ -220,6 +237,7 @@ class JournalSource:
     def _counted(self, gathered: _Gathered) -> dict[str, Place]:
         """Count what was gathered; how far each journal is read once the transaction that this is in is committed."""
         if gathered.places:
+            self._dense |= gathered.dense
             self._engine.ingest(gathered.exposures, gathered.outcomes, gathered.samples)
             self._engine.count(**gathered.losses)
             for key, place in gathered.places.items():

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
-from controller.edges.engine.settle import HORIZON, deadline, within
+from controller.edges.engine.settle import deadline, within
+from controller.edges.engine.settling import HORIZON
 
 
 class Span(NamedTuple):

@@ -29,7 +29,8 @@ from controller.core.covariates import Moments, moments, taken
 from controller.core.fold import Fold, fold
 from controller.core.pairs import PairFold
 from controller.edges.memory.events import ArmKey
-from controller.edges.memory.tally import Group, Values, value_bucket
+from controller.edges.memory.losses import Values
+from controller.edges.memory.tally import Group, value_bucket
 from controller.kinds import DECIDED, ERRORS, UNMEASURED, Kind
 from router.assignment import Arm
 
@@ -73,7 +74,7 @@ class Folding:
     def _fold(self, plan: MetricPlan, epoch: EpochPlan, group: Group) -> None:
         mirror = epoch.kind == "mirror"
         if (mirror or not plan.frozen) and plan.family not in UNMEASURED:
-            self.baseline = _baseline(plan, self.baseline, group)
+            self.baseline = added_to(plan, self.baseline, group)
         if not plan.frozen or (group.block, group.epoch) <= (plan.from_block, plan.from_epoch):
             return
         for segment, sums in sorted(group.sums.items()):
@@ -81,10 +82,10 @@ class Folding:
             if mirror and plan.family == "throughput":
                 continue
             if mirror:
-                block = _paired(plan, epoch, group, segment, sums, scores)
+                block = paired(plan, epoch, group, segment, sums, scores)
             else:
                 failed = self._failed.setdefault(segment, {})
-                block = _weighted(plan, epoch, group, segment, sums, scores, failed)
+                block = weighted(plan, epoch, group, segment, sums, scores, failed)
             if block is None:
                 continue
             if self._keep:
@@ -101,7 +102,7 @@ def _of(sums: Sums, arm: str) -> dict[str, Values]:
     return {unit: values for (whose, unit), values in sums.items() if whose == arm}
 
 
-def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums:
+def added_to(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums:
     units = _of(group.sums.get(OVERALL, {}), "champion")
     if not units:
         return old
@@ -138,7 +139,7 @@ def _baseline(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums
     )
 
 
-def _weighted(
+def weighted(
     plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores, failed: Scores
 ) -> Block | None:
     if plan.family in ("failures", "latency"):
@@ -231,7 +232,7 @@ def _score_cell(
     return ScoreCell._make((*total, covaried))
 
 
-def _paired(plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
+def paired(plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
     units = _of(sums, "pair")
     if not units:
         return None

@@ -2,14 +2,26 @@
 
 import json
 import math
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from controller.core.areas import LAST, score_bin
 from controller.core.cells import MetricPlan, StatisticsQuery
-from controller.kinds import ERRORS, Kind
+from controller.kinds import DECIDED, ERRORS, Kind
 
 LARGEST = 10**12  # units that a single value, or a unit's sum of outcomes, may have
 LARGEST_DIFFERENCE = 1e9  # of a score and its label
 LEAST_PROBABILITY = 1e-6  # log loss: a surer prediction is taken as this sure, so that one row costs at most 13.8
+
+Values = tuple[int, ...]
+
+
+class Answered(NamedTuple):
+    """Whether an answer was usable, and the score of each of its rows: None in it where there is no number, None
+    altogether where it was not kept whole, or was not usable."""
+
+    usable: bool
+    scores: Sequence[float | None] | None
 
 
 def in_units(value: float, scale: int) -> int:
@@ -77,6 +89,86 @@ def worth(query: StatisticsQuery, plan: MetricPlan, score: float | None, label: 
     if kind is Kind.LOG_LOSS:
         return 1, in_units(-math.log(min(max(chance, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)), scale)
     raise ValueError(f"{kind}: no worth of a single prediction")
+
+
+def costs(
+    query: StatisticsQuery, plan: MetricPlan, answer: Answered, labels: Mapping[int, float]
+) -> dict[int, tuple[int, int]]:
+    """(x, y) of each labelled row; both are 0 where it does not count. One whose answer was not kept whole is left
+    out."""
+    usable, scores = answer
+    found: dict[int, tuple[int, int]] = {}
+    for row, label in labels.items():
+        if not usable:
+            found[row] = worth(query, plan, None, label)
+        elif scores is not None and row < len(scores):
+            found[row] = worth(query, plan, scores[row], label)
+    return found
+
+
+def label_sums(
+    query: StatisticsQuery, plan: MetricPlan, answer: Answered, labels: Mapping[int, float]
+) -> Values | None:
+    """(x, y) of all labelled rows, of an error twice: uncut, and cut at the cap; None where none counts."""
+    sums = summed(costs(query, plan, answer, labels).values())
+    if plan.kind in ERRORS:
+        sums = (*summed(costs(query, plan._replace(cap=None), answer, labels).values()), *sums)
+    return sums if any(sums[::2]) else None
+
+
+def summed(each: Collection[tuple[int, int]]) -> Values:
+    return sum(x for x, _ in each), sum(y for _, y in each)
+
+
+def paired_sums(
+    query: StatisticsQuery, plan: MetricPlan, answers: Sequence[Answered], labels: Mapping[int, float]
+) -> Values | None:
+    """(x, y) of the champion and of the challenger, of the rows that count for both; None where none does."""
+    one, other = (costs(query, plan, answer, labels) for answer in answers)
+    counts = any if plan.kind in DECIDED else all
+    rows = [r for r in one if r in other and counts((one[r][0], other[r][0]))]
+    return (*summed([one[r] for r in rows]), *summed([other[r] for r in rows])) if rows else None
+
+
+def places(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> dict[int, int]:
+    """The bin of the score of each labelled row that counts."""
+    usable, scores = answer
+    found = {}
+    for row, label in labels.items():
+        positive = label == query.positive
+        if not usable:
+            found[row] = score_bin(None, positive)
+        elif scores is not None and row < len(scores):
+            found[row] = score_bin(scores[row], positive)
+    return found
+
+
+def ranks(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> Values | None:
+    """Of each labelled row twice the bin of its score, one more for a positive; None where none counts."""
+    found = places(query, answer, labels)
+    return tuple(2 * place + (labels[row] == query.positive) for row, place in found.items()) or None
+
+
+def paired_ranks(query: StatisticsQuery, answers: Sequence[Answered], labels: Mapping[int, float]) -> Values | None:
+    """Of each labelled row twice the place of both bins, one more for a positive; None where none counts."""
+    one, other = (places(query, answer, labels) for answer in answers)
+    codes = [(one[r] * (LAST + 1) + other[r]) * 2 + (labels[r] == query.positive) for r in one if r in other]
+    return tuple(codes) or None
+
+
+def difference(query: StatisticsQuery, plan: MetricPlan, answers: Sequence[Answered]) -> Values | None:
+    """(1, 0, 1, value where the answers differ); None where that is not known."""
+    one, other = answers
+    if not one.usable and not other.usable:
+        return None
+    sides = [_sides(query, answer) if answer.usable else [] for answer in answers]
+    if None in sides:
+        return None if one.usable and other.usable else (1, 0, 1, plan.scale)
+    return (1, 0, 1, 0 if one.usable and other.usable and sides[0] == sides[1] else plan.scale)
+
+
+def _sides(query: StatisticsQuery, answer: Answered) -> list[bool | None] | None:
+    return None if answer.scores is None else [None if s is None else s >= query.threshold for s in answer.scores]
 
 
 def _error(plan: MetricPlan, score: float | None, label: float) -> tuple[int, int]:

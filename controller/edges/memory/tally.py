@@ -5,19 +5,29 @@ they are made from groups later (``folding``) and can be made again.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from controller.core.areas import LAST, score_bin
 from controller.core.cells import EpochPlan, MetricPlan, StatisticsQuery
 from controller.core.covariates import units_of
 from controller.core.plans import bucket_of
 from controller.edges.memory.events import ArmKey, Exposed, Label, Observation
-from controller.edges.memory.losses import LARGEST, in_units, scores_in, worth
+from controller.edges.memory.losses import (
+    LARGEST,
+    Answered,
+    Values,
+    costs,
+    difference,
+    in_units,
+    label_sums,
+    paired_ranks,
+    paired_sums,
+    ranks,
+    scores_in,
+)
 from controller.edges.memory.seen import AttemptSeen, Seen
-from controller.kinds import AWAITING, DECIDED, ERRORS, LABELLED, MIRRORED, REQUESTS, Kind
+from controller.kinds import AWAITING, ERRORS, LABELLED, MIRRORED, REQUESTS, SERVED, Kind
 
-Values = tuple[int, ...]
 Sums = dict[str, dict[ArmKey, Values]]
 
 
@@ -99,24 +109,24 @@ class Tally:
     def _close(self, block: int, epoch: EpochPlan) -> None:
         sums: Sums = {}
         errors: Counter[int] = Counter()
-        mirror = epoch.kind == "mirror"
+        mirror, uncut = epoch.kind == "mirror", self._plan._replace(cap=None)
         for e in self._open.pop((block, epoch.number), ()):
             key = self._key(e, mirror)
             if key is None:
                 continue
             values = self._values(e, key[1])
             if self._plan.kind in ERRORS and e.arm == "champion":
-                costs = self._costs(e, self._labelled(e, e.t), capped=False)
-                errors.update(value_bucket(y) for x, y in costs.values() if x)
+                found = costs(self._query, uncut, self._answered(e), self._labelled(e, e.t))
+                errors.update(value_bucket(y) for x, y in found.values() if x)
             if values is not None:
                 for segment in ("",) if mirror else e.segments(self._query.segments):
-                    self._merge(sums.setdefault(segment, {}), key, values)
+                    merge(self._plan, sums.setdefault(segment, {}), key, values)
         for e in self._pairs.pop((block, epoch.number), ()):
             if mirror and e.partner is not None and e.unit is not None:
                 values = self._both(e, e.partner)
                 if values is not None:
                     for segment in e.segments(self._query.segments):
-                        self._merge(sums.setdefault(segment, {}), ("pair", e.unit), values)
+                        merge(self._plan, sums.setdefault(segment, {}), ("pair", e.unit), values)
         if sums:
             self.groups.append(Group(block, epoch.number, sums, errors, self._numbers(unit for _, unit in sums[""])))
 
@@ -136,17 +146,6 @@ class Tally:
             return (e.arm, e.unit)
         return ("unseen", e.unit) if self._service else None
 
-    def _merge(self, into: dict[ArmKey, Values], key: ArmKey, values: Values) -> None:
-        old = into.get(key)
-        if old is None:
-            into[key] = values
-        elif self._plan.family == "auc":
-            into[key] = old + values
-        elif self._service or self._plan.family == "throughput":
-            into[key] = tuple(max(a, b) for a, b in zip(old, values, strict=True))
-        else:
-            into[key] = tuple(a + b for a, b in zip(old, values, strict=True))
-
     def _values(self, e: Exposed, unit: str) -> Values | None:
         """What ``e`` alone contributes; None where it contributes nothing."""
         match self._plan.family:
@@ -155,9 +154,9 @@ class Tally:
             case "latency":
                 return (bucket_of(e.latency),)
             case "label":
-                return self._label_sums(e)
+                return label_sums(self._query, self._plan, self._answered(e), self._labelled(e, e.t))
             case "auc":
-                return self._ranks(e)
+                return ranks(self._query, self._answered(e), self._labelled(e, e.t))
             case "throughput":
                 return (1, self._plan.scale)
             case "pair":
@@ -168,31 +167,6 @@ class Tally:
             return None
         left = entries[place + 1].t if place + 1 < len(entries) else None
         return self._denominator(e, unit, left), self._unit_value(e, unit, left)
-
-    def _label_sums(self, e: Exposed) -> Values | None:
-        labels = self._labelled(e, e.t)
-        sums = _summed(self._costs(e, labels).values())
-        if self._plan.kind in ERRORS:
-            sums = (*_summed(self._costs(e, labels, capped=False).values()), *sums)
-        return sums if any(sums[::2]) else None
-
-    def _ranks(self, e: Exposed) -> Values | None:
-        """Of each labelled row twice the bin of its score, one more for a positive."""
-        labels = self._labelled(e, e.t)
-        places = self._places(e, labels)
-        return tuple(2 * place + (labels[row] == self._query.positive) for row, place in places.items()) or None
-
-    def _places(self, e: Exposed, labels: Mapping[int, float]) -> dict[int, int]:
-        """The bin of the score of each labelled row that counts."""
-        scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable and labels else []
-        found = {}
-        for row, label in labels.items():
-            positive = label == self._query.positive
-            if not e.usable:
-                found[row] = score_bin(None, positive)
-            elif scores is not None and row < len(scores):
-                found[row] = score_bin(scores[row], positive)
-        return found
 
     def _unit_value(self, e: Exposed, unit: str, left: int | None) -> int:
         plan = self._plan
@@ -232,49 +206,30 @@ class Tally:
     def _both(self, a: Exposed, b: Exposed) -> Values | None:
         if self._service:
             return (int(not a.usable), int(not b.usable))
+        answers = self._answered(a), self._answered(b)
         if self._plan.family == "pair":
-            return self._difference(a, b)
+            return difference(self._query, self._plan, answers)
         labels = self._labelled(a, max(a.t, b.t))
         if self._plan.family == "auc":
-            of_a, of_b = self._places(a, labels), self._places(b, labels)
-            codes = [
-                (of_a[r] * (LAST + 1) + of_b[r]) * 2 + (labels[r] == self._query.positive) for r in of_a if r in of_b
-            ]
-            return tuple(codes) or None
-        costs, others = self._costs(a, labels), self._costs(b, labels)
-        counts = any if self._plan.kind in DECIDED else all
-        rows = [r for r in costs if r in others and counts((costs[r][0], others[r][0]))]
-        return (*_summed([costs[r] for r in rows]), *_summed([others[r] for r in rows])) if rows else None
+            return paired_ranks(self._query, answers, labels)
+        return paired_sums(self._query, self._plan, answers, labels)
 
-    def _difference(self, a: Exposed, b: Exposed) -> Values | None:
-        """(1, 0, 1, value where the answers differ); None where that is not known."""
-        if not a.usable and not b.usable:
-            return None
-        sides = [self._sides(e) if e.usable else [] for e in (a, b)]
-        if None in sides:
-            return None if a.usable and b.usable else (1, 0, 1, self._plan.scale)
-        return (1, 0, 1, 0 if a.usable and b.usable and sides[0] == sides[1] else self._plan.scale)
-
-    def _sides(self, e: Exposed) -> list[bool | None] | None:
-        scores = scores_in(e.answer, self._query.prediction, e.answer_cut)
-        return None if scores is None else [None if s is None else s >= self._query.threshold for s in scores]
-
-    def _costs(self, e: Exposed, labels: Mapping[int, float], capped: bool = True) -> dict[int, tuple[int, int]]:
-        """(x, y) of each labelled row; both are 0 where it does not count. One whose answer was not kept whole is left
-        out."""
-        scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable and labels else None
-        plan = self._plan if capped else self._plan._replace(cap=None)
-        costs: dict[int, tuple[int, int]] = {}
-        for row, label in labels.items():
-            if not e.usable:
-                costs[row] = worth(self._query, plan, None, label)
-            elif scores is not None and row < len(scores):
-                costs[row] = worth(self._query, plan, scores[row], label)
-        return costs
+    def _answered(self, e: Exposed) -> Answered:
+        scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable else None
+        return Answered(e.usable, scores)
 
 
-def _summed(costs: Collection[tuple[int, int]]) -> Values:
-    return sum(x for x, _ in costs), sum(y for _, y in costs)
+def merge(plan: MetricPlan, into: dict[ArmKey, Values], key: ArmKey, values: Values) -> None:
+    """Add to what the key contributes to a block."""
+    old = into.get(key)
+    if old is None:
+        into[key] = values
+    elif plan.family == "auc":
+        into[key] = old + values
+    elif plan.family in SERVED:
+        into[key] = tuple(max(a, b) for a, b in zip(old, values, strict=True))
+    else:
+        into[key] = tuple(a + b for a, b in zip(old, values, strict=True))
 
 
 def value_bucket(value: int) -> int:
