@@ -11,7 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from controller.edges.exchange import Call, Exchange
+from controller.edges.exchange import Call
+from controller.edges.proxied import Proxied
 from controller.errors import EdgeError, SpecError
 from controller.ports import Notifier
 from controller.status import Notice
@@ -49,7 +50,7 @@ class SlackNotifier:
         if not url.startswith(("http://", "https://")):
             raise SpecError("notify.slack: the secret must hold the webhook's address, https://hooks.slack.com/…")
         self._url = url
-        self._exchange = Exchange(deadline_s, answer_limit=1 << 16, proxies=True)
+        self._exchange = Proxied(deadline_s, answer_limit=1 << 16)
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0

@@ -1,11 +1,15 @@
 """Asking model servers and the tracking server whether they are there."""
 
 import json
+import logging
 from typing import NamedTuple
 
 import httpx
 
 from controller.edges.exchange import finite, named_version
+
+# It logs every call, and these are made once a second.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 _ANSWER_LIMIT = 1 << 20
 

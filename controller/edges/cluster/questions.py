@@ -21,7 +21,7 @@ NUMBER = r"[0-9]{1,10}"  # of a version, as MLflow gives it
 UPSTREAMS = 256  # as many as a route table may name
 VERSIONS = 4  # of which is known who has answered; two are asked in turn
 AT_ONCE = 12  # servers that are asked in one look; the others have their turn in the next
-CALLS = 64  # under way or given up, to all servers of a rollout
+CALLS = 64  # under way, to all servers of a rollout
 PATIENCE_S = 0.2  # how long a look waits for answers; later ones are for the next
 
 
