@@ -61,6 +61,9 @@ class Copies:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names: dict[tuple[str, str], str] = {}
+        # Of one fetch, in which nobody else writes there: the files by copy, and where each copy ends.
+        self._files: dict[str, list[int]] = {}
+        self._ends: dict[str, tuple[int, int]] = {}
         self.copied = self.failures = 0
 
     def fetch(
@@ -77,6 +80,7 @@ class Copies:
         self._names = {key: name for key, name in self._names.items() if key[0] in living}
         awaited: dict[str, str] = {}
         known: set[tuple[str, str]] = set()
+        self._files, self._ends = files(self._folder), {}
         room, full = self._room(read)
         while True:
             # Listed again until nothing new appears: what appears later holds nothing before that moment.
@@ -138,7 +142,7 @@ class Copies:
     def _of(self, replica: Replica, fault: str) -> dict[str, str]:
         """The copies that may lack something because ``replica`` does not answer. One that nobody is sent to and that
         we know no journal of has served nobody."""
-        known = [name for name in files(self._folder) if name.startswith(f"{replica.name}-")]
+        known = [name for name in self._files if name.startswith(f"{replica.name}-")]
         return dict.fromkeys(known or ([replica.name] if replica.ready else []), f"{replica.name}: {fault}")
 
     def _grew(
@@ -167,7 +171,7 @@ class Copies:
 
     def _named(self, remote: Remote, sizes: Mapping[int, int], exchange: Exchange) -> str:
         """The name of the copy: the last one there is, if its newest file begins as the router's does."""
-        copies = [name for name in files(self._folder) if origin(name) == remote.journal]
+        copies = [name for name in self._files if origin(name) == remote.journal]
         if not copies:
             return remote.journal
         name = max(copies, key=_number)
@@ -222,12 +226,17 @@ class Copies:
             return 0, f"lines of file {number} from {start} came instead of file {place[0]} from {place[1]}"
         with self._path(name, number).open("ab") as copy:
             copy.write(body)
+        if number not in (numbers := self._files.setdefault(name, [])):
+            numbers.append(number)
+        self._ends[name] = number, start + len(body)
         self.copied += len(body)
         return len(body), ""
 
     def _next(self, name: str) -> tuple[int, int]:
         """The file and offset that come next; a line that a crash has torn is cut away."""
-        numbers = files(self._folder).get(name, [])
+        if (known := self._ends.get(name)) is not None:
+            return known
+        numbers = self._files.get(name, [])
         if not numbers:
             return 0, 0
         with self._path(name, numbers[-1]).open("r+b") as copy:
@@ -237,7 +246,8 @@ class Copies:
                 copy.seek(0)
                 size = copy.read().rfind(b"\n") + 1
                 copy.truncate(size)
-        return numbers[-1], size
+        self._ends[name] = numbers[-1], size
+        return self._ends[name]
 
     def _path(self, name: str, number: int) -> Path:
         return self._folder / f"{name}.{number:08d}.jsonl"
@@ -255,7 +265,7 @@ class Copies:
 
     def _unread(self, read: Mapping[str, tuple[int, int]]) -> int:
         sizes = 0
-        for name, numbers in files(self._folder).items():
+        for name, numbers in self._files.items():
             wanted, offset = read.get(name, (0, 0))
             for number in numbers:
                 if number >= wanted:
