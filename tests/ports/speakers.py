@@ -69,6 +69,7 @@ def speaking(
                 client, _ = listening.accept()
             except OSError:
                 return
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number += 1
             threading.Thread(target=one, args=(client, number), daemon=True).start()
 

@@ -81,6 +81,29 @@ def test_what_is_not_exactly_http_is_refused_at_once_and_not_quoted(exchange: Ex
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"HTTP/1.1 103 Early\r\nx: y\r\n\r\n" + OK, "ok"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok"),
+        (b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\n\r\n", NO_HTTP),
+        (b"HTTP/1.1 200 OK\r\nx: a\ncontent-length: 0\r\n\r\n", NO_HTTP),
+        (b"HTTP/1.1 200 OK\r\n\n\r\n", NO_HTTP),
+    ],
+)
+def test_it_does_not_matter_in_which_pieces_an_answer_comes(exchange: Exchange, text: bytes, expected: str) -> None:
+    def speak(peer: Peer) -> None:
+        while peer.asked():
+            for place in range(len(text)):
+                peer.say(text[place : place + 1])
+                peer.over.wait(0.001)  # so that it goes alone
+
+    with speaking(speak) as server:
+        for _ in range(2):
+            (said,) = exchange.all([Call("GET", f"http://{server}/")])
+            assert (said.body.decode() if isinstance(said, Answer) else str(said)) == expected
+
+
+@pytest.mark.parametrize(
     "text",
     [
         b"",
@@ -221,8 +244,15 @@ def test_what_was_answered_in_part_is_not_asked_again(exchange: Exchange) -> Non
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", b"x", b"\r\n"])
 def test_what_follows_an_answer_is_not_taken_for_the_next_one(exchange: Exchange, more: bytes) -> None:
-    with speaking(says(OK + more)) as server:
+    connections = []
+
+    def speak(peer: Peer) -> None:
+        connections.append(peer.number)
+        says(OK + more)(peer)
+
+    with speaking(speak) as server:
         assert [exchange.one(Call("GET", f"http://{server}/")).body for _ in range(3)] == [b"ok"] * 3
+    assert connections == [1, 2, 3]  # still more may be on its way
 
 
 def test_ipv6_addresses_are_called(exchange: Exchange) -> None:

@@ -1,6 +1,8 @@
 """Calls to many servers, and to some that never end: whoever answers is heard."""
 
+import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,10 +118,11 @@ def test_an_answer_that_never_ends_silences_no_other_one_and_leaves_nothing_behi
         wait_until(lambda: psutil.Process().num_fds() <= before + 3)  # the server notices an end when it says more
 
 
-def test_a_server_that_floods_leaves_others_their_turn(honest: str) -> None:
-    exchange = Exchange(2.0, answer_limit=1 << 30)
-    flood = dripping(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 10_000, 0.0)
-    with speaking(flood) as server:
+@pytest.mark.parametrize("what", ["answers before the answer", "chunks"])
+def test_a_server_that_floods_leaves_others_their_turn(honest: str, what: str) -> None:
+    exchange = Exchange(2.0, answer_limit=1 << 40)
+    begin, drip = ENDLESS[what]
+    with speaking(dripping(begin, drip * 10_000, 0.0)) as server:
         began = time.monotonic()
         late, *answers = exchange.all(
             [Call("GET", f"http://{server}/"), *(Call("GET", f"{honest}/{number}") for number in range(5))]
@@ -147,6 +150,23 @@ def test_a_server_that_does_not_shake_hands_is_given_up() -> None:
     exchange.close()
 
 
+def test_a_server_that_takes_no_connection_is_given_up(honest: str) -> None:
+    if sys.platform != "linux":
+        pytest.skip("needs-linux: it does not answer where the queue of a listening socket is full")
+    exchange = Exchange(0.5)
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listening.getsockname())
+        port = listening.getsockname()[1]
+        late, answer = exchange.all([Call("GET", f"http://127.0.0.1:{port}/"), Call("GET", f"{honest}/")])
+    assert str(late) == "no answer within 0.5 s"
+    assert isinstance(answer, Answer)
+    exchange.close()
+
+
 def test_a_name_that_nobody_resolves_holds_up_no_other_server(honest: str, no_names: list[str]) -> None:
     exchange = Exchange(0.5)
     names = [Call("GET", f"http://{name}.test/") for name in ("a", "a", "b")]
@@ -164,11 +184,11 @@ def test_look_ups_that_hang_are_bounded_for_each_name_and_keep_nothing_open(
 ) -> None:
     monkeypatch.setattr("controller.edges.connections.SHARED_S", 0.0)
     exchange = Exchange(0.1)
-    before = threading.active_count(), psutil.Process().num_fds()
+    threads, files = set(threading.enumerate()), psutil.Process().num_fds()
     for _ in range(3 * HANGING):
         exchange.all([Call("GET", "http://a.test/")])
-    assert (len(no_names), threading.active_count() - before[0]) == (HANGING, HANGING)
-    assert psutil.Process().num_fds() == before[1]
+    assert (len(no_names), len(set(threading.enumerate()) - threads)) == (HANGING, HANGING)
+    assert psutil.Process().num_fds() <= files
     exchange.close()
 
 
