@@ -15,6 +15,7 @@ from controller.edges.cluster import deployments
 from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
 from controller.edges.cluster.adopted import NO_ADDRESS
+from controller.edges.cluster.changes import Views
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.gateway import GatewayTraffic
 from controller.edges.cluster.journals import ClusterJournals
@@ -91,7 +92,12 @@ def close(loop: Loop, timeout_s: float) -> None:
 
 
 def build_cluster(
-    settings: OperatorSettings, access: Access, store: AcceptedStore, registry: MlflowRegistry, identity: str
+    settings: OperatorSettings,
+    access: Access,
+    store: AcceptedStore,
+    views: Views,
+    registry: MlflowRegistry,
+    identity: str,
 ) -> Callable[[str], Loop]:
     """What makes the loop of one rollout of a cluster; its memory is in a folder of ``settings.state_dir``.
 
@@ -103,14 +109,7 @@ def build_cluster(
     tokens = Tokens(access, settings.home(access.namespace), settings.key_name)
     registry = registry.guarded(access.check)  # aliases too are moved by the leader only
     shared, shelf, unshown = SharedStates(settings.state_dir / "spill"), Shelf(), _Unshown()
-
-    def faults(name: str, spec: RolloutSpec) -> list[str]:
-        said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers()), *_turning(name, spec)]
-        if settings.prometheus_url is None and spec.traffic.gateway_api is not None:
-            said += specfile.of_prometheus(spec)
-        return said
-
-    store.faults = faults
+    store.faults = partial(_faults, settings)
 
     def over(key: str) -> bool:
         try:
@@ -125,7 +124,7 @@ def build_cluster(
         gateway = spec.traffic.gateway_api
         if gateway is None:
             routers = RouterSet(owner.name, image, settings.router_replicas, settings.router_volume)
-            traffic = ClusterTraffic(access, owner, routers, tokens)
+            traffic = ClusterTraffic(access, owner, routers, tokens, changes=views.routers)
             journals = partial(ClusterJournals, traffic, folder, reader, lambda: over(key), shared, shelf)
             return traffic, LateSource(journals)
         read, url = partial(store.load, key), settings.prometheus_url or ""
@@ -143,6 +142,10 @@ def build_cluster(
         def unsent(text: str) -> None:
             events.tell(f"{owner.uid}/{text}", True, "SlackUnavailable", text)
 
+        def read() -> Stored:
+            return store.load(key).pinned()
+
+        wake = partial(store.wake, key)
         slack = SecretSlack(access, namespace, lambda: store.load(key).rollout.spec.notify, unsent)
         notifiers: dict[str, Notifier] = {"log": LogNotifier(), "Kubernetes": events, "Slack": slack}
         if unshown.found(stored.status):
@@ -151,9 +154,7 @@ def build_cluster(
             store=store,
             source=source,
             traffic=traffic,
-            workloads=ClusterWorkloads(
-                access, owner, lambda: store.load(key).pinned(), settings.linger_s, feed=lambda: store.wake(key)
-            ),
+            workloads=ClusterWorkloads(access, owner, read, settings.linger_s, feed=wake, views=views),
             registry=registry,
             notifier=Fanout(notifiers),
         )
@@ -206,6 +207,14 @@ def _reader(settings: OperatorSettings) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise EdgeError(f"{path}: {error.strerror}") from error
+
+
+def _faults(settings: OperatorSettings, name: str, spec: RolloutSpec) -> list[str]:
+    """A line for each thing in ``spec`` that cannot be done on a cluster, or not with these ``settings``."""
+    said = [*_misnamed(name), *_unmeasured(spec), *_unserved(spec.servers or Servers()), *_turning(name, spec)]
+    if settings.prometheus_url is None and spec.traffic.gateway_api is not None:
+        said += specfile.of_prometheus(spec)
+    return said
 
 
 def _misnamed(name: str) -> list[str]:

@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
+from controller.edges.cluster.changes import Views
+from controller.edges.cluster.deployment_watch import DeploymentWatch
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.lease import Leader
 from controller.edges.cluster.leftovers import Leftovers
@@ -42,10 +44,11 @@ HUNG_S = 300.0  # no pass takes that long: every call in it has a deadline
 
 
 class Making(NamedTuple):
-    """How the loop of a rollout is made, from the store and an access that writes only while we lead; and closed.
+    """How the loop of a rollout is made, from the store, an access that writes only while we lead, and what is watched;
+    and closed.
     ``aliases``: what every alias of every model names now."""
 
-    make: Callable[[Access, AcceptedStore], Callable[[str], Loop]]
+    make: Callable[[Access, AcceptedStore, Views], Callable[[str], Loop]]
     close: Callable[[Loop], None]
     aliases: Callable[[], Mapping[str, Mapping[str, str]]]
 
@@ -71,7 +74,10 @@ class Operator:
         self.store = AcceptedStore(self._guarded, self.watched, settings.record_dir)
         claims = Claims(settings.allow_models)
         self.store.forbids = claims.forbids
-        self._loops = Loops(making.make(self._guarded, self.store), making.close)
+        routers, servers = (PodWatch(access, settings.namespace, kind, self._hear) for kind in (ROUTERS, SERVERS))
+        made = DeploymentWatch(access, settings.namespace)
+        views = Views(routers.changes, servers.changes, made.changes)
+        self._loops = Loops(making.make(self._guarded, self.store, views), making.close)
         self._passes = Passes(self.store, self.watched, self._loops, claims, self._tell, settings.idle_s)
         self._drain_s = settings.drain_s
         self._failures: dict[str, int] = {}
@@ -84,16 +90,16 @@ class Operator:
         self._first_looks = FirstLooks(self._over)
         self._resting: set[str] = set()
         self._let_go = threading.Event()
-        pods = [PodWatch(access, settings.namespace, kind, self._hear) for kind in (ROUTERS, SERVERS)]
         slices = self._slices = SliceWatch(access, settings.namespace, self._hear_of)
         self._threads = [
             threading.Thread(target=self.watched.run, args=(self.end,), name="watch", daemon=True),
             threading.Thread(target=self.leader.run, args=(self._let_go,), name="lease", daemon=True),
             *(
                 threading.Thread(target=w.run, args=(self.end,), name=f"pods-{i}", daemon=True)
-                for i, w in enumerate(pods)
+                for i, w in enumerate((routers, servers))
             ),
             threading.Thread(target=slices.run, args=(self.end,), name="slices", daemon=True),
+            threading.Thread(target=made.run, args=(self.end,), name="deployments", daemon=True),
             threading.Thread(target=self._ask, args=(making.aliases, settings.alias_s), name="aliases", daemon=True),
             *(threading.Thread(target=self._work, name=f"tick-{i}", daemon=True) for i in range(settings.ticks)),
         ]

@@ -44,7 +44,7 @@ def build(settings: OperatorSettings) -> tuple[Operator, MlflowRegistry]:
     registry = MlflowRegistry(tracking_uri, shared=True)
     identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
     making = Making(
-        lambda guarded, store: wiring.build_cluster(settings, guarded, store, registry, identity),
+        lambda guarded, store, views: wiring.build_cluster(settings, guarded, store, views, registry, identity),
         wiring.close_cluster,
         registry.aliases,
     )

@@ -115,18 +115,23 @@ class Access:
             with contextlib.suppress(Expired):
                 return self._pages(resource, namespace, selector, take)
 
+    def version(self, resource: Resource, namespace: str | None, selector: str = "") -> str:
+        """The resource version to watch from, for who need not know what is there."""
+        page = self._call("list", "GET", resource, (namespace, None, ""), {"labelSelector": selector, "limit": "1"})
+        return str(page["metadata"]["resourceVersion"])
+
     def watch(
-        self, resource: Resource, namespace: str | None, since: str, selector: str = ""
+        self, resource: Resource, namespace: str | None, since: str, selector: str = "", seconds: int = WATCH_S
     ) -> Iterator[tuple[str, Node]]:
         """Changes after the resource version ``since`` as (ADDED | MODIFIED | DELETED | BOOKMARK, object), until the
-        server ends the watch, which it does after a minute; each object carries the version to go on from.
+        server ends the watch, which it does after ``seconds``; each object carries the version to go on from.
         Expired where the server has forgotten ``since``. An iterator that is dropped is closed."""
-        query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_S)}
+        query = {"watch": "1", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         if selector:
             query["labelSelector"] = selector
         what = f"watch {resource.plural}"
         self._count("watch", resource)
-        response = self._send("GET", resource.path(namespace), query, None, "", WATCH_S + _SLACK_S, what)
+        response = self._send("GET", resource.path(namespace), query, None, "", seconds + _SLACK_S, what)
         try:
             if response.status != 200:
                 _decoded(response.status, self._body(response, what), what)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from controller.edges.cluster import deployments
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import WATCH_S, Changes
 from controller.edges.cluster.resources import PODS, selector
 from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
 from controller.edges.cluster.watch import follow
@@ -34,7 +35,8 @@ SERVERS = Kind(deployments.ROLLOUT, deployments.ROLLOUT)  # of our own Deploymen
 
 class PodWatch:
     """Calls ``feed`` with the key of the rollout whose pod of ``kind`` changed, in one namespace or in all, and whether
-    that is new: what is there when the watch begins is only where it became what it is within ``NEW_S``."""
+    that is new: what is there when the watch begins is only where it became what it is within ``NEW_S``. ``changes``:
+    all that it hears of them."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class PodWatch:
         self._namespace = namespace
         self._kind = kind
         self._feed, self._clock = feed, clock
+        self.changes = Changes()
         self._listed = False
         self._seen: dict[str, tuple[str, object]] = {}  # by uid: the rollout's key, and the state
 
@@ -56,7 +59,7 @@ class PodWatch:
         follow(self._list, self._watched, self._changed, end)
 
     def _watched(self, since: str) -> Iterable[tuple[str, Node]]:
-        return self._access.watch(PODS, self._namespace, since, self._kind.selector)
+        return self.changes.through(self._access.watch(PODS, self._namespace, since, self._kind.selector, WATCH_S))
 
     def _list(self) -> str:
         living: set[str] = set()
@@ -69,6 +72,7 @@ class PodWatch:
         for uid in self._seen.keys() - living:
             self._went(uid)
         self._listed = True
+        self.changes.listed()
         return version
 
     def _changed(self, kind: str, pod: Node) -> None:
@@ -83,6 +87,9 @@ class PodWatch:
         running = ["running" in (each.get("state") or {}) for each in status.get("containerStatuses", [])]
         key = f"{meta['namespace']}/{meta['labels'].get(self._kind.label, '')}"
         seen = key, (ready, running, status.get("podIPs"), "deletionTimestamp" in meta)
+        self.changes.tell(key)
+        if self._seen.get(meta["uid"], seen)[0] != key:  # it was another rollout's by its label
+            self._went(meta["uid"])
         if self._seen.get(meta["uid"]) != seen:
             self._seen[meta["uid"]] = seen
             self._feed(key, self._listed or self._clock() - _since(pod) < NEW_S)
@@ -90,6 +97,7 @@ class PodWatch:
     def _went(self, uid: str) -> None:
         key, _ = self._seen.pop(uid, ("", None))
         if key:
+            self.changes.tell(key)
             self._feed(key, True)
 
 

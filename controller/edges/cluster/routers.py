@@ -2,6 +2,12 @@
 
 Who has to confirm a table is every replica whose process may serve somebody now. One whose pod is gone, or whose
 container does not run, serves nobody; one that runs and does not answer may, so nothing is confirmed before it does.
+
+Pods are listed at every tick, but where all is as it was: no pod changed since the last list (``changes``), and every
+router serves the table that was confirmed by that list. So a table that is newly confirmed is by a list that was made
+after the routers had said so: whatever that list lacks began later, and would be as unknown had there been no watch.
+What comes while a table stays confirmed is told of when it is told to those who make the endpoints of the Service, by
+which clients find it; where our watch is cut off, it is seen as late as ``changes`` says.
 """
 
 import logging
@@ -10,6 +16,7 @@ from typing import NamedTuple
 
 from controller.edges.cluster import pods
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import LIST_S, UNHEARD, Changes, Stamp
 from controller.edges.cluster.owned import KEEP_S, Owned, Owner
 from controller.edges.cluster.resources import BUDGETS, PODS, SECRETS, SERVICES, STATEFULSETS
 from controller.edges.cluster.router_set import CONTAINER, CONTROL, RouterSet
@@ -36,9 +43,15 @@ class ClusterTraffic:
     """``TrafficProvider`` of the routers that the rollout ``owner`` has for itself."""
 
     def __init__(
-        self, access: Access, owner: Owner, routers: RouterSet, tokens: Tokens, deadline_s: float = 2.0
+        self,
+        access: Access,
+        owner: Owner,
+        routers: RouterSet,
+        tokens: Tokens,
+        deadline_s: float = 2.0,
+        changes: Changes = UNHEARD,
     ) -> None:
-        """``deadline_s``: of a call to all routers."""
+        """``deadline_s``: of a call to all routers; ``changes``: of the pods of routers."""
         self._access = access
         self._owner = owner
         self._owned = Owned(access, owner)
@@ -49,6 +62,10 @@ class ClusterTraffic:
         self._wanted = routers.replicas
         self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None
         self._told: frozenset[str] = frozenset()
+        self._changes, self._key = changes, f"{owner.namespace}/{owner.name}"
+        self._stamp: Stamp | None = None  # of the last list
+        self._listed_at = 0.0
+        self._confirmed = -1  # of the tables, by the last list
         self.token = ""
         self.replicas: tuple[Replica, ...] = ()
 
@@ -64,12 +81,20 @@ class ClusterTraffic:
         """Make the routers if they are not there, and ask each what it serves. EdgeError where the API server does
         not let us, or a router does not know us."""
         self._keep()
+        stamp, seen, before = self._changes.stamp(self._key), None, self.replicas
+        if self._stands(stamp):
+            seen = self._asked()
+            if seen.confirmed == self._confirmed:
+                return seen
+        self._confirmed = -1
         found = self._access.list(PODS, self._owner.namespace, self._set.selector).items
+        self._stamp, self._listed_at = stamp, time.monotonic()
         ours = [pod for pod in found if self._ours(pod)]
         self.replicas = tuple(sorted(filter(None, map(_replica, ours))))
         self._tell()
-        routes = self._routed()
-        seen = TrafficObservation((), complete=False) if routes is None else routes.observe()
+        if seen is None or self.replicas != before:
+            seen = self._asked()
+        self._confirmed = seen.confirmed
         return seen if seen.complete else seen._replace(trouble=self._why(ours))
 
     def close(self) -> None:
@@ -77,6 +102,16 @@ class ClusterTraffic:
         if self._routes is not None:
             self._routes[1].close()
             self._routes = None
+
+    def _stands(self, stamp: Stamp | None) -> bool:
+        """Whether the pods are those of the last list, which confirmed a table."""
+        lately = time.monotonic() - self._listed_at < LIST_S
+        return self._confirmed >= 0 and stamp is not None and stamp == self._stamp and lately
+
+    def _asked(self) -> TrafficObservation:
+        """What each of the replicas serves."""
+        routes = self._routed()
+        return TrafficObservation((), complete=False) if routes is None else routes.observe()
 
     def _routed(self) -> RouterTraffic | None:
         """The control APIs of the replicas that are known now; None without one."""

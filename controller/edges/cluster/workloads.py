@@ -3,6 +3,9 @@
 A Deployment is the version's, not the arm's: a promoted version stays where it serves. What no arm wants, no route
 table names and no router can still be sending to sleeps after a while, so that a second rollback is instant; the
 Deployments of versions that the last attempt did not have are then deleted.
+
+While an attempt runs, what one tick listed counts for the next where nothing of it changed (``changes``). One that
+begins, is promoted or rolled back lists at each tick: then pods are counted, and numbers of pods written.
 """
 
 import time
@@ -17,6 +20,7 @@ from controller.core.serving import Served
 from controller.edges.cluster import deployments, pods
 from controller.edges.cluster.access import Access, Node
 from controller.edges.cluster.adopted import AdoptedServers
+from controller.edges.cluster.changes import BLIND, LIST_S, Stamp, Views
 from controller.edges.cluster.deployments import Version
 from controller.edges.cluster.owned import Owned, Owner
 from controller.edges.cluster.questions import HEALTH, UPSTREAMS, Fault, Questions, Server, sent, usable
@@ -31,12 +35,15 @@ from router.assignment import Arm
 
 SAME_TICK_S = 5.0  # no longer, whatever becomes of the tick
 CLOCKS_S = 60.0  # by how much those of two controllers may differ
+CALM = (Progress.RUNNING, Progress.HOLDBACK)  # nothing is made ready, and no traffic moves at once
 
 
 class Found(NamedTuple):
-    """What there was at the beginning of a tick: Deployments by version, and all their pods."""
+    """What there was ``at`` that moment (s, monotonic): Deployments by version, and all their pods. ``stamps``: of
+    those and these."""
 
     at: float
+    stamps: tuple[Stamp | None, Stamp | None]
     deployments: dict[Version, Node]
     pods: list[Node]
 
@@ -57,9 +64,10 @@ class ClusterWorkloads:
         linger_s: float,
         clock: Callable[[], float] = time.time,
         feed: Callable[[], None] = lambda: None,
+        views: Views = BLIND,
     ) -> None:
         """``linger_s``: how long pods stay that nobody wants; ``clock``: seconds since 1970; ``feed``: asks for another
-        look, when a server has answered."""
+        look, when a server has answered; ``views``: what is watched."""
         self._access, self._read, self._linger_s, self._clock = access, read, linger_s, clock
         self._owner, self._owned = owner, Owned(access, owner)
         self._questions = Questions(feed=feed)
@@ -68,7 +76,9 @@ class ClusterWorkloads:
         self._asking = Questions(feed=feed)
         self._following = AdoptedServers(access, owner.namespace, self._asking)
         self._refused: dict[Arm, str] = {}
+        self._views, self._key = views, f"{owner.namespace}/{owner.name}"
         self._found: Found | None = None
+        self._began = 0.0  # the tick; s, monotonic
 
     def ensure(self, arm: Arm, version: str | None) -> None:
         """As the port says; adopted servers are left alone. Puts to sleep what is not wanted any more."""
@@ -77,7 +87,7 @@ class ClusterWorkloads:
         if (stored.rollout.spec.servers or Servers()).template is None:
             return
         try:
-            found = self._look().deployments
+            found = self._look(stored.status).deployments
             if version is not None:
                 self._run(stored, arm, version, found)
             self._retire(stored, version, found)
@@ -96,17 +106,17 @@ class ClusterWorkloads:
         if declared is not None:
             return self._adopted.observe(declared, version, kept_for(stored.status, version))
         if arm == "champion":  # a tick begins with it
-            self._found = None
-        return self._own(stored, arm, version, self._look())
+            self._began = time.monotonic()
+        return self._own(stored, arm, version, self._look(stored.status))
 
     def serving(self, served: Served) -> tuple[str, ...]:
         """As the port says: where it got to serve, whatever is declared by now."""
         version, place, probe = served.version, served.place, served.probe
         if place is not None:
             return self._following.observe(_declared(place), version, _any).upstreams
-        self._found = None
-        look = self._look()
-        whose = Version(served.model or self._read().rollout.spec.model.name, version)
+        stored, self._began = self._read(), time.monotonic()
+        look = self._look(stored.status)
+        whose = Version(served.model or stored.rollout.spec.model.name, version)
         if whose not in look.deployments:
             return ()
         listed = look.of(whose)
@@ -118,16 +128,27 @@ class ClusterWorkloads:
         self._questions.close()
         self._asking.close()
 
-    def _look(self) -> Found:
+    def _look(self, status: RolloutStatus) -> Found:
         """Ours, as they were when the tick began or after we last changed one: both arms are told by one look."""
-        if self._found is None or time.monotonic() - self._found.at > SAME_TICK_S:
-            at, ours = time.monotonic(), selector({deployments.ROLLOUT: self._owner.name})
+        if self._found is None or not self._holds(self._found, status):
+            at, stamps, ours = time.monotonic(), self._stamps(), selector({deployments.ROLLOUT: self._owner.name})
             listed = {deployments.mark_of(each): each for each in self._owned.all(DEPLOYMENTS, ours)}
             labelled = self._access.list(PODS, self._owner.namespace, ours).items
             made = [(listed.get(deployments.mark_of(pod)), pod) for pod in labelled]
             own = [pod for each, pod in made if each and deployments.owns(each, pod)]
-            self._found = Found(at, {deployments.version_of(each): each for each in listed.values()}, own)
+            self._found = Found(at, stamps, {deployments.version_of(each): each for each in listed.values()}, own)
         return self._found
+
+    def _holds(self, found: Found, status: RolloutStatus) -> bool:
+        """Whether what was ``found`` may be gone by: it is of this tick, or nothing changed."""
+        since = time.monotonic() - found.at
+        if found.at >= self._began and since <= SAME_TICK_S:
+            return True
+        unchanged = None not in found.stamps and found.stamps == self._stamps()
+        return unchanged and status.progress in CALM and since < LIST_S
+
+    def _stamps(self) -> tuple[Stamp | None, Stamp | None]:
+        return self._views.deployments.stamp(self._key), self._views.servers.stamp(self._key)
 
     def _own(self, stored: Stored, arm: Arm, version: str, look: Found) -> ServerObservation:
         whose = Version(_model(stored), version)

@@ -48,7 +48,7 @@ class RealTheatre(Theatre):
     def making(self, settings: OperatorSettings) -> Making:
         settings = settings.model_copy(update={"router_image": "router:none"})
         return Making(
-            lambda access, store: wiring.build_cluster(settings, access, store, self.registry, "tests"),  # type: ignore[arg-type]
+            lambda access, store, views: wiring.build_cluster(settings, access, store, views, self.registry, "tests"),  # type: ignore[arg-type]
             wiring.close_cluster,
             self.registry.all_aliases,
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import BLIND, Views
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS
 from controller.edges.cluster.store import ClusterStore
@@ -30,15 +31,22 @@ class Clock:
 
 
 def workloads(
-    access: Access, read: Callable[[], Stored], key: str, clock: Callable[[], float], feed: Callable[[], None]
+    access: Access,
+    read: Callable[[], Stored],
+    key: str,
+    clock: Callable[[], float],
+    feed: Callable[[], None],
+    views: Views = BLIND,
 ) -> ClusterWorkloads:
     namespace, _, name = key.partition("/")
-    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock, feed)
+    return ClusterWorkloads(access, Owner(namespace, name, read().status.uid), read, LINGER_S, clock, feed, views)
 
 
-def of_store(clock: Callable[[], float]) -> Callable[[Access, ClusterStore, str], ClusterWorkloads]:
+def of_store(clock: Callable[[], float]) -> Callable[[Access, ClusterStore, str, Views], ClusterWorkloads]:
     """What makes those of a rollout in a store."""
-    return lambda access, store, key: workloads(access, lambda: store.load(key), key, clock, lambda: store.wake(key))
+    return lambda access, store, key, views: workloads(
+        access, lambda: store.load(key), key, clock, lambda: store.wake(key), views
+    )
 
 
 def replicas(found: Node) -> int:

@@ -9,6 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import Views
 from controller.edges.cluster.lease import Leader, NotLeading
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.resources import DEPLOYMENTS, ROUTES, SECRETS, Resource
@@ -81,7 +82,7 @@ def test_a_leader_that_slept_between_its_commit_and_its_acts_leaves_the_servers_
     """Its commit was good; meanwhile another leads, and another template is declared."""
     made: list[Sleeping] = []
 
-    def workloads(access: Access, store: ClusterStore, key: str) -> Workloads:
+    def workloads(access: Access, store: ClusterStore, key: str, _: Views) -> Workloads:
         made.append(Sleeping(access, store, key))
         return made[-1]
 

@@ -86,8 +86,8 @@ def test_a_lane_has_so_many_threads_and_outlives_a_fault() -> None:
 def test_neighbours_whose_servers_say_nothing_delay_no_decision(theatre: Theatre, silent: int) -> None:
     """One namespace, and two threads for all of its rollouts."""
     neighbours = of_store(time.time)
-    theatre.workloads = lambda access, store, key: (
-        theatre.scene("late").workloads if key == theatre.key("late") else neighbours(access, store, key)
+    theatre.workloads = lambda access, store, key, views: (
+        theatre.scene("late").workloads if key == theatre.key("late") else neighbours(access, store, key, views)
     )
     for service in ("a", "b"):
         meta = {"namespace": theatre.namespace, "name": service}

@@ -8,6 +8,7 @@ from controller import wiring
 from controller.edges.cluster import deployments
 from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import BLIND
 from controller.edges.cluster.resources import DEPLOYMENTS, PODS, ROLLOUTS
 from controller.edges.cluster.watch import Watched
 from controller.errors import NotFound, SpecError
@@ -338,7 +339,7 @@ def test_deployments_go_with_the_rollout(theatre: Theatre, machines: Machines, t
 def test_servers_that_nobody_could_run_are_refused(theatre: Theatre, tmp_path: Path, servers: Node, said: str) -> None:
     settings = OperatorSettings(router_image="router", state_dir=tmp_path)
     store = AcceptedStore(theatre.access, Watched(theatre.access, theatre.namespace), tmp_path)
-    make = wiring.build_cluster(settings, theatre.access, store, ShownRegistry(), "tests")  # type: ignore[arg-type]
+    make = wiring.build_cluster(settings, theatre.access, store, BLIND, ShownRegistry(), "tests")  # type: ignore[arg-type]
     theatre.apply(servers=servers)
     with pytest.raises(SpecError) as refused:
         make(theatre.key())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controller.edges.cluster.access import Access, Node
+from controller.edges.cluster.changes import Views
 from controller.edges.cluster.events import EventNotifier
 from controller.edges.cluster.pod_watch import PodWatch
 from controller.edges.cluster.resources import EVENTS, ROLLOUTS, Resource
@@ -183,7 +184,7 @@ class Theatre:
         self.operators: list[Operator] = []
         self.lines: dict[Operator, threading.Event] = {}
         self.deaf = threading.Event()  # no operator can begin a watch
-        self.workloads: Callable[[Access, ClusterStore, str], Workloads] | None = None  # others than in memory
+        self.workloads: Callable[[Access, ClusterStore, str, Views], Workloads] | None = None  # others than in memory
         self._numbers = itertools.count(1)
         self.model("flights")
 
@@ -236,13 +237,13 @@ class Theatre:
         """How the loops of an operator are made."""
         return Making(self._making, lambda _: None, self.registry.all_aliases)
 
-    def _making(self, access: Access, store: ClusterStore) -> Callable[[str], Loop]:
+    def _making(self, access: Access, store: ClusterStore, views: Views) -> Callable[[str], Loop]:
         def make(key: str) -> Loop:
             namespace, _, name = key.partition("/")
             events = EventNotifier(access, namespace, name, store.load(key).status.uid, "tests")
             scene = self._scene(key)
             notifier = Fanout({"memory": self.notifier, "events": events})
-            workloads = self.workloads(access, store, key) if self.workloads is not None else scene.workloads
+            workloads = self.workloads(access, store, key, views) if self.workloads is not None else scene.workloads
             return Loop(store, scene.source, scene.traffic, workloads, self.registry, notifier)
 
         return make

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from controller.edges.cluster.accepted import AcceptedStore
 from controller.edges.cluster.access import Access
+from controller.edges.cluster.changes import Views
 from controller.edges.notifier import Fanout
 from controller.loop import Loop
 from controller.operator.operator import Making
@@ -19,8 +20,8 @@ class WiredTheatre(RealTheatre):
     def making(self, settings: OperatorSettings) -> Making:
         real = super().making(settings)
 
-        def make(access: Access, store: AcceptedStore) -> Callable[[str], Loop]:
-            made = real.make(access, store)
+        def make(access: Access, store: AcceptedStore, views: Views) -> Callable[[str], Loop]:
+            made = real.make(access, store, views)
 
             def of(key: str) -> Loop:
                 scene = self._scene(key)
