@@ -9,8 +9,8 @@ three things.
 - A watch goes on from the version at which it ended, and one that cannot lists anew, which changes every stamp. So
   nothing is left out, only late: by milliseconds, as a list is old by then too.
 - A watch that is silent may be cut off. It is believed while a bookmark, or its end by the server's clock, is at most
-  ``SURE_S`` old, and not from the moment that it breaks until it is heard again. So a change that no list would have
-  shown before the next tick at the default of 30 s is seen no later.
+  ``SURE_S`` old, and not from the moment that it breaks until it is heard again. So what happens just after it was cut
+  off in silence is seen at the first tick after ``SURE_S``, which would have been the first tick.
 
 A kept list ends after ``LIST_S`` in any case. What may not be late by ``SURE_S`` is listed by those who ask: that a
 table is confirmed (``routers``), and servers of an attempt that begins or ends (``workloads``).

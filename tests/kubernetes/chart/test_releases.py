@@ -194,6 +194,7 @@ def test_a_controller_of_one_namespace_may_do_nothing_in_another_and_stands_besi
     only = ["--set=crd.enabled=false", f"--set=watchNamespace={clean.shop}"]
     clean.helm("install", "understudy", CHART, f"--namespace={home}", *only)
     assert clean.may(home, "patch", "understudy.dev/modelrollouts/", clean.shop)
+    assert clean.may(home, "watch", "apps/deployments/", clean.shop)
     for verb, what, namespace in (
         ("patch", "understudy.dev/modelrollouts/", clean.home),
         ("create", "apps/deployments/", clean.home),
