@@ -125,7 +125,7 @@ class OperatorSettings(ProcessSettings):
     )
     lease_s: float = Field(15.0, ge=1, le=3600, description="How long a leader that says nothing stays the leader.")
     call_s: float = Field(5.0, gt=0, le=60, description="Deadline of a call to the API server.")
-    ticks: int = Field(8, ge=1, le=256, description="Rollouts that are ticked at the same time.")
+    ticks: int = Field(16, ge=1, le=256, description="Rollouts that are ticked at the same time.")
     idle_s: Seconds = Field(300.0, description="How often a rollout that is over is looked at.")
     alias_s: Seconds = Field(
         15.0, description="How often MLflow is asked which aliases moved, by one query for all models."

@@ -1,9 +1,11 @@
 """MLflow over HTTP by the client of mlflow-skinny: short deadlines, and its errors in our words."""
 
+import importlib.util
 import logging
 import os
 import posixpath
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,9 @@ _QUICK = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+# MLflow looks for these at each request, on every path of the interpreter, to learn whether it runs in a notebook: more
+# than half a millisecond. Where they are not installed, that is remembered.
+_NOTEBOOKS = ("IPython", "dbruntime", "pyspark")
 _ABSENT = {"RESOURCE_DOES_NOT_EXIST"}
 REFUSED = {
     "BAD_REQUEST",
@@ -51,6 +56,9 @@ def connect(tracking_uri: str) -> MlflowClient:
         )
     for name, value in _QUICK.items():
         os.environ.setdefault(name, value)
+    for module in _NOTEBOOKS:
+        if importlib.util.find_spec(module) is None:
+            sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # what the import system takes for absent
     return MlflowClient(tracking_uri, registry_uri=tracking_uri)
 
 

@@ -1,6 +1,7 @@
 """What aliases name, for the rollouts that are over or on their way: one query for all of them, and none by each.
 
-Of those on their way a query counts for a tick, and not while an alias is being moved, by us or by hand.
+Of those on their way a query counts for some ticks, and not while an alias is being moved, by us or by hand: the query
+itself tells of moves, and wakes whom they concern.
 """
 
 import time
@@ -14,7 +15,8 @@ from controller.spec import ModelRollout
 from controller.status import Progress
 
 Aliases = Mapping[str, Mapping[str, str]]  # by model: versions by alias
-LONGEST_S = 30.0  # that a query counts for those on their way
+# That a query counts for those on their way. A registry of ten thousand models is asked about once a minute.
+LOOKS, LONGEST_S = 4, 120.0
 
 
 class Known(NamedTuple):
@@ -25,7 +27,7 @@ class Known(NamedTuple):
 
     def recent(self, tick: int) -> bool:
         """Whether one that is looked at every ``tick`` µs may go by it."""
-        return time.monotonic() - self.at < min(LONGEST_S, tick / 1e6)
+        return time.monotonic() - self.at < min(LONGEST_S, LOOKS * tick / 1e6)
 
 
 class Unmoved:

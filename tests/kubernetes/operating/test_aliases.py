@@ -85,17 +85,20 @@ RUNNING = {"progress": "Running"}
 
 
 @pytest.mark.parametrize(
-    ("status", "age_s", "asks"),
+    ("status", "age_s", "tick_s", "asks"),
     [
-        (RUNNING, 0.0, False),
-        (RUNNING, 3.0, True),
-        ({**RUNNING, "aliasStrange": 1}, 0.0, True),
-        ({"progress": "Promoting"}, 0.0, True),
-        ({"progress": "Pending"}, 0.0, True),
+        (RUNNING, 0.0, 2, False),
+        (RUNNING, 6.0, 2, False),
+        (RUNNING, 9.0, 2, True),
+        (RUNNING, 110.0, 60, False),
+        (RUNNING, 130.0, 60, True),
+        ({**RUNNING, "aliasStrange": 1}, 0.0, 2, True),
+        ({"progress": "Promoting"}, 0.0, 2, True),
+        ({"progress": "Pending"}, 0.0, 2, True),
     ],
 )
-def test_what_is_known_counts_for_a_tick_and_not_while_an_alias_is_moved(
-    theatre: Theatre, status: dict[str, Any], age_s: float, asks: bool
+def test_what_is_known_counts_for_some_ticks_and_not_while_an_alias_is_moved(
+    theatre: Theatre, status: dict[str, Any], age_s: float, tick_s: int, asks: bool
 ) -> None:
     operator = theatre.operator()
     theatre.apply(steps=LONG)
@@ -105,5 +108,5 @@ def test_what_is_known_counts_for_a_tick_and_not_while_an_alias_is_moved(
     tree, shown = entry.object, ShowingRegistry(theatre.registry)
     tree["status"] |= status
     entry = entry._replace(body=orjson.dumps(tree))
-    taken = registry_for(entry, shown, Known(named, time.monotonic() - age_s), 2_000_000)
+    taken = registry_for(entry, shown, Known(named, time.monotonic() - age_s), tick_s * 1_000_000)
     assert (taken is shown) == asks

@@ -16,7 +16,9 @@ _AT_ONCE = 20_000
 
 def outgrown(tables: SmallTables) -> bool:
     """Whether there is more than a small engine is for."""
-    first, last = tables.con.execute("SELECT min(n), max(n) FROM requests").fetchone()
+    # One by one: each is the end of an index, and both together were a look at every row.
+    ends = "SELECT (SELECT min(n) FROM requests), (SELECT max(n) FROM requests)"
+    first, last = tables.con.execute(ends).fetchone()
     return first is not None and last - first >= MOST_REQUESTS
 
 
