@@ -1,6 +1,6 @@
 """Which of many states are open.
 
-An open state holds memory however little is in it: six megabytes or so in DuckDB, half a one in SQLite. One that is put
+An open state holds memory however little is in it: six megabytes or so in DuckDB, a half or less in SQLite. One that is put
 away holds nothing, and is opened again in some tens of milliseconds, or a few; so a process with hundreds of them needs
 no more memory than one with some.
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Protocol
 
-ROOM_MB = 192.0  # 32 large states, which is more than are read at the same time by a usual number of threads
+ROOM_MB = 216.0  # 36 large states, which is more than are read at the same time by a usual number of threads
 FORGOTTEN_S = 300.0  # a usual tick is shorter
 
 

@@ -70,7 +70,7 @@ def traffic(access: Access, namespace: str) -> ClusterTraffic:
 
 def test_what_was_put_away_goes_on_where_it_was(tmp_path: Path, traffic: ClusterTraffic) -> None:
     """Two rollouts are read in turn while their journals grow, and one state may be open."""
-    shared, shelf, rng = SharedStates(tmp_path / "spill"), Shelf(0.5), random.Random(5)
+    shared, shelf, rng = SharedStates(tmp_path / "spill"), Shelf(0.4), random.Random(5)
     worlds = [world(seed, requests=150) for seed in (1, 2)]
     folders = [tmp_path / str(n) for n in range(2)]
     routers = [Routers(folder / "journal", made, 2) for folder, made in zip(folders, worlds, strict=True)]

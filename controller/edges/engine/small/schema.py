@@ -11,7 +11,7 @@ from controller.errors import EdgeError
 
 APPLICATION = 0x554E4453  # marks the file as ours
 VERSION = 1
-CACHE_KIB = 256  # of each open state
+CACHE_KIB = 128  # of each open state
 BUSY_S = 1.0
 
 _EXPOSURE = "epoch, t, h, name, unit, challenger, hashed, evidence, mirror, usable, bucket, combo, scores"
