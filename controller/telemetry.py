@@ -74,6 +74,7 @@ class Telemetry:
         self._queue = Gauge("understudy_queue", "Rollouts that wait, and those refused.", ("keys",), registry=r)
         self._calls = Gauge("understudy_api_calls", "Calls to the API server.", ("verb", "kind"), registry=r)
         self._lists = Gauge("understudy_lists", "How often all rollouts were listed.", registry=r)
+        self._named: set[str] = set()  # of which rollouts something is said
 
     def serve(self, host: str, port: int) -> int:
         """Answer scrapes on a thread; the port. EdgeError where it is taken."""
@@ -85,17 +86,20 @@ class Telemetry:
 
     def ticked(self, rollout: str, result: str, seconds: float, late: float) -> None:
         """A pass of the loop is over."""
+        self._named.add(rollout)
         self._ticks.labels(rollout, result).inc()
         self._seconds.labels(rollout).observe(seconds)
         self._late.labels(rollout).set(max(late, 0.0))
 
     def decided(self, status: RolloutStatus) -> None:
         """A decision was recorded."""
+        self._named.add(status.rollout)
         self._decisions.labels(status.rollout, status.decision.value, status.reason.value).inc()
 
     def shows(self, status: RolloutStatus, metrics: Mapping[str, float]) -> None:
         """Where the rollout stands; ``metrics`` as ``loop.series`` names them."""
         name, epoch, seen = status.rollout, status.current_epoch, status.observed
+        self._named.add(name)
         self._step.labels(name).set(status.step + 1)
         promoted = status.progress is Progress.PROMOTED
         self._weight.labels(name).set(epoch.weight_bp / 100 if epoch else 100.0 if promoted else 0.0)
@@ -117,6 +121,9 @@ class Telemetry:
 
     def forget(self, rollout: str) -> None:
         """Nothing is to be said of ``rollout`` any more."""
+        if rollout not in self._named:  # to look for it among all that is said of thousands takes milliseconds
+            return
+        self._named.discard(rollout)
         for metric in (
             self._ticks, self._seconds, self._late, self._decisions, self._step, self._weight, self._progress,
             self._units, self._evidence, self._registry_up, self._traffic_up, self._confirmed,

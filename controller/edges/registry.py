@@ -16,7 +16,7 @@ from controller.core.record import Record
 from controller.edges.model_files import ModelFiles
 from controller.edges.run_log import RunLog
 from controller.edges.silence import Silence
-from controller.edges.tracking import Log, Refused, connect, shown, translated
+from controller.edges.tracking import Log, Refused, aliases_page, connect, shown, translated
 from controller.errors import EdgeError, NotFound
 from controller.ports import ResolvedVersion, TickEntry
 from controller.spec import ModelRollout
@@ -101,9 +101,8 @@ class MlflowRegistry:
         token: str | None = None
         while True:
             with self._searches.asked(), translated(self._uri, self._tell):
-                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-            found.update({model.name: {a: str(v) for a, v in model.aliases.items()} for model in page})
-            token = page.token
+                page, token = aliases_page(self._uri, _PAGE, token)
+            found |= page
             if not token:
                 return found
 

@@ -90,6 +90,21 @@ def test_a_file_that_would_keep_others_waiting_is_not_read(
         registry.resolve(world.model, version)
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_aliases_of_all_models_are_those_that_mlflows_own_client_tells(
+    world: RegistryWorld, registry: MlflowRegistry, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("controller.edges.registry._PAGE", size)
+    client.create_registered_model(new_name("without"))
+    version = register_file(client, world.model, "")
+    for alias in ("champion", "Next"):
+        client.set_registered_model_alias(world.model, alias, version)
+    told = client.search_registered_models(max_results=1000)
+    assert told.token is None or not told.token
+    assert registry.aliases() == {m.name: {a: str(v) for a, v in m.aliases.items()} for m in told}
+    assert registry.aliases()[world.model] == {"champion": version, "Next": version}
+
+
 def test_an_unknown_model_is_named_with_the_server_and_the_models_like_it(
     world: RegistryWorld, registry: MlflowRegistry, tracking: TrackingServer
 ) -> None:

@@ -1,8 +1,8 @@
 """Which of many states are open.
 
-An open state holds memory however little is in it: six megabytes or so in DuckDB, a half or less in SQLite. One that is put
-away holds nothing, and is opened again in some tens of milliseconds, or a few; so a process with hundreds of them needs
-no more memory than one with some.
+An open state holds memory however little is in it: six megabytes or so in DuckDB, less than half a one in SQLite. One
+that is put away holds nothing, and is opened again in some tens of milliseconds, or a few; so a process with hundreds
+of them needs no more memory than one with some.
 
 Rollouts are read in turn, each once a tick. Were the one that was read longest ago put away, it would be the next to be
 read, and with one more than there is room for all would be opened anew at each tick. So those that are open stay, and

@@ -3,6 +3,7 @@
 What is matched how is said in ``engine.settle``; here it is done outcome by outcome, by the indexes.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -69,15 +70,16 @@ def _say(con: sqlite3.Connection, step: Settling) -> tuple[int, int]:
     first: dict[int, Outcome] = {}
     for row in sorted(rows, key=lambda r: (r.ingest_t, r.t, r.name, r.value, r.row)):
         first.setdefault(row.h, row)
-    new = [row for row in first.values() if _is_new(con, row)]
+    known = con.execute(
+        "SELECT s.h FROM json_each(?) j CROSS JOIN seen_outcomes s ON s.h = j.value", (json.dumps(list(first)),)
+    )
+    for (h,) in known.fetchall():
+        del first[h]
+    new = list(first.values())
+    con.executemany("INSERT INTO seen_outcomes VALUES (?, ?)", [(row.h, row.ingest_t) for row in new])
     con.executemany(f"INSERT INTO pending VALUES ({','.join('?' * 9)}, 1)", new)
     con.execute("DELETE FROM staged_outcomes WHERE ingest_t < ?", (step.until,))
     return len(rows), len(new)
-
-
-def _is_new(con: sqlite3.Connection, row: Outcome) -> bool:
-    """Whether its id is; it is known from now on."""
-    return con.execute("INSERT OR IGNORE INTO seen_outcomes VALUES (?, ?)", (row.h, row.ingest_t)).rowcount > 0
 
 
 _OF_PENDING = ", ".join(f"p.{name}" for name in Outcome._fields)
@@ -86,22 +88,22 @@ _OF_PENDING = ", ".join(f"p.{name}" for name in Outcome._fields)
 def _of_requests(con: sqlite3.Connection, step: Settling, arrived: int) -> list[Matched]:
     """By request: the one of that id. Where requests of several journals have it, one of those that were answered
     before the outcome came in, drawn by their hashes: it must not depend on which was answered first."""
-    found: dict[int, tuple[Outcome, list[_Request]]] = {}
-    named = "SELECT n, t, h, unit FROM requests WHERE name = ? AND NOT mirror"
-    for row in con.execute(f"SELECT {_OF_PENDING} FROM pending p WHERE fresh AND request <> 0").fetchall():
-        outcome = Outcome._make(row)
-        found[outcome.h] = (outcome, list(map(_Request._make, con.execute(named, (outcome.request,)))))
+    columns = f"{_OF_PENDING}, r.n, r.t, r.h, r.unit"
+    # Each in this order, from the few that came.
+    rows = con.execute(
+        f"SELECT {columns} FROM pending p CROSS JOIN requests r ON r.name = p.request "
+        "WHERE p.fresh AND p.request <> 0 AND NOT r.mirror"
+    ).fetchall()
     if arrived:
-        # In this order, from the few that came.
-        came = con.execute(
-            f"SELECT {_OF_PENDING}, r.n, r.t, r.h, r.unit FROM requests r CROSS JOIN pending p ON p.request = r.name "
+        rows += con.execute(
+            f"SELECT {columns} FROM requests r CROSS JOIN pending p ON p.request = r.name "
             "WHERE r.n > ? AND NOT r.mirror AND NOT p.fresh",
             (step.last_n,),
-        )
-        for row in came:
-            outcome, request = Outcome._make(row[:9]), _Request._make(row[9:])
-            found.setdefault(outcome.h, (outcome, []))[1].append(request)
-    return [_matched(outcome, requests) for outcome, requests in found.values() if requests]
+        ).fetchall()
+    found: dict[Outcome, list[_Request]] = {}
+    for row in rows:
+        found.setdefault(Outcome._make(row[:9]), []).append(_Request._make(row[9:]))
+    return [_matched(outcome, requests) for outcome, requests in found.items()]
 
 
 class _Request(NamedTuple):

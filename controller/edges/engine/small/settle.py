@@ -3,6 +3,7 @@
 What is settled how is said in ``engine.settle`` and ``engine.entering``; here it is done row by row.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -65,13 +66,15 @@ def settle_exposures(con: sqlite3.Connection, step: Settling) -> Tally:
 def _known(con: sqlite3.Connection, rows: Collection[Staged]) -> dict[tuple[int, int], int]:
     """Of the requests that were settled before: the unit of each that has the id of one of ``rows``."""
     since = min(row.t for row in rows) - HORIZON
+    same = con.execute(
+        "SELECT r.h, r.mirror, r.unit FROM json_each(?) j CROSS JOIN requests r ON r.h = j.value WHERE r.t >= ?",
+        (json.dumps([row.h for row in rows]), since),
+    )
     found: dict[tuple[int, int], int] = {}
-    for row in rows:
-        same = con.execute("SELECT unit FROM requests WHERE h = ? AND mirror = ? AND t >= ?", (*row.id, since))
-        units = [unit for (unit,) in same]
-        if units:
-            found[row.id] = min(units, key=unsigned)
-    return found
+    for h, mirror, unit in same:
+        found[h, mirror] = min(unit, found.get((h, mirror), unit), key=unsigned)
+    asked = {row.id for row in rows}
+    return {key: unit for key, unit in found.items() if key in asked}
 
 
 def unsigned(number: int) -> int:
@@ -88,7 +91,7 @@ def _entered(con: sqlite3.Connection, numbered: Sequence[tuple[int, Staged]], mi
     """Enter units into ``entries``, and units that changed their arm into ``crossed``; what all that adds to the counts
     of epochs."""
     counts: Counter[tuple[int, str]] = Counter()
-    entries: dict[int, dict[tuple[int, int], _Entry]] = {}  # by unit, then epoch and mirror
+    entries = _entries(con, {row.unit for _, row in numbered if row.hashed})
     new: list[tuple[object, ...]] = []
     for n, row in numbered:
         if not row.hashed:
@@ -97,9 +100,7 @@ def _entered(con: sqlite3.Connection, numbered: Sequence[tuple[int, Staged]], mi
         counts[row.epoch, "champion_requests"] += not row.challenger and not row.mirror
         counts[row.epoch, "challenger_requests"] += row.mirror if shown else row.challenger and not row.mirror
         counts[row.epoch, "fallbacks"] += row.fell_back
-        of_unit = entries.get(row.unit)
-        if of_unit is None:
-            of_unit = entries[row.unit] = _entries(con, row.unit)
+        of_unit = entries.setdefault(row.unit, {})
         entry = of_unit.get((row.epoch, row.mirror))
         if entry is not None:
             weighted = not shown and not row.mirror and row.evidence and entry.evidence
@@ -119,9 +120,17 @@ def _entered(con: sqlite3.Connection, numbered: Sequence[tuple[int, Staged]], mi
     return [(epoch, name, more) for (epoch, name), more in counts.items()]
 
 
-def _entries(con: sqlite3.Connection, unit: int) -> dict[tuple[int, int], _Entry]:
-    found = con.execute("SELECT epoch, mirror, challenger, evidence FROM entries WHERE unit = ?", (unit,))
-    return {(epoch, mirror): _Entry(*rest) for epoch, mirror, *rest in found}
+def _entries(con: sqlite3.Connection, units: Collection[int]) -> dict[int, dict[tuple[int, int], _Entry]]:
+    """The entries of ``units`` that are known, by unit, then epoch and mirror."""
+    known = con.execute(
+        "SELECT e.unit, e.epoch, e.mirror, e.challenger, e.evidence FROM json_each(?) j "
+        "CROSS JOIN entries e ON e.unit = j.value",
+        (json.dumps(list(units)),),
+    )
+    found: dict[int, dict[tuple[int, int], _Entry]] = {}
+    for unit, epoch, mirror, *rest in known:
+        found.setdefault(unit, {})[epoch, mirror] = _Entry(*rest)
+    return found
 
 
 def _crosses(con: sqlite3.Connection, row: Staged) -> bool:
