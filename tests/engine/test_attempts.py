@@ -170,3 +170,19 @@ def test_rows_that_nothing_can_ask_for_any_more_are_forgotten_and_units_are_not(
 def test_an_empty_engine_answers_with_nothing() -> None:
     said = Twins().advance(_simple(), 0)
     assert (dict(said.folds), dict(said.counts), said.watermark) == ({}, {}, 0)
+
+
+def test_an_outcome_id_that_comes_again_when_it_is_known_no_longer_is_another_outcome() -> None:
+    """Its first one came in a second before the moment that it tells of, and is kept for that second longer."""
+    engine, asked = Twins(), _with(_simple(), kind=Kind.PROPORTION, family="unit", outcome="click", window=60 * SECOND)
+    engine.ingest(_some(1, 1), [OutcomeRow("a", 3 * SECOND, 2 * SECOND, "click", 1.0, "u0")])
+    engine.advance(asked, 700 * SECOND)
+    forgotten = (
+        2 * SECOND + SECOND // 2 + 86_400 * SECOND + asked.metrics[0].window + asked.metrics[0].block + asked.grace
+    )
+    for watermark in (forgotten, forgotten + SECOND):
+        engine.advance(asked, watermark)
+    engine.ingest((), [OutcomeRow("a", 3 * SECOND, forgotten + 2 * SECOND, "click", 1.0, "u0")])
+    for later in (10, 1_000, 90_000):
+        said = engine.advance(asked, forgotten + later * SECOND)
+    assert (said.losses.received, said.losses.duplicates) == (len(_some(1, 1)) + 2, 0)
