@@ -22,10 +22,15 @@ import h11
 from controller.edges.connections import Connection, Connections, Origin, Steps, Wait, origin
 from controller.errors import EdgeError
 
-HEAD = 100 << 10  # bytes, at most, of the head of an answer
+HEAD = 32 << 10  # bytes, at most, of the head of an answer
 TURN = 64  # events of one call before others have their turn: a server may send each byte as a chunk of its own
+BEFORE = 16  # answers that may come before the answer (1xx), as at the router
+# An answer in more pieces than these is given up where they are small, for each piece takes as long as a large one.
+PIECES, SMALL = 4096, 64
 LOOK_S = 0.05  # how often one looks whether a call may begin, while as many as may be are under way
 REPEATED = frozenset({"GET", "HEAD", "PUT", "DELETE"})  # twice they do what they do once
+# What the other end says (an alert) where it wants another certificate of ours, or one at all.
+_REFUSAL = re.compile("ALERT_(.*CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)")
 # The end of a line, and a line that goes on, as not everybody reads them. h11 does.
 _LOOSE = re.compile(rb"[^\r]\n|\n[ \t]")
 
@@ -192,13 +197,16 @@ class Exchange:
 
 
 def _answer(http: h11.Connection, connection: Connection, most: int) -> Steps[Answer]:
-    rest = b""
+    rest, before = b"", 0
     while True:
         head, rest = yield from _head(connection, rest)
         http.receive_data(head)
         response = http.next_event()
         if isinstance(response, h11.Response):
             break
+        before += 1
+        if before > BEFORE:
+            raise NoHttp
         yield None  # others come before it, of which nobody needs any
     if rest:
         http.receive_data(rest)
@@ -214,6 +222,8 @@ def _answer(http: h11.Connection, connection: Connection, most: int) -> Steps[An
         elif isinstance(event, h11.EndOfMessage):
             break
         else:
+            raise NoHttp
+        if turn > PIECES and len(body) < SMALL * turn:
             raise NoHttp
         if turn % TURN == 0:
             yield None
@@ -260,7 +270,7 @@ def failure(error: Exception) -> EdgeError:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Untrusted(f"its certificate is not trusted: {cause.verify_message}")
-        if isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+        if isinstance(cause, ssl.SSLError) and _REFUSAL.search(cause.reason or ""):
             return Untrusted(f"does not take our certificate ({cause.reason})")
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, _Dropped) and error.__cause__ is not None:
@@ -280,7 +290,7 @@ def finite(body: bytes) -> bool:
 
     try:
         json.loads(body, parse_constant=no_number)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -290,7 +300,7 @@ def named_version(body: bytes) -> str | None:
     package's."""
     try:
         tree = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     named = tree.get("model_version") if isinstance(tree, dict) else None
     return str(named) if named is not None else None

@@ -96,11 +96,14 @@ class Proxied:
         done.put(result)
 
     def _made(self, call: Call, end: float) -> Answer:
-        headers = {"content-type": "application/json"} if call.body is not None else None
+        # An answer that is encoded all the same is not decoded: a kilobyte may become a gigabyte.
+        headers = {"accept-encoding": "identity"}
+        if call.body is not None:
+            headers["content-type"] = "application/json"
         most = call.most or self._answer_limit
         with self._client.stream(call.method, call.url, content=call.body, headers=headers) as response:
             body = bytearray()
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > most:
                     raise TooLong(f"an answer of more than {most} bytes")

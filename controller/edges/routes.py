@@ -132,5 +132,5 @@ def _detail(answer: Answer) -> str:
         tree = json.loads(text)
         problems = [f"{p['field']}: {p['message']}" for p in tree["problems"][:1]]
         return "; ".join([str(tree["error"]), *problems])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return text[:300]

@@ -73,7 +73,7 @@ def _reason(answer: httpx.Response) -> str:
     try:
         tree = json.loads(text)
         text = str(tree.get("reason") or tree.get("message") or text)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     return f"status {answer.status_code}: {' '.join(text.split())[:300]}"
 

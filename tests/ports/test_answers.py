@@ -69,6 +69,11 @@ def once(text: bytes) -> Callable[[Peer], None]:
         pytest.param(b"HTTP/2 200\r\n\r\n", id="another version"),
         pytest.param(b"SSH-2.0-secret\r\n", id="another protocol's greeting"),
         pytest.param(b"HTTP/1.1 200 OK\r\nx: " + b"secret" * 50_000, id="a head without an end"),
+        pytest.param(b"HTTP/1.1 102 Processing\r\n\r\n" * 17 + OK, id="seventeen answers before the answer"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 5_000 + b"0\r\n\r\n",
+            id="thousands of chunks of a byte",
+        ),
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"x: secret\r\n" * 20_000 + b"\r\n", id="a head of many fields"),
     ],
 )

@@ -1,5 +1,6 @@
 """Slack against a real HTTP server that fails, hangs and asks for time; the log line; several at once."""
 
+import gzip
 import itertools
 import json
 import logging
@@ -12,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from controller.edges.exchange import Call
 from controller.edges.notifier import Fanout, LogNotifier, SlackNotifier
+from controller.edges.proxied import Proxied
 from controller.errors import EdgeError, SpecError
 from controller.ports import Notifier
 from tests.ports.contracts.notifier import NotifierContract, notice
+from tests.ports.speakers import Peer, speaking
 
 Answer = tuple[int, dict[str, str], bytes]
 OK: Answer = (200, {}, b"ok")
@@ -302,3 +306,19 @@ def test_the_memory_of_delivered_keys_is_bounded(logged: Callable[[], list[loggi
     for number in (1, 2, 3, 4, 2, 1):
         fanout.send(notice(number))
     assert ["(1)" in r.getMessage() for r in logged()] == [True, False, False, False, True]
+
+
+def test_an_answer_that_is_encoded_though_nobody_asked_for_that_is_not_decoded() -> None:
+    """A kilobyte may become a gigabyte."""
+    small = gzip.compress(bytes(10 << 20))
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: %d\r\n\r\n"
+    twice = gzip.compress(small)
+    asked: list[bytes] = []
+
+    def speak(peer: Peer) -> None:
+        asked.append(peer.asked())
+        peer.say(head % len(twice) + twice)
+
+    with speaking(speak) as server:
+        assert Proxied(10.0).one(Call("POST", f"http://{server}/", b"{}")).body == twice
+    assert b"accept-encoding: identity" in asked[0].lower()

@@ -46,6 +46,7 @@ class ClusterJournals:
         self._using = threading.Lock()
         self._source: JournalSource | None = self._opened()
         self._exchange: Exchange | None = None
+        self._shown = ""  # the token that it shows
         self._said: dict[str, object] = {}
         self._say_at = 0.0
         self._told: dict[str, str] = {}
@@ -93,13 +94,12 @@ class ClusterJournals:
 
     def close(self) -> None:
         """Let go of the state; where the rollout is over, routers need keep nothing for us any more."""
-        if self._over():
+        if self._over() and self._traffic.token:
             self._ask("DELETE", self._traffic.replicas, {})
         with self._using:
             self._let_go()
         self._shelf.closed(self)
-        if self._exchange is not None:
-            self._exchange.close()
+        self._hang_up()
 
     def _opened(self) -> JournalSource:
         journals, state, shared = self._state
@@ -111,10 +111,19 @@ class ClusterJournals:
             self._source = None
 
     def _exchanged(self) -> Exchange:
-        if self._exchange is None:
-            headers = {"authorization": f"Bearer {self._traffic.token}"}
-            self._exchange = Exchange(CALL_S, headers=headers)
+        """With the token as it is known now. EdgeError where it is not known yet."""
+        token = self._traffic.token
+        if not token:
+            raise EdgeError("the token of the routers is not known yet")
+        if self._exchange is None or self._shown != token:
+            self._hang_up()
+            self._exchange, self._shown = Exchange(CALL_S, headers={"authorization": f"Bearer {token}"}), token
         return self._exchange
+
+    def _hang_up(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
 
     def _acknowledge(self, source: JournalSource, replicas: Sequence[Replica]) -> None:
         """Tell each router what is committed here. Where that fails it keeps more, until the next time."""

@@ -122,8 +122,14 @@ class Questions:
         """Ask one server, and note what it says."""
         version, server, probe = question
         began = time.monotonic()
-        answer, named = self._exchange.all(_calls(f"http://{server.upstream}", probe))
-        now = Said(_fault(answer, named, version, probe), time.monotonic() - began <= self._patience_s)
+        try:
+            answer, named = self._exchange.all(_calls(f"http://{server.upstream}", probe))
+            now = Said(_fault(answer, named, version, probe), time.monotonic() - began <= self._patience_s)
+        except BaseException:  # a fault of ours: it may be asked again
+            with self._changed:
+                del self._asking[question]
+                self._changed.notify_all()
+            raise
         with self._changed:
             waited = self._asking.pop(question)
             said = self._said.get(version, {})

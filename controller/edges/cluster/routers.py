@@ -60,7 +60,7 @@ class ClusterTraffic:
         self._deadline_s = deadline_s
         self._keep_at = 0.0
         self._wanted = routers.replicas
-        self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None
+        self._routes: tuple[tuple[str, ...], RouterTraffic] | None = None  # by token and addresses
         self._told: frozenset[str] = frozenset()
         self._changes, self._key = changes, f"{owner.namespace}/{owner.name}"
         self._stamp: Stamp | None = None  # of the last list
@@ -116,10 +116,10 @@ class ClusterTraffic:
     def _routed(self) -> RouterTraffic | None:
         """The control APIs of the replicas that are known now; None without one."""
         urls = tuple(replica.url for replica in self.replicas)
-        if self._routes is not None and self._routes[0] != urls:
+        if self._routes is not None and self._routes[0] != (self.token, *urls):
             self.close()
         if self._routes is None and urls:
-            self._routes = urls, RouterTraffic(urls, self.token, deadline_s=self._deadline_s)
+            self._routes = (self.token, *urls), RouterTraffic(urls, self.token, deadline_s=self._deadline_s)
         return None if self._routes is None else self._routes[1]
 
     def _keep(self) -> None:

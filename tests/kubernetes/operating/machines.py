@@ -24,21 +24,27 @@ def own_address() -> str:
 
 
 class ModelServer:
-    """Answers its health, and says which version it has unless it is ``silent``. ``fails``: of the example."""
+    """Answers its health, and says which version it has unless it is ``silent``, or what ``names`` holds instead.
+    ``fails``: of the example."""
 
     def __init__(self, host: str, port: int, version: str, *, silent: bool = False) -> None:
         self.version, self.fails, self.asked, self.silent = version, False, 0, silent
+        self.names: bytes | None = None
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path == "/version" and server.names is not None:
+                    return self._say(200, server.names)
                 if self.path == "/version":
                     return self._answer(*((404, {}) if server.silent else (200, {"model_version": server.version})))
                 server.asked += 1
                 return self._answer(503 if server.fails else 200, {"status": "failing" if server.fails else "ok"})
 
             def _answer(self, status: int, tree: Node) -> None:
-                text = json.dumps(tree).encode()
+                self._say(status, json.dumps(tree).encode())
+
+            def _say(self, status: int, text: bytes) -> None:
                 self.send_response(status)
                 self.send_header("content-length", str(len(text)))
                 self.end_headers()

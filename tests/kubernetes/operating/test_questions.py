@@ -63,6 +63,19 @@ def test_what_answers_is_known_beside_what_does_not(silent: int) -> None:
     questions.close()
 
 
+@pytest.mark.parametrize("said", [b"[" * 100_000, b'{"a":' * 100_000, b'{"model_version": "1"'])
+def test_a_version_that_cannot_be_read_is_none_and_is_asked_for_again(said: bytes) -> None:
+    questions = Questions(2.0, 1.0)
+    strange = ModelServer(own_address(), 0, "1")
+    strange.names = said
+    server = Server(f"{own_address()}:{strange.port}", "")
+    until(lambda: not questions.faults("1", (server,), HEALTH), "it answers, whatever it says of its version")
+    strange.names = b'{"model_version": "2"}'
+    until(lambda: "serves version 2" in str(questions.faults("1", (server,), HEALTH)), "it is asked again")
+    strange.stop()
+    questions.close()
+
+
 def test_a_lane_has_so_many_threads_and_outlives_a_fault() -> None:
     lane, gate = Lane("test", 2), threading.Event()
     begun: list[int] = []

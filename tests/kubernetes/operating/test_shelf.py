@@ -10,13 +10,15 @@ from controller.edges.cluster.access import Access
 from controller.edges.cluster.journals import ClusterJournals
 from controller.edges.cluster.owned import Owner
 from controller.edges.cluster.router_set import RouterSet
-from controller.edges.cluster.routers import ClusterTraffic
+from controller.edges.cluster.routers import ClusterTraffic, Replica
 from controller.edges.cluster.tokens import Tokens
 from controller.edges.engine import JournalSource
 from controller.edges.engine.schema import SharedStates
 from controller.edges.engine.shelf import Shelf
+from controller.errors import EdgeError
 from tests.engine.logs import Routers
 from tests.engine.worlds import METRICS, query, world
+from tests.ports.speakers import Peer, speaking
 
 ASKED = query(METRICS[:3])._replace(prediction="/predictions/0/late")
 
@@ -65,7 +67,30 @@ def test_one_that_was_not_read_for_long_makes_room() -> None:
 def traffic(access: Access, namespace: str) -> ClusterTraffic:
     """Of a rollout whose routers are gone: their journals were copied before."""
     owner = Owner(namespace, "late", "uid")
-    return ClusterTraffic(access, owner, RouterSet("late", "none", 1, "1Gi"), Tokens(access, namespace, "key"))
+    made = ClusterTraffic(access, owner, RouterSet("late", "none", 1, "1Gi"), Tokens(access, namespace, "key"))
+    made.token = "secret"
+    return made
+
+
+def test_journals_are_asked_for_with_the_token_as_it_is_known_now(tmp_path: Path, traffic: ClusterTraffic) -> None:
+    """A leader that could not read its key at first has another one, or none."""
+    shown: list[bytes] = []
+
+    def speak(peer: Peer) -> None:
+        while asked := peer.asked():
+            shown.extend(line for line in asked.lower().split(b"\r\n") if line.startswith(b"authorization"))
+            peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]")
+
+    journals = ClusterJournals(traffic, tmp_path, "me", lambda: False)
+    with speaking(speak) as server:
+        traffic.replicas = (Replica("late-0", "uid", f"http://{server}", ready=True),)
+        traffic.token = ""
+        with pytest.raises(EdgeError, match="the token of the routers is not known yet"):
+            journals.read(ASKED, 0)
+        for traffic.token in ("first", "second"):
+            assert journals.read(ASKED, 0).awaited == ()
+    journals.close()
+    assert shown == [b"authorization: bearer first", b"authorization: bearer second"]
 
 
 def test_what_was_put_away_goes_on_where_it_was(tmp_path: Path, traffic: ClusterTraffic) -> None:
