@@ -157,8 +157,9 @@ class StatisticsQuery(NamedTuple):
 
 class ScoreCell(NamedTuple):
     """One arm's sums of a ``unit`` or ``label`` kind. ``clustered`` = Σ over units of (old + s)² − old², in ppm²,
-    where old is the unit's summed score in all earlier blocks of the attempt (any epoch). With a covariate ``yy``,
-    ``xy`` and the scores are of adjusted values, ``y`` and ``nonzero`` of those before."""
+    where old is the unit's summed score in all earlier blocks of the attempt (any epoch); of a unit that is in both
+    arms of a block the champion's comes before the challenger's. With a covariate ``yy``, ``xy`` and the scores are of
+    adjusted values, ``y`` and ``nonzero`` of those before."""
 
     units: int = 0
     x: int = 0

@@ -281,3 +281,23 @@ def test_sums_beyond_128_bits_are_an_error_that_names_the_metric_and_loses_nothi
     [block] = engine.blocks()
     assert isinstance(block.challenger, ScoreCell)
     assert block.challenger.y == 800 * 10**9
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ACCURACY, Kind.THROUGHPUT, Kind.ERROR_RATE, Kind.LATENCY, Kind.AUC, Kind.PROPORTION, Kind.MEAN]
+)
+def test_a_unit_that_is_evidence_for_both_arms_of_a_block_counts_the_same_in_both_kinds_of_tables(kind: Kind) -> None:
+    metric = plan(kind)
+    rows = [seen(1, "a", usable=kind is not Kind.ERROR_RATE, scores=(0.9,)), seen(2, "a", True, scores=(0.8,))]
+    outcomes = [said(3, metric.outcome or "late", 1.0, request=row.request_id) for row in rows]
+    assert counted(metric, rows, outcomes)
+
+
+@pytest.mark.parametrize("kind", [Kind.BRIER, Kind.LOG_LOSS, Kind.SQUARED_ERROR, Kind.AUC, Kind.DISAGREEMENT])
+@pytest.mark.parametrize("score", [1e154, 1e200, -1e200, 1.7e308, 5e-324, -0.0])
+def test_a_score_of_any_size_is_taken_in_both_kinds_of_tables(kind: Kind, score: float) -> None:
+    metric = plan(kind)
+    rows = [seen(1, "a", scores=(0.5,)), seen(1.5, "a", scores=(score,), mirror=True, request_id="a@1")]
+    rows += [seen(2, "b", True, epoch=2, scores=(score,)), seen(2, "c", epoch=2, scores=(score,))]
+    outcomes = [said(3, metric.outcome or "late", 1.0, request=row.request_id) for row in rows]
+    assert counted(metric, rows, outcomes, "mw")

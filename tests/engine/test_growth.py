@@ -9,7 +9,7 @@ import pytest
 
 from controller.core.cells import Block
 from controller.core.fold import EMPTY
-from controller.edges.engine import Engine, JournalSource
+from controller.edges.engine import Engine, JournalSource, schema
 from controller.edges.engine.large import LargeTables
 from controller.edges.engine.small import SmallTables, grow
 from controller.edges.engine.states import small_file
@@ -54,7 +54,7 @@ def test_at_whatever_moment_it_grows_the_statistics_are_those_of_one_query_over_
 
 
 def _outgrown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.edges.engine.small.growth.MOST_REQUESTS", 300)
+    monkeypatch.setattr("controller.edges.engine.small.growth.MOST_ROWS", 300)
 
 
 def test_a_reader_of_journals_goes_on_in_duckdb_and_leaves_nothing_behind(
@@ -96,6 +96,49 @@ def test_what_comes_fast_is_counted_in_duckdb_and_as_much_after_a_pause_is_not(
     said = source.read(asked, seconds * 1_000_000)
     assert (said.losses.received, type(source.engine.tables)) == (1_199 + (seconds * 1_000_000 > 1_199), kind)
     assert source.read(asked, seconds * 1_000_000) == said
+    source.close()
+
+
+def test_rows_that_wait_for_a_router_that_says_nothing_are_not_held_in_a_small_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controller.edges.engine.small.growth.MOST_WAITING", 100)
+    made = world(304, requests=300)
+    routers, source = (
+        Routers(tmp_path / "journals", made, 3),
+        JournalSource(tmp_path / "journals", tmp_path / "s.duckdb"),
+    )
+    said = source.read(ASKED, routers.go_on(400), ("edge-w9",))
+    assert (said.watermark, type(source.engine.tables)) == (0, LargeTables)
+    source.close()
+
+
+def test_a_large_state_that_cannot_be_opened_at_first_is_by_the_next_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _outgrown(monkeypatch)
+    made, state, kept = world(305, requests=500), tmp_path / "state.duckdb", set[Block]()
+    routers = Routers(tmp_path / "journals", made, 3)
+    source = JournalSource(tmp_path / "journals", state)
+    connect = schema.connect
+
+    def fails(path: Path, shared: schema.SharedStates | None = None) -> schema.Opened:
+        if path == state:
+            raise EdgeError("no descriptor is left")
+        return connect(path, shared)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("controller.edges.engine.schema.connect", fails)
+        for lines in (900, 100):
+            with pytest.raises(EdgeError, match="no descriptor is left"):
+                source.read(ASKED, routers.go_on(lines))
+    while not routers.done:
+        routers.go_on(300)
+    said = source.read(ASKED, routers.end(made.end))
+    kept.update(source.engine.blocks())
+    assert isinstance(source.engine.tables, LargeTables)
+    assert_each_line_was_counted_once(said, made)
+    assert_equal(kept, said, ASKED, made)
     source.close()
 
 

@@ -81,6 +81,11 @@ class Engine:
         return self._tables
 
     @property
+    def waiting(self) -> int:
+        """How many rows are not settled, or not matched with what they are about."""
+        return self._staged + self._pending
+
+    @property
     def kept(self) -> Texts:
         """Texts that are written in the transaction that is under way."""
         return self._tables.kept

@@ -25,7 +25,7 @@ class LargeTables:
     """``Tables`` in the file at ``path`` (None: in memory). ``shared``: the DuckDB of many states. EdgeError where
     another process has the file or it cannot be read."""
 
-    size_mb = 6.0
+    size_mb, settle_after = 6.0, 100_000
     errors: tuple[type[Exception], ...] = (duckdb.Error,)
 
     def __init__(self, path: Path | None, shared: schema.SharedStates | None = None) -> None:

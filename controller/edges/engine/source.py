@@ -30,13 +30,12 @@ from controller.errors import EdgeError
 from controller.kinds import SCORED
 
 _Row = TypeVar("_Row")
-# Rows after which what is staged is settled, so that a long backlog is not held in one piece.
-_SETTLE_AFTER = 100_000
 _COUNT_AFTER = 10_000  # rows that are put into the state together, at least, while there are more
 POSITION = "position"  # kind of what is kept
-# More rows a second than a small state is made for, in so many that it is no chance.
+# More requests a second than a small state is made for, in so many that it is no chance.
 _DENSE = 40
-_MANY = 1_000
+_MANY = 400
+_GROW_AGAIN_S = 600.0  # after it could not be done
 
 
 class _Journal(NamedTuple):
@@ -62,9 +61,9 @@ class _Gathered:
 
     @property
     def dense(self) -> bool:
-        """Whether these rows came so fast one after the other that a large state is cheaper. Their number alone does
-        not tell: after a pause there are many."""
-        times = [row.t for row in self.exposures] + [row.ingest_t for row in self.outcomes]
+        """Whether requests came so fast one after the other that a large state is cheaper. Their number alone does not
+        tell, for after a pause there are many, nor do outcomes, which come in batches."""
+        times = [row.t for row in self.exposures]
         return len(times) >= _MANY and len(times) * 1_000_000 >= _DENSE * (max(times) - min(times))
 
 
@@ -91,8 +90,8 @@ class JournalSource:
     ) -> None:
         paths = [journals] if isinstance(journals, Path) else journals
         self._directories = [path.absolute() for path in paths]
-        self._state, self._shared, self._dense = state, shared, False
-        self._engine = states.opened(state, shared)
+        self._state, self._shared, self._dense, self._grow_at = state, shared, False, 0.0
+        self._held: Engine | None = states.opened(state, shared)
         self._acknowledges = state is not None and reader is not None
         self._reader = reader
         self._budget_s = budget_s
@@ -102,17 +101,24 @@ class JournalSource:
 
     @property
     def engine(self) -> Engine:
-        """The state below; for reading."""
+        """The state below; for reading. EdgeError where it has to be opened and cannot be."""
         return self._engine
+
+    @property
+    def _engine(self) -> Engine:
+        if self._held is None:
+            self._held = states.opened(self._state, self._shared)
+        return self._held
 
     @property
     def size_mb(self) -> float:
         """What the open state holds of memory, about."""
-        return self._engine.tables.size_mb
+        return 0.0 if self._held is None else self._held.tables.size_mb
 
     def close(self) -> None:
         """Let go of the state."""
-        self._engine.close()
+        if self._held is not None:
+            self._held.close()
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -135,11 +141,22 @@ class JournalSource:
             unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
             statistics = self._advanced(query, gathered, now, unread)
             self._acknowledge()
-            if self._state is not None:
-                self._engine = states.grew(self._engine, self._state, self._shared, self._dense)
+            self._grow()
         except states.ERRORS as error:
             raise EdgeError(f"journals or their statistics cannot be read: {error}") from error
         return statistics
+
+    def _grow(self) -> None:
+        """Go on in a large state where the small one is outgrown. EdgeError where that is there and cannot be opened:
+        it is then by the next call."""
+        if self._state is None or time.monotonic() < self._grow_at or not states.outgrew(self._engine, self._dense):
+            return
+        if not states.grow_into(self._state, self._engine):
+            self._grow_at = time.monotonic() + _GROW_AGAIN_S
+            return
+        self._engine.close()
+        self._held = None  # where it cannot be opened now
+        self._held = states.opened(self._state, self._shared)
 
     def _advanced(self, query: StatisticsQuery, gathered: _Gathered, now: int, unread: set[str]) -> Statistics:
         """Count what is left and fold what became final, in one transaction: each costs milliseconds. What was read is
@@ -179,13 +196,15 @@ class JournalSource:
                 read += rows
                 unread = {j.key for j in waiting}
                 late = time.monotonic() > deadline
-                if late or read >= _SETTLE_AFTER or len(gathered.exposures) + len(gathered.outcomes) >= _COUNT_AFTER:
+                many = read >= self._engine.tables.settle_after
+                if late or many or len(gathered.exposures) + len(gathered.outcomes) >= _COUNT_AFTER:
                     self._count(gathered)
                     gathered = _Gathered()
                 if late:
                     return unread, gathered
-                if read >= _SETTLE_AFTER:
+                if many:
                     self._engine.advance(query, self._watermark(now, unread, self._places))
+                    self._grow()
                     read = 0
 
     def _listed(self) -> dict[_Journal, list[int]]:

@@ -1,6 +1,7 @@
 """Which of the two kinds of state a rollout has: a small one, until it has outgrown that."""
 
 import logging
+import os
 import sqlite3
 from pathlib import Path
 
@@ -30,25 +31,38 @@ def opened(path: Path | None, shared: SharedStates | None) -> Engine:
     return Engine(tables=lambda: SmallTables(small))
 
 
-def grew(engine: Engine, path: Path, shared: SharedStates | None, dense: bool) -> Engine:
-    """``engine``, or a large one at ``path`` with all that it has, where it is small and has outgrown that: it has too
-    many rows, or they come too fast (``dense``). Where that cannot be made it stays as it is. EdgeError where the large
-    one cannot be opened."""
+def outgrew(engine: Engine, dense: bool) -> bool:
+    """Whether ``engine`` is small and has outgrown that: it has too many rows, or they come too fast (``dense``)."""
     tables = engine.tables
-    if not isinstance(tables, SmallTables) or not (dense or outgrown(tables)):
-        return engine
-    log.info("%s: more than %s is for, it goes on in DuckDB", path, small_file(path).name)
+    return isinstance(tables, SmallTables) and (dense or outgrown(tables, engine.waiting))
+
+
+def grow_into(path: Path, engine: Engine) -> bool:
+    """Write what the small ``engine`` has to ``path``, from where a large one has to go on then; False where that
+    cannot be done, and the small one goes on."""
+    tables = engine.tables
+    assert isinstance(tables, SmallTables)
+    log.info("%s: there is more than %s is for, it goes on in DuckDB", path, small_file(path).name)
     try:
         grow(tables, path)
     except (*ERRORS, EdgeError) as error:
         log.warning("%s cannot be made: %s", path, error)
-        return engine
-    engine.close()
-    return opened(path, shared)
+        return False
+    return True
 
 
 def _forget(path: Path) -> None:
-    """Delete the small state that the one at ``path`` was made of."""
+    """Delete the small state that the one at ``path`` was made of, once that is on the disk for good."""
     small = small_file(path)
-    for suffix in ("", "-wal", "-shm"):
-        small.with_name(small.name + suffix).unlink(missing_ok=True)
+    if not small.exists():
+        return
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        for suffix in ("-wal", "-shm", ""):
+            small.with_name(small.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s is read no more and cannot be deleted: %s", small, error.strerror)

@@ -45,6 +45,10 @@ class Tables(Protocol):
         """What it holds of memory while it is open and has little in it, about."""
 
     @property
+    def settle_after(self) -> int:
+        """Rows after which what is staged is settled, so that a long backlog is not held in one piece."""
+
+    @property
     def kept(self) -> Texts: ...
 
     def load(self) -> tuple[int, int]:

@@ -152,7 +152,6 @@ def weighted(
         if champion is None and challenger is None:
             return None
         return Block(plan.name, segment, group.epoch, group.block, champion, challenger)
-    changes: Scores = {}
     arms: dict[Arm, ArmCell | None] = {}
     both: tuple[Arm, Arm] = ("champion", "challenger")
     for arm in both:
@@ -160,23 +159,21 @@ def weighted(
         if not units:
             arms[arm] = None
         elif plan.family == "auc":
-            arms[arm] = _area_cell(units, scores, changes)
+            arms[arm] = _area_cell(units, scores)
         else:
-            arms[arm] = _score_cell(plan, epoch, arm, units, group.numbers, scores, changes)
-    for unit, score in changes.items():
-        scores[unit] = scores.get(unit, 0) + score
+            arms[arm] = _score_cell(plan, epoch, arm, units, group.numbers, scores)
     if arms["champion"] is None and arms["challenger"] is None:
         return None
     return Block(plan.name, segment, group.epoch, group.block, arms["champion"], arms["challenger"])
 
 
-def _area_cell(units: Mapping[str, Values], rows: Scores, changes: Scores) -> AreaCell:
-    """Each row by label and bin; ``rows`` are those a unit had before."""
+def _area_cell(units: Mapping[str, Values], rows: Scores) -> AreaCell:
+    """Each row by label and bin; ``rows`` are those a unit had before, and these as well then."""
     clustered, labels = 0, (Counter[int](), Counter[int]())
     for unit, codes in units.items():
         old = rows.get(unit, 0)
         clustered += (old + len(codes)) ** 2 - old**2
-        changes[unit] = changes.get(unit, 0) + len(codes)
+        rows[unit] = old + len(codes)
         for code in codes:
             labels[code % 2][code // 2] += 1
     return AreaCell(len(units), clustered, tuple(sorted(labels[1].items())), tuple(sorted(labels[0].items())))
@@ -212,8 +209,8 @@ def _score_cell(
     units: Mapping[str, Values],
     numbers: Mapping[str, int],
     scores: Scores,
-    changes: Scores,
 ) -> ScoreCell:
+    """``scores`` are those the units had before, the champion's in this block among them, and these as well then."""
     side = PPM - epoch.pi_ppm if arm == "challenger" else -epoch.pi_ppm
     mean, by = epoch.means.get(plan.name, 0), epoch.adjustments.get(plan.name)
     total, covaried = [0] * 8, Moments()
@@ -224,7 +221,7 @@ def _score_cell(
         g = 0 if by is None else taken(by, numbers.get(unit))
         z = y - g
         score, old = side * (z - mean * x), scores.get(unit, 0)
-        changes[unit] = changes.get(unit, 0) + score
+        scores[unit] = old + score
         for i, term in enumerate((1, x, y, z * z, x * z, x * x, int(y != 0), (old + score) ** 2 - old**2)):
             total[i] += term
         if unit in numbers:

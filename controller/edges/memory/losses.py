@@ -85,7 +85,7 @@ def worth(query: StatisticsQuery, plan: MetricPlan, score: float | None, label: 
         return _error(plan, score, label)
     chance = 0.0 if score is None else score if positive else 1.0 - score  # given to what came true
     if kind is Kind.BRIER:
-        return 1, in_units((1.0 - chance) ** 2, scale)
+        return 1, in_units(min(abs(1.0 - chance), LARGEST_DIFFERENCE) ** 2, scale)
     if kind is Kind.LOG_LOSS:
         return 1, in_units(-math.log(min(max(chance, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)), scale)
     raise ValueError(f"{kind}: no worth of a single prediction")

@@ -17,10 +17,12 @@ from controller.edges.memory import folding
 from controller.edges.memory.events import ArmKey
 from controller.edges.memory.losses import Values
 from controller.edges.memory.tally import Group, Sums, merge
+from controller.errors import EdgeError
 from controller.kinds import ERRORS, MIRRORED, OF_SERVERS, UNMEASURED
 
 Place = tuple[int, int]  # block and epoch
 R = TypeVar("R", Request, Entry, Request | Entry)
+_LARGEST_SUM = 1 << 127
 _LEVELS = ("failures", "latency")  # families that ask what a unit has reached
 
 
@@ -69,7 +71,7 @@ class Cells:
         for known in (before, failed):
             if known is not None:
                 known.write()
-        return block
+        return _within(span, block)
 
     def paired(self, span: Span) -> list[Block]:
         """All blocks of mirror epochs that have a pair."""
@@ -80,7 +82,9 @@ class Cells:
             for segment, sums in group.sums.items():
                 table = "worst" if span.plan.family == "failures" else "scores"
                 before = self._known(table, span, segment, True, sums)
-                block = folding.paired(span.plan, epochs[group.epoch], group, segment, sums, before.units)
+                block = _within(
+                    span, folding.paired(span.plan, epochs[group.epoch], group, segment, sums, before.units)
+                )
                 before.write()
                 found += [block] if block is not None else []
         return sorted(found, key=_order)
@@ -185,6 +189,18 @@ def _key(span: Span, row: Request | Entry, shown: bool) -> ArmKey | None:
     if row.evidence:
         return ("challenger" if row.challenger else "champion", unit)
     return ("unseen", unit) if span.plan.family in _LEVELS else None
+
+
+def _within(span: Span, block: Block | None) -> Block | None:
+    """``block``, the sums of which may not be larger than they may be in a large state. EdgeError."""
+    for cell in (block.champion, block.challenger, block.pair) if block is not None else ():
+        for total in cell if cell is not None else ():
+            if isinstance(total, int) and abs(total) >= _LARGEST_SUM:
+                raise EdgeError(
+                    f"{span.plan.name}: sums of blocks {span.first} to {span.last} exceed 128 bits; a smaller cap "
+                    "prevents this"
+                )
+    return block
 
 
 def _order(block: Block) -> tuple[str, int, int]:

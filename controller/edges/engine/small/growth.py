@@ -1,6 +1,5 @@
 """A small engine's tables become those of a large one, once they are too many for it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +9,34 @@ from controller.edges.engine import schema as large
 from controller.edges.engine.small.settle import unsigned
 from controller.edges.engine.small.tables import SmallTables
 
-MOST_REQUESTS = 500_000
+MOST_ROWS = 500_000
+MOST_WAITING = 20_000  # rows that are all looked at in the step that settles them
 _AT_ONCE = 20_000
 
 
-def outgrown(tables: SmallTables) -> bool:
-    """Whether there is more than a small engine is for."""
+def outgrown(tables: SmallTables, waiting: int) -> bool:
+    """Whether there is more than a small engine is for; ``waiting``: rows that are not settled, or not matched."""
+    if waiting > MOST_WAITING:
+        return True
     # One by one: each is the end of an index, and both together were a look at every row.
-    ends = "SELECT (SELECT min(n) FROM requests), (SELECT max(n) FROM requests)"
-    first, last = tables.con.execute(ends).fetchone()
-    return first is not None and last - first >= MOST_REQUESTS
+    spans = (f"coalesce((SELECT max({n}) FROM {t}) - (SELECT min({n}) FROM {t}), 0)" for t, n in _NUMBERED)
+    return bool(tables.con.execute(f"SELECT {' + '.join(spans)} > ?", (MOST_ROWS,)).fetchone()[0])
+
+
+_NUMBERED = (("requests", "n"), ("outcomes", "rowid"))
 
 
 def grow(tables: SmallTables, path: Path) -> None:
     """Write all that is committed in ``tables`` into a DuckDB file at ``path``, which is there whole or not at all.
-    EdgeError, or an error of DuckDB, SQLite or the disk: nothing is there."""
+    EdgeError, or an error of DuckDB, SQLite or the disk: it is not there."""
     new = path.with_name(f".{path.name}.new")
     _delete(new)
     try:
         _write(tables, new)
+        new.replace(path)
     except BaseException:
         _delete(new)
         raise
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _delete(new: Path) -> None:

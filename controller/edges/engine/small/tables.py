@@ -37,7 +37,7 @@ class SmallTables:
     """``Tables`` in the SQLite file at ``path`` (None: in memory). EdgeError where another process has it or it cannot
     be read."""
 
-    size_mb = 0.4
+    size_mb, settle_after = 0.4, 10_000
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
 
     def __init__(self, path: Path | None = None) -> None:
