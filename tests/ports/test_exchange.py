@@ -128,7 +128,7 @@ def test_a_server_that_floods_leaves_others_their_turn(honest: str, what: str) -
             [Call("GET", f"http://{server}/"), *(Call("GET", f"{honest}/{number}") for number in range(5))]
         )
         assert time.monotonic() - began < 10
-    assert str(late) == "no answer within 2 s"
+    assert str(late) == "not reachable (what it answers is no HTTP, or was cut off)"  # long before the deadline
     assert all(isinstance(answer, Answer) for answer in answers)
     exchange.close()
 
