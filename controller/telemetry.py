@@ -17,7 +17,7 @@
 On a cluster besides (what is said of a rollout is forgotten when it is over)::
 
     understudy_leads                            1 where this replica decides
-    understudy_tick_lag_seconds                 how long after their time passes began
+    understudy_tick_lag_seconds{rollouts}       how long after their time passes began, of those "at work" and "over"
     understudy_queue{keys}                      rollouts that wait for a pass, and those refused for want of room
     understudy_api_calls{verb,kind}             calls to the API server so far
     understudy_lists                            how often all rollouts were listed: at the start, after a lost watch
@@ -68,6 +68,7 @@ class Telemetry:
         self._lag = Histogram(
             "understudy_tick_lag_seconds",
             "How long after their time passes began.",
+            ("rollouts",),
             registry=r,
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
         )
@@ -130,9 +131,9 @@ class Telemetry:
         ):  # fmt: skip
             metric.remove_by_labels({"rollout": rollout})
 
-    def lagged(self, seconds: float) -> None:
-        """A pass began ``seconds`` after its time."""
-        self._lag.observe(max(seconds, 0.0))
+    def lagged(self, over: bool, seconds: float) -> None:
+        """A pass began ``seconds`` after its time, over a rollout that is at work, or over already."""
+        self._lag.labels("over" if over else "at work").observe(max(seconds, 0.0))
 
     def operates(
         self, leads: bool, waiting: int, dropped: int, lists: int, calls: Mapping[tuple[str, str], int]

@@ -248,7 +248,7 @@ class Operator:
         key, telemetry = taken.key, self.telemetry
         self._first_looks.looked(key)
         began = self._under_way[key] = time.monotonic()
-        telemetry.lagged(began - taken.due)
+        telemetry.lagged(self._over(key), began - taken.due)
         try:
             passed = self._passes.over(key, time.time_ns() // 1000)
         except Conflict as error:

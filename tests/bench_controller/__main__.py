@@ -109,12 +109,13 @@ def measured(
 
 
 def _passes(after: Metrics, before: Metrics) -> float:
-    return after.one(f"{LAG}_count") - before.one(f"{LAG}_count")
+    return sum(after.of(f"{LAG}_count").values()) - sum(before.of(f"{LAG}_count").values())
 
 
 def _more(after: Metrics, before: Metrics) -> dict[float, float]:
-    old = before.buckets(LAG)
-    return {bound: count - old.get(bound, 0.0) for bound, count in after.buckets(LAG).items()}
+    """Of those at work: what is over is looked at when there is time."""
+    new, old = (each.buckets(LAG, rollouts="at work") for each in (after, before))
+    return {bound: count - old.get(bound, 0.0) for bound, count in new.items()}
 
 
 def run(size: Size, folder: Path, minutes: float, flags: list[str], output: Path) -> bool:

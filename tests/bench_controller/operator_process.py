@@ -44,9 +44,10 @@ class Metrics:
         """0 where it is not told."""
         return self.of(name).get(tuple(sorted(labels.items())), 0.0)
 
-    def buckets(self, name: str) -> dict[float, float]:
+    def buckets(self, name: str, **labels: str) -> dict[float, float]:
         """A histogram's cumulative counts by upper bound."""
-        return {float(dict(key)["le"]): value for key, value in self.of(f"{name}_bucket").items()}
+        found = ((dict(key), value) for key, value in self.of(f"{name}_bucket").items())
+        return {float(key["le"]): value for key, value in found if labels.items() <= key.items()}
 
 
 class OperatorProcess:

@@ -104,6 +104,8 @@ def test_metrics_are_read_with_their_labels() -> None:
     text = '# HELP a b\na_bucket{le="0.5"} 3.0\na_bucket{le="+Inf"} 4.0\nb{kind="x",verb="get"} 7\nc 1e-05\n'
     found = Metrics(text)
     assert found.buckets("a") == {0.5: 3.0, float("inf"): 4.0}
+    of_two = Metrics('a_bucket{le="0.5",of="x"} 3.0\na_bucket{le="0.5",of="y"} 5.0\n')
+    assert of_two.buckets("a", of="y") == {0.5: 5.0}
     assert (found.one("b", verb="get", kind="x"), found.one("c"), found.one("none")) == (7.0, 1e-05, 0.0)
 
 
