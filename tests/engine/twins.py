@@ -5,7 +5,7 @@ from typing import Any
 
 from controller.core.cells import Block, StatisticsQuery
 from controller.core.fold import Statistics
-from controller.edges.engine import Engine, ExposureRow, OutcomeRow, SampleRow
+from controller.edges.engine import Engine
 from controller.edges.engine.large import LargeTables
 from controller.edges.engine.small import SmallTables
 
@@ -17,14 +17,10 @@ class Twins:
         self.large, self.small = LargeTables(None), SmallTables()
         self._both = Engine(tables=lambda: self.large), Engine(tables=lambda: self.small)
 
-    def ingest(
-        self,
-        exposures: Sequence[ExposureRow] = (),
-        outcomes: Sequence[OutcomeRow] = (),
-        samples: Sequence[SampleRow] = (),
-    ) -> None:
+    def ingest(self, *rows: Sequence[Any]) -> None:
+        """As ``Engine.ingest``."""
         for engine in self._both:
-            engine.ingest(exposures, outcomes, samples)
+            engine.ingest(*rows)
 
     def count(self, **more: int) -> None:
         for engine in self._both:

@@ -95,17 +95,13 @@ class JournalSource:
         self._acknowledges = state is not None and reader is not None
         self._reader = reader
         self._budget_s = budget_s
-        found = self._engine.kept.taken(POSITION)
+        found = self.engine.kept.taken(POSITION)
         self._places: dict[str, Place] = {key: restored(Place, json.loads(body)) for key, body in found.items()}
         self._said: dict[Path, dict[str, Any]] = {}
 
     @property
     def engine(self) -> Engine:
         """The state below; for reading. EdgeError where it has to be opened and cannot be."""
-        return self._engine
-
-    @property
-    def _engine(self) -> Engine:
         if self._held is None:
             self._held = states.opened(self._state, self._shared)
         return self._held
@@ -136,7 +132,7 @@ class JournalSource:
         labels = any(m.family in SCORED for m in query.metrics)
         pointer = Pointer(query.prediction) if labels else None
         try:
-            self._engine.adopt(query)
+            self.engine.adopt(query)
             unread, gathered = self._tail(query, pointer, now)
             unread |= {f"{directory}/{name}" for directory in self._directories for name in awaited}
             statistics = self._advanced(query, gathered, now, unread)
@@ -149,12 +145,12 @@ class JournalSource:
     def _grow(self) -> None:
         """Go on in a large state where the small one is outgrown. EdgeError where that is there and cannot be opened:
         it is then by the next call."""
-        if self._state is None or time.monotonic() < self._grow_at or not states.outgrew(self._engine, self._dense):
+        if self._state is None or time.monotonic() < self._grow_at or not states.outgrew(self.engine, self._dense):
             return
-        if not states.grow_into(self._state, self._engine):
+        if not states.grow_into(self._state, self.engine):
             self._grow_at = time.monotonic() + _GROW_AGAIN_S
             return
-        self._engine.close()
+        self.engine.close()
         self._held = None  # where it cannot be opened now
         self._held = states.opened(self._state, self._shared)
 
@@ -162,9 +158,9 @@ class JournalSource:
         """Count what is left and fold what became final, in one transaction: each costs milliseconds. What was read is
         counted even where no statistics can be made of it."""
         try:
-            with self._engine.batch():
+            with self.engine.batch():
                 places = self._counted(gathered)
-                statistics = self._engine.advance(query, self._watermark(now, unread, places))
+                statistics = self.engine.advance(query, self._watermark(now, unread, places))
         except (EdgeError, ValueError, *states.ERRORS):
             self._count(gathered)
             raise
@@ -196,14 +192,14 @@ class JournalSource:
                 read += rows
                 unread = {j.key for j in waiting}
                 late = time.monotonic() > deadline
-                many = read >= self._engine.tables.settle_after
+                many = read >= self.engine.tables.settle_after
                 if late or many or len(gathered.exposures) + len(gathered.outcomes) >= _COUNT_AFTER:
                     self._count(gathered)
                     gathered = _Gathered()
                 if late:
                     return unread, gathered
                 if many:
-                    self._engine.advance(query, self._watermark(now, unread, self._places))
+                    self.engine.advance(query, self._watermark(now, unread, self._places))
                     self._grow()
                     read = 0
 
@@ -249,7 +245,7 @@ class JournalSource:
         """Count what was gathered, in one transaction with the places after it."""
         if not gathered.places:
             return
-        with self._engine.batch():
+        with self.engine.batch():
             places = self._counted(gathered)
         self._places = places
 
@@ -257,10 +253,10 @@ class JournalSource:
         """Count what was gathered; how far each journal is read once the transaction that this is in is committed."""
         if gathered.places:
             self._dense |= gathered.dense
-            self._engine.ingest(gathered.exposures, gathered.outcomes, gathered.samples)
-            self._engine.count(**gathered.losses)
+            self.engine.ingest(gathered.exposures, gathered.outcomes, gathered.samples)
+            self.engine.count(**gathered.losses)
             for key, place in gathered.places.items():
-                self._engine.kept.put(POSITION, key, json.dumps(plain(place)))
+                self.engine.kept.put(POSITION, key, json.dumps(plain(place)))
         return {**self._places, **gathered.places}
 
     @staticmethod
