@@ -103,6 +103,7 @@ def _of(sums: Sums, arm: str) -> dict[str, Values]:
 
 
 def added_to(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums:
+    """``old`` with the champion's of ``group``."""
     units = _of(group.sums.get(OVERALL, {}), "champion")
     if not units:
         return old
@@ -142,6 +143,7 @@ def added_to(plan: MetricPlan, old: BaselineSums, group: Group) -> BaselineSums:
 def weighted(
     plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores, failed: Scores
 ) -> Block | None:
+    """The block of both arms; None where neither has evidence. ``scores`` and ``failed`` go on to what comes after."""
     if plan.family in ("failures", "latency"):
         champion, challenger = (
             _service_cell(plan, _of(sums, arm), scores, failed, side)
@@ -230,6 +232,7 @@ def _score_cell(
 
 
 def paired(plan: MetricPlan, epoch: EpochPlan, group: Group, segment: str, sums: Sums, scores: Scores) -> Block | None:
+    """The block of a mirror; None without a pair. ``scores`` go on to what comes after."""
     units = _of(sums, "pair")
     if not units:
         return None

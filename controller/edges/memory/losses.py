@@ -106,31 +106,43 @@ def costs(
     return found
 
 
-def label_sums(
+def of_labels(query: StatisticsQuery, plan: MetricPlan, answer: Answered, labels: Mapping[int, float]) -> Values | None:
+    """What a labelled request contributes to a ``label`` kind or an ``auc``; None where no row of it counts."""
+    return _ranks(query, answer, labels) if plan.family == "auc" else _label_sums(query, plan, answer, labels)
+
+
+def of_pair(
+    query: StatisticsQuery, plan: MetricPlan, answers: Sequence[Answered], labels: Mapping[int, float]
+) -> Values | None:
+    """The same of the two answers to a mirrored request, champion's first."""
+    return _paired_ranks(query, answers, labels) if plan.family == "auc" else _paired_sums(query, plan, answers, labels)
+
+
+def _label_sums(
     query: StatisticsQuery, plan: MetricPlan, answer: Answered, labels: Mapping[int, float]
 ) -> Values | None:
     """(x, y) of all labelled rows, of an error twice: uncut, and cut at the cap; None where none counts."""
-    sums = summed(costs(query, plan, answer, labels).values())
+    sums = _summed(costs(query, plan, answer, labels).values())
     if plan.kind in ERRORS:
-        sums = (*summed(costs(query, plan._replace(cap=None), answer, labels).values()), *sums)
+        sums = (*_summed(costs(query, plan._replace(cap=None), answer, labels).values()), *sums)
     return sums if any(sums[::2]) else None
 
 
-def summed(each: Collection[tuple[int, int]]) -> Values:
+def _summed(each: Collection[tuple[int, int]]) -> Values:
     return sum(x for x, _ in each), sum(y for _, y in each)
 
 
-def paired_sums(
+def _paired_sums(
     query: StatisticsQuery, plan: MetricPlan, answers: Sequence[Answered], labels: Mapping[int, float]
 ) -> Values | None:
     """(x, y) of the champion and of the challenger, of the rows that count for both; None where none does."""
     one, other = (costs(query, plan, answer, labels) for answer in answers)
     counts = any if plan.kind in DECIDED else all
     rows = [r for r in one if r in other and counts((one[r][0], other[r][0]))]
-    return (*summed([one[r] for r in rows]), *summed([other[r] for r in rows])) if rows else None
+    return (*_summed([one[r] for r in rows]), *_summed([other[r] for r in rows])) if rows else None
 
 
-def places(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> dict[int, int]:
+def _places(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> dict[int, int]:
     """The bin of the score of each labelled row that counts."""
     usable, scores = answer
     found = {}
@@ -143,15 +155,15 @@ def places(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]
     return found
 
 
-def ranks(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> Values | None:
+def _ranks(query: StatisticsQuery, answer: Answered, labels: Mapping[int, float]) -> Values | None:
     """Of each labelled row twice the bin of its score, one more for a positive; None where none counts."""
-    found = places(query, answer, labels)
+    found = _places(query, answer, labels)
     return tuple(2 * place + (labels[row] == query.positive) for row, place in found.items()) or None
 
 
-def paired_ranks(query: StatisticsQuery, answers: Sequence[Answered], labels: Mapping[int, float]) -> Values | None:
+def _paired_ranks(query: StatisticsQuery, answers: Sequence[Answered], labels: Mapping[int, float]) -> Values | None:
     """Of each labelled row twice the place of both bins, one more for a positive; None where none counts."""
-    one, other = (places(query, answer, labels) for answer in answers)
+    one, other = (_places(query, answer, labels) for answer in answers)
     codes = [(one[r] * (LAST + 1) + other[r]) * 2 + (labels[r] == query.positive) for r in one if r in other]
     return tuple(codes) or None
 

@@ -19,10 +19,8 @@ from controller.edges.memory.losses import (
     costs,
     difference,
     in_units,
-    label_sums,
-    paired_ranks,
-    paired_sums,
-    ranks,
+    of_labels,
+    of_pair,
     scores_in,
 )
 from controller.edges.memory.seen import AttemptSeen, Seen
@@ -116,7 +114,8 @@ class Tally:
                 continue
             values = self._values(e, key[1])
             if self._plan.kind in ERRORS and e.arm == "champion":
-                found = costs(self._query, uncut, self._answered(e), self._labelled(e, e.t))
+                labels = self._labelled(e, e.t)
+                found = costs(self._query, uncut, self._answered(e), labels) if labels else {}
                 errors.update(value_bucket(y) for x, y in found.values() if x)
             if values is not None:
                 for segment in ("",) if mirror else e.segments(self._query.segments):
@@ -153,10 +152,9 @@ class Tally:
                 return (int(not e.usable),)
             case "latency":
                 return (bucket_of(e.latency),)
-            case "label":
-                return label_sums(self._query, self._plan, self._answered(e), self._labelled(e, e.t))
-            case "auc":
-                return ranks(self._query, self._answered(e), self._labelled(e, e.t))
+            case "label" | "auc":
+                labels = self._labelled(e, e.t)  # without one the answer is not looked at
+                return of_labels(self._query, self._plan, self._answered(e), labels) if labels else None
             case "throughput":
                 return (1, self._plan.scale)
             case "pair":
@@ -206,13 +204,10 @@ class Tally:
     def _both(self, a: Exposed, b: Exposed) -> Values | None:
         if self._service:
             return (int(not a.usable), int(not b.usable))
-        answers = self._answered(a), self._answered(b)
         if self._plan.family == "pair":
-            return difference(self._query, self._plan, answers)
+            return difference(self._query, self._plan, (self._answered(a), self._answered(b)))
         labels = self._labelled(a, max(a.t, b.t))
-        if self._plan.family == "auc":
-            return paired_ranks(self._query, answers, labels)
-        return paired_sums(self._query, self._plan, answers, labels)
+        return of_pair(self._query, self._plan, (self._answered(a), self._answered(b)), labels) if labels else None
 
     def _answered(self, e: Exposed) -> Answered:
         scores = scores_in(e.answer, self._query.prediction, e.answer_cut) if e.usable else None

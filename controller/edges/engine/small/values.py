@@ -4,17 +4,7 @@ from controller.core.cells import MetricPlan
 from controller.edges.engine.small.matching import final
 from controller.edges.engine.small.rows import Entry, Request, Rows
 from controller.edges.engine.span import Span
-from controller.edges.memory.losses import (
-    LARGEST,
-    Values,
-    costs,
-    difference,
-    in_units,
-    label_sums,
-    paired_ranks,
-    paired_sums,
-    ranks,
-)
+from controller.edges.memory.losses import LARGEST, Values, costs, difference, in_units, of_labels, of_pair
 from controller.edges.memory.tally import value_bucket
 from controller.kinds import REQUESTS, Kind
 
@@ -35,16 +25,16 @@ class Worth:
                 return (row.bucket,)
             case "throughput":
                 return (1, self._plan.scale)
-            case "label":
-                return label_sums(self._query, self._plan, row.answered, self._labels(row, row.t))
-            case "auc":
-                return ranks(self._query, row.answered, self._labels(row, row.t))
+            case "label" | "auc":
+                labels = self._labels(row, row.t)  # without one the answer is not looked at
+                return of_labels(self._query, self._plan, row.answered, labels) if labels else None
         return None
 
     def errors(self, row: Request) -> list[int]:
         """The log buckets of the errors of its labelled rows, uncut."""
         uncut = self._plan._replace(cap=None)
-        found = costs(self._query, uncut, row.answered, self._labels(row, row.t))
+        labels = self._labels(row, row.t)
+        found = costs(self._query, uncut, row.answered, labels) if labels else {}
         return [value_bucket(y) for x, y in found.values() if x]
 
     def entered(self, entry: Entry) -> Values:
@@ -56,13 +46,10 @@ class Worth:
         """What the two answers to a mirrored request contribute."""
         if self._plan.family == "failures":
             return (int(not champion.usable), int(not challenger.usable))
-        answers = champion.answered, challenger.answered
         if self._plan.family == "pair":
-            return difference(self._query, self._plan, answers)
+            return difference(self._query, self._plan, (champion.answered, challenger.answered))
         labels = self._labels(champion, max(champion.t, challenger.t))
-        if self._plan.family == "auc":
-            return paired_ranks(self._query, answers, labels)
-        return paired_sums(self._query, self._plan, answers, labels)
+        return of_pair(self._query, self._plan, (champion.answered, challenger.answered), labels) if labels else None
 
     def number(self, unit: int) -> int | None:
         """The unit's covariate."""
