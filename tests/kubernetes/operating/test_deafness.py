@@ -18,6 +18,7 @@ def test_what_changed_while_no_watch_held_is_seen_and_the_rollout_at_work_goes_o
     for name in ("ended", "leaves"):
         theatre.apply(name, model={"name": name})
         theatre.reaches(Progress.PROMOTED, name)
+        theatre.rests(operator, name)  # a pass that fails to write is made again, and reads what changed
     theatre.apply(steps=STAY)
     before = theatre.reaches(Progress.RUNNING, step=1)
     until(lambda: theatre.weight() == 5000, "the weight of the step is served")

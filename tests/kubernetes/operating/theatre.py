@@ -291,12 +291,12 @@ class Theatre:
         asked = {"id": f"{verb}-{next(self._numbers)}", "verb": verb, "who": "ada", "why": "to see", "at": 1}
         self.store().submit(self.key(name), PersonRequest.model_validate(asked))
 
-    def rests(self, operator: Operator, seconds: float = 1.0) -> str:
+    def rests(self, operator: Operator, name: str = "late", seconds: float = 1.0) -> str:
         """Wait until passes over the ended rollout have written nothing for so long; its resource version."""
         version, since = "", time.monotonic()
         while time.monotonic() - since < seconds:
-            operator.queue.add(self.key())
-            found = self.object()["metadata"]["resourceVersion"]
+            operator.queue.add(self.key(name))
+            found = self.object(name)["metadata"]["resourceVersion"]
             if found != version:
                 version, since = found, time.monotonic()
             time.sleep(0.05)
