@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mlflow.tracking import MlflowClient
 
@@ -61,6 +61,7 @@ class RunLog:
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._ticks = self._records = 0  # that wait, over all runs
         self._dropped_ticks = self._dropped_records = self._forgotten_refusals = 0
 
     def log(self, rollout: ModelRollout, entry: TickEntry) -> str | None:
@@ -83,9 +84,9 @@ class RunLog:
         with self._change:
             runs = self._runs.values()
             return {
-                "ticks_waiting": sum(len(r.ticks) for r in runs),
+                "ticks_waiting": self._ticks,
                 "ticks_dropped": self._dropped_ticks,
-                "records_waiting": sum(len(r.records) for r in runs),
+                "records_waiting": self._records,
                 "records_dropped": self._dropped_records,
                 "refused": self._forgotten_refusals + sum(r.writer.refused for r in runs),
             }
@@ -107,14 +108,14 @@ class RunLog:
         return done
 
     def _queue(
-        self, rollout: ModelRollout, status: RolloutStatus, ticks: Iterable[Tick], records: Iterable[Record]
+        self, rollout: ModelRollout, status: RolloutStatus, ticks: Sequence[Tick], records: Sequence[Record]
     ) -> str | None:
         assert status.attempt is not None
         key = RunKey(status.uid, status.attempt.number)
         with self._change:
             if self._closing:
-                self._dropped_ticks += len(list(ticks))
-                self._dropped_records += len(list(records))
+                self._dropped_ticks += len(ticks)
+                self._dropped_records += len(records)
                 return None
             run = self._runs.get(key)
             if run is None:
@@ -123,6 +124,8 @@ class RunLog:
             run.rollout, run.status, run.changed = rollout, status, True
             run.ticks.extend(ticks)
             run.records.extend(records)
+            self._ticks += len(ticks)
+            self._records += len(records)
             if run.ticks:
                 run.latest = run.ticks[-1].metrics
             self._bound()
@@ -133,11 +136,13 @@ class RunLog:
             return run.writer.run_id
 
     def _bound(self) -> None:
-        while sum(len(r.ticks) for r in self._runs.values()) > self._ticks_kept:
+        while self._ticks > self._ticks_kept:
             max(self._runs.values(), key=lambda r: len(r.ticks)).ticks.popleft()
+            self._ticks -= 1
             self._dropped_ticks += 1
-        while sum(len(r.records) for r in self._runs.values()) > self._records_kept:
+        while self._records > self._records_kept:
             max(self._runs.values(), key=lambda r: len(r.records)).records.popleft()
+            self._records -= 1
             self._dropped_records += 1
 
     def _make_room(self) -> None:
@@ -145,9 +150,17 @@ class RunLog:
         while len(self._runs) > _RUNS_KEPT:
             shown = (k for k, r in self._runs.items() if r.status.progress.terminal and not _dirty(r))
             gone = self._runs.pop(next(shown, next(iter(self._runs))))
-            self._dropped_ticks += len(gone.ticks)
-            self._dropped_records += len(gone.records)
+            self._drop(gone)
             self._forgotten_refusals += gone.writer.refused
+
+    def _drop(self, gone: _Waiting) -> None:
+        """Nothing of it waits any more; what is being written of it is found shown later."""
+        self._ticks -= len(gone.ticks)
+        self._records -= len(gone.records)
+        self._dropped_ticks += len(gone.ticks)
+        self._dropped_records += len(gone.records)
+        gone.ticks.clear()
+        gone.records.clear()
 
     def _work(self) -> None:
         while True:
@@ -188,8 +201,11 @@ class RunLog:
             failure = None
         if failure is None:
             # What the bound took away and counted while it was being written is shown nevertheless.
+            waited = len(run.ticks), len(run.records)
             self._dropped_ticks -= _drop_shown(run.ticks, page.ticks)
             self._dropped_records -= _drop_shown(run.records, page.records)
+            self._ticks -= waited[0] - len(run.ticks)
+            self._records -= waited[1] - len(run.records)
             run.failures, run.not_before = 0, time.monotonic()
             return
         if run.failures == 0:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 RESTING_S = 0.08  # from one look at a rollout that is over to the next at another: so many cost no more
 NEWS_S = 300.0  # for so long it counts that something changed: longer than a cluster may be without a leader
 NEWS = 10_000  # rollouts of which that is known
+MOVED = 100  # more new challengers at once than people register; those of a script wait with the others
 
 
 class Word(NamedTuple):
@@ -32,12 +33,13 @@ class FirstLooks:
         self._met: set[str] = set()  # since leading began
         self._late: dict[str, bool] = {}  # of them, those that wait for their look; whether they come before others
         self._news: dict[str, float] = {}  # by key: when something of it changed, the oldest first
+        self._moved: set[str] = set()  # whose models have other aliases than they had
         self._next = {False: 0.0, True: 0.0}
 
     def begin(self) -> None:
         """Leading begins or ends: nothing was looked at."""
         with self._lock:
-            self._met, self._late = set(), {}
+            self._met, self._late, self._moved = set(), {}, set()
             self._next = {False: self._clock() + RESTING_S, True: self._clock()}
 
     def due(self, key: str) -> float | None:
@@ -62,15 +64,28 @@ class FirstLooks:
                 return Word(False)
             return Word(True, self._queued(key, True))
 
+    def moved(self, key: str) -> None:
+        """Its model has other aliases: somebody may wait for a new challenger to be met."""
+        with self._lock:
+            if len(self._moved) < MOVED:
+                self._moved.add(key)
+
+    def urgent(self, key: str) -> bool:
+        """Whether it is not to wait for those at work, though it may be over."""
+        with self._lock:
+            return key in self._moved
+
     def looked(self, key: str) -> None:
         """It is looked at now."""
         with self._lock:
+            self._moved.discard(key)
             self._late.pop(key, None)
             self._news.pop(key, None)
 
     def gone(self, key: str) -> None:
         with self._lock:
             self._met.discard(key)
+            self._moved.discard(key)
 
     def _queued(self, key: str, soon: bool) -> float:
         self._late[key] = soon

@@ -70,7 +70,7 @@ class Operator:
         )
         self._access, self._guarded = access, access.guarded(self.leader.check)
         self.watched = Watched(access, settings.namespace, self._feed)
-        self.queue = Queue(waits=self.watched.waits, aside=max(1, settings.ticks // 2))
+        self.queue = Queue(waits=self._waits, aside=max(1, settings.ticks // 4))
         self.store = AcceptedStore(self._guarded, self.watched, settings.record_dir)
         claims = Claims(settings.allow_models)
         self.store.forbids = claims.forbids
@@ -163,6 +163,10 @@ class Operator:
         entry = self.watched.heard_of(key)
         return entry is not None and entry.ended
 
+    def _waits(self, key: str) -> bool:
+        """Whether others come first."""
+        return self.watched.waits(key) and not self._first_looks.urgent(key)
+
     def _hear(self, key: str, new: bool) -> None:
         """A router or a model server of ``key`` changed, or a pod that says to be one."""
         word = self._first_looks.changed(key, new)
@@ -210,6 +214,7 @@ class Operator:
                 for model in before.keys() | now.keys():
                     if before.get(model) != now.get(model):
                         for key in self.watched.of_model(model):
+                            self._first_looks.moved(key)
                             self._feed(key)
             before = now
 
@@ -305,9 +310,10 @@ class Operator:
     def _show(self, key: str, passed: Passed, seconds: float, late: float) -> None:
         """Log line and metrics. Of what is over nothing is said any more, or ten thousand of them would be told of."""
         status, telemetry = passed.status, self.telemetry
+        over = passed.gone or status is None or status.progress.terminal
         if status is not None and self._sequences.get(key) != status.sequence:
-            self._decided(key, status)
-        if passed.gone or status is None or status.progress.terminal:
+            self._decided(key, status, counts=not over)
+        if over or status is None:
             telemetry.forget(key)
             if passed.gone:
                 self._sequences.pop(key, None)
@@ -316,9 +322,10 @@ class Operator:
         telemetry.ticked(key, "ok", seconds, late)
         telemetry.shows(status, passed.metrics)
 
-    def _decided(self, key: str, status: RolloutStatus) -> None:
+    def _decided(self, key: str, status: RolloutStatus, counts: bool) -> None:
         self._sequences[key] = status.sequence
-        self.telemetry.decided(status)
+        if counts:
+            self.telemetry.decided(status)
         metric = f" ({status.metric})" if status.metric else ""
         log.info("%s: %s %s%s: %s", key, status.decision, status.reason, metric, status.message)
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-TURN = 8  # of so many keys that are taken one is of those that wait, if one is due
+TURN = 32  # of so many keys that are taken one is of those that wait, if one is due
 Timed = tuple[float, str]
 
 

@@ -1,5 +1,6 @@
 """`understudy operator`, from its start to its end."""
 
+import gc
 import logging
 import signal
 import socket
@@ -13,6 +14,7 @@ from controller.operator.operator import Making, Operator, serve
 from controller.settings import OperatorSettings
 
 log = logging.getLogger("understudy.operator")
+YOUNG_AGAIN = 100  # of so many looks at younger objects one is at all; Python's own number is ten
 
 
 def main(settings: OperatorSettings) -> int:
@@ -27,12 +29,24 @@ def main(settings: OperatorSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: operator.end.set())
     operator.start()
+    while not (operator.watched.synced.wait(1.0) or operator.end.is_set()):
+        pass
+    _spare_what_stays()
     operator.end.wait()
     if not operator.stop():
         log.warning("passes under way did not end within %g s", settings.drain_s)
     server.shutdown()
     registry.close(settings.drain_s)
     return 0
+
+
+def _spare_what_stays() -> None:
+    """What is known of thousands of rollouts lasts as long as they do. Whenever the collector looks at all of it, for a
+    cycle that nobody needs any more, it holds the interpreter for half a second and longer, and finds none."""
+    gc.collect()
+    gc.freeze()
+    young, older, _ = gc.get_threshold()
+    gc.set_threshold(young, older, YOUNG_AGAIN)
 
 
 def build(settings: OperatorSettings) -> tuple[Operator, MlflowRegistry]:

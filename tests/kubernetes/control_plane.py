@@ -88,6 +88,7 @@ class ControlPlane:
             "--authorization-mode=RBAC",
             f"--audit-policy-file={self._folder / 'audit.json'}",
             f"--audit-log-path={self.audit_log}",
+            "--audit-log-maxsize=100000",  # MB: whoever counts reads one file
             f"--token-auth-file={self._folder / 'tokens.csv'}",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self._folder / 'accounts.key'}",

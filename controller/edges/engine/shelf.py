@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import chain
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ROOM_MB = 216.0  # 36 large states, which is more than are read at the same time by a usual number of threads
 FORGOTTEN_S = 300.0  # a usual tick is shorter
@@ -30,6 +30,13 @@ class Opening(Protocol):
         """Close the state until it is needed; False where it is being read."""
 
 
+class _Kept(NamedTuple):
+    """A state that is open: when it was read, and what it held then."""
+
+    read: float
+    mb: float
+
+
 class Shelf:
     """Keeps states open that hold at most ``room_mb``, those that are being read aside. Its methods may be called by
     several threads."""
@@ -40,14 +47,16 @@ class Shelf:
         """``forgotten_s``: one that was not read for so long makes room for another."""
         self._room_mb, self._forgotten_s, self._clock = room_mb, forgotten_s, clock
         self._lock = threading.Lock()
-        self._open: dict[Opening, float] = {}  # when each was read; the one that was read longest ago comes first
+        self._open: dict[Opening, _Kept] = {}  # the one that was read longest ago comes first
+        self._mb = 0.0  # of all of them
 
     def used(self, state: Opening) -> None:
         """``state`` was read; who is too many now is put away."""
         with self._lock:
             now = self._clock()
-            self._open.pop(state, None)
-            self._open[state] = now
+            self._taken(state)
+            kept = self._open[state] = _Kept(now, state.size_mb)
+            self._mb += kept.mb
             leaving = self._leaving(now)
         for each in leaving:
             # Not under the lock: writing it out takes a while, and others go on.
@@ -55,23 +64,26 @@ class Shelf:
                 self.closed(each)
 
     def _leaving(self, now: float) -> list[Opening]:
-        sizes = {each: each.size_mb for each in self._open}
-        over = sum(sizes.values()) - self._room_mb
+        over = self._mb - self._room_mb
         if over <= 0:
             return []
-        forgotten = [each for each, read in self._open.items() if now - read > self._forgotten_s]
+        forgotten = [each for each, kept in self._open.items() if now - kept.read > self._forgotten_s]
         leaving = []
         for each in chain(forgotten, (each for each in reversed(self._open) if each not in forgotten)):
             if over <= 0:
                 break
             leaving.append(each)
-            over -= sizes[each]
+            over -= self._open[each].mb
         return leaving
 
     def closed(self, state: Opening) -> None:
         """``state`` is open no more."""
         with self._lock:
-            self._open.pop(state, None)
+            self._taken(state)
+
+    def _taken(self, state: Opening) -> None:
+        if (kept := self._open.pop(state, None)) is not None:
+            self._mb -= kept.mb
 
     def __len__(self) -> int:
         with self._lock:

@@ -9,7 +9,7 @@ from controller.edges.cluster.pod_watch import NEW_S, ROUTERS, PodWatch
 from controller.edges.cluster.resources import PODS, ROLLOUTS, SLICES
 from controller.edges.cluster.router_set import NAME_LABEL, ROLLOUT_LABEL, ROUTER
 from controller.operator import first_looks
-from controller.operator.first_looks import NEWS, NEWS_S, RESTING_S, FirstLooks
+from controller.operator.first_looks import MOVED, NEWS, NEWS_S, RESTING_S, FirstLooks
 from controller.operator.operator import Operator
 from controller.status import RolloutStatus
 from tests.kubernetes.control_plane import ControlPlane
@@ -73,6 +73,19 @@ def test_of_how_many_that_is_known_is_bounded(looks: FirstLooks, clock: Hand) ->
         looks.changed(f"over-{n}", new=True)
     looks.begin()
     assert [looks.due(f"over-{n}") for n in (NEWS, 0)] == pytest.approx([clock.now, clock.now + RESTING_S])
+
+
+def test_new_challengers_do_not_wait_for_those_at_work_but_for_a_crowd_of_them(looks: FirstLooks) -> None:
+    names = [f"over-{n}" for n in range(MOVED + 1)]
+    for name in names:
+        looks.moved(name)
+    assert [name for name in names if not looks.urgent(name)] == [names[-1]]
+    looks.looked(names[0])
+    looks.gone(names[1])
+    looks.moved(names[-1])
+    assert [name for name in names if not looks.urgent(name)] == names[:2]
+    looks.begin()
+    assert not any(map(looks.urgent, names))
 
 
 @pytest.fixture

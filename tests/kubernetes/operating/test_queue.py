@@ -132,7 +132,7 @@ def test_those_that_wait_get_a_turn_however_much_else_is_due() -> None:
     for number in range(100):
         queue.add(f"k{number}", 0.0)
     queue.add("w", 0.0)
-    assert "w" in [taken(queue) for _ in range(20)]
+    assert "w" in [taken(queue) for _ in range(40)]
 
 
 def taken(queue: Queue) -> str | None:
