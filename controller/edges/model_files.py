@@ -4,6 +4,7 @@ The file is whatever its owner wrote, and it lies wherever the version says. So 
 keeps everybody waiting is asked by one at a time; another store is not held responsible for that.
 """
 
+import os
 import posixpath
 import tempfile
 from collections import OrderedDict
@@ -23,6 +24,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _EMPTY = ("", "~", "null", "Null", "NULL")
 _DEEPEST = 100  # what the parser takes for a level grows with their number
 _STORES_KEPT = 256
+_NAMING_HOSTS = ("http", "https", "mlflow-artifacts", "ftp", "sftp")  # the first three are sent MLflow's credentials
+_ALLOWED = "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES"  # MLflow's own name for it
 
 
 class ModelFiles:
@@ -35,6 +38,8 @@ class ModelFiles:
     def signed(self, folder: str) -> bool:
         """Whether the model in this artefact folder has a signature. EdgeError with the reason where its file cannot be
         read, without what is in it."""
+        if self._tell is not None and not _trusted(folder, self._uri):
+            raise Refused(f"it lies at a host of its own, which is asked where the controller has {_ALLOWED} alone")
         try:
             with self._store(folder).asked(), translated(self._uri, self._tell), tempfile.TemporaryDirectory() as place:
                 listed = list_artifacts(artifact_uri=folder, tracking_uri=self._uri)
@@ -61,6 +66,16 @@ class ModelFiles:
         while len(self._stores) > _STORES_KEPT:
             self._stores.popitem(last=False)
         return found
+
+
+def _trusted(folder: str, tracking_uri: str) -> bool:
+    """Whether a store may be asked that a team has chosen: one at a host is told the name and password by which we move
+    everybody's aliases. A present MLflow takes no such place from teams; older ones do."""
+    parts = urlsplit(folder)
+    allowed = {each.strip().lower() for each in os.environ.get(_ALLOWED, "").split(",")}
+    if not parts.netloc or parts.scheme not in _NAMING_HOSTS or parts.scheme in allowed:
+        return True
+    return parts.netloc.lower() == urlsplit(tracking_uri).netloc.rpartition("@")[2].lower()
 
 
 def _bounded(size: int | None) -> None:

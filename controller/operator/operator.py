@@ -70,7 +70,8 @@ class Operator:
         )
         self._access, self._guarded = access, access.guarded(self.leader.check)
         self.watched = Watched(access, settings.namespace, self._feed)
-        self.queue = Queue(waits=self._waits, aside=max(1, settings.ticks // 4))
+        hands = settings.ticks
+        self.queue = Queue(waits=self._waits, aside=max(1, hands // 4), slow=max(1, hands // 2))
         self.store = AcceptedStore(self._guarded, self.watched, settings.record_dir)
         claims = Claims(settings.allow_models)
         self.store.forbids = claims.forbids
@@ -214,7 +215,8 @@ class Operator:
                 for model in before.keys() | now.keys():
                     if before.get(model) != now.get(model):
                         for key in self.watched.of_model(model):
-                            self._first_looks.moved(key)
+                            if self._over(key):  # not who waits for a model that is another's
+                                self._first_looks.moved(key)
                             self._feed(key)
             before = now
 

@@ -29,6 +29,7 @@ log = logging.getLogger("understudy.operator")
 Tell = Callable[[str, str, str, str], None]
 REFUSALS = 3  # in a row, for the conditions to tell of them
 LONGEST_TEXT = 500  # characters of what they tell
+ASK_AGAIN_S = 10.0  # of what is over, where MLflow did not answer
 
 
 class Held(NamedTuple):
@@ -209,8 +210,11 @@ class Passes:
             self._tell(key, entry.uid, ALIAS_PENDING, text)
 
     def _rest(self, status: RolloutStatus) -> float:
-        """Nothing changes by itself any more; but routers want to hear from us."""
-        return min(self._idle_s, status.table.ttl_s / 3) if status.table is not None else self._idle_s
+        """Nothing changes by itself any more; but routers want to hear from us, and of an alias that was moved while
+        MLflow did not answer nobody tells again."""
+        rest = self._idle_s if status.table is None else min(self._idle_s, status.table.ttl_s / 3)
+        unasked = status.observed.registry_error is not None and not status.observed.model_missing
+        return min(rest, ASK_AGAIN_S) if unasked else rest
 
 
 def _readable(entry: Entry) -> bool:

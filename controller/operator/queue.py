@@ -1,13 +1,18 @@
 """Which rollout is due when. A key stands here once, and is never in two hands at the same time."""
 
 import heapq
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from enum import IntEnum
 from typing import NamedTuple
 
 TURN = 32  # of so many keys that are taken one is of those that wait, if one is due
+SLOW_TURN = 2  # and one of those that are slow; hands are what they have less of
+SLOW_S = 3.0  # work on a key that took so long was held up by somebody who does not answer
+SLOW_FOR_S = 300.0  # for so long it is expected again: who does not answer every other time gains nothing by that
 Timed = tuple[float, str]
 
 
@@ -16,6 +21,14 @@ class Taken(NamedTuple):
 
     key: str
     due: float
+
+
+class Kind(IntEnum):
+    """Of keys, in their order; one that was not worked on yet is taken for a slow one."""
+
+    PROMPT = 0
+    SLOW = 1
+    WAITING = 2
 
 
 class Turns:
@@ -69,12 +82,21 @@ class Turns:
         self.size = len(self._later) + sum(map(len, self._ready.values()))
 
 
+class Held(NamedTuple):
+    """A key that was taken at ``since``; ``again``: when it is wanted next, if it was added meanwhile."""
+
+    kind: Kind
+    since: float
+    again: float | None = None
+
+
 class Queue:
     """Keys with their times, for several threads. Bounded by ``limit`` keys; ``dropped`` counts those refused.
 
     Of the keys that are due namespaces take turns, so that a crowd of one delays no other one.
     Keys that are at nothing, as ``waits`` says, come after all others that are due, and at most ``aside`` of them are
-    in anybody's hands: a crowd of them delays nobody who is at work.
+    in anybody's hands: a crowd of them delays nobody who is at work. Of those that took long a while ago, or were not
+    worked on yet, at most ``slow`` are: who lets us wait, by however many keys, leaves hands for the rest.
     """
 
     def __init__(
@@ -83,16 +105,19 @@ class Queue:
         clock: Callable[[], float] = time.monotonic,
         waits: Callable[[str], bool] = lambda _: False,
         aside: int = 1_000,
+        slow: int = 1_000,
     ) -> None:
         self._limit = limit
         self._clock = clock
         self._condition = threading.Condition()
-        self._waits, self._most = waits, aside
-        self._due: dict[str, tuple[bool, float]] = {}  # whether it waits, and its time; of those in nobody's hands
-        self._turns = {False: Turns(), True: Turns()}
-        self._aside: set[str] = set()  # of those that are taken, the ones that wait
+        self._waits = waits
+        self._most = {Kind.PROMPT: limit, Kind.SLOW: slow, Kind.WAITING: aside}
+        self._due: dict[str, tuple[Kind, float]] = {}  # of those in nobody's hands
+        self._turns = {kind: Turns() for kind in Kind}
+        self._hands = dict.fromkeys(Kind, 0)
         self._turn = 0
-        self._taken: dict[str, float | None] = {}  # and when each is wanted again, if it was added meanwhile
+        self._taken: dict[str, Held] = {}
+        self._slow: dict[str, float] = {}  # until when they are expected to take long; of those that were taken
         self._closed = False
         self.dropped = 0
 
@@ -101,8 +126,8 @@ class Queue:
         due = self._clock() if due is None else due
         with self._condition:
             if key in self._taken:
-                again = self._taken[key]
-                self._taken[key] = due if again is None else min(due, again)
+                taken = self._taken[key]
+                self._taken[key] = taken._replace(again=due if taken.again is None else min(due, taken.again))
                 return True
             held = self._due.get(key)
             if held is None and len(self._due) + len(self._taken) >= self._limit:
@@ -110,7 +135,7 @@ class Queue:
                 return False
             if held is None:
                 self._put(key, due)
-            elif due < held[1] or (held[0] and not self._waits(key)):
+            elif due < held[1] or (held[0] is Kind.WAITING and not self._waits(key)):
                 self._put(key, min(due, held[1]))
             return True
 
@@ -126,27 +151,34 @@ class Queue:
                     return found
                 if now >= end:
                     return None
-                soonest = (turns.soonest() for turns in self._open())
+                soonest = (self._turns[kind].soonest() for kind in self._open())
                 self._condition.wait(min([end, *(due for due in soonest if due is not None)]) - now)
         return None
 
     def give_back(self, key: str, due: float | None) -> None:
         """Work on ``key`` is over; next at ``due``, or when it was added meanwhile. None: not before it is added."""
         with self._condition:
-            again = self._taken.pop(key)
-            if key in self._aside:
-                self._aside.discard(key)
-                self._condition.notify()  # there is room for another one that waits
-            wanted = [t for t in (again, due) if t is not None]
+            taken, now = self._taken.pop(key), self._clock()
+            self._hands[taken.kind] -= 1
+            if taken.kind is not Kind.PROMPT:
+                self._condition.notify()  # there is room for another one of its kind
+            if now - taken.since >= SLOW_S:
+                self._slow[key] = now + SLOW_FOR_S
+            elif self._slow.get(key, now) <= now:
+                self._slow[key] = 0.0
+            wanted = [t for t in (taken.again, due) if t is not None]
             if wanted:
                 self._put(key, min(wanted))
+            else:
+                self._slow.pop(key, None)
 
     def clear(self) -> None:
         """Nothing waits any more."""
         with self._condition:
             self._due.clear()
-            self._turns = {False: Turns(), True: Turns()}
-            self._taken = dict.fromkeys(self._taken)
+            self._turns = {kind: Turns() for kind in Kind}
+            self._slow.clear()
+            self._taken = {key: taken._replace(again=None) for key, taken in self._taken.items()}
 
     def close(self) -> None:
         """Nothing is taken any more."""
@@ -163,34 +195,41 @@ class Queue:
         with self._condition:
             return len(self._due) + len(self._taken)
 
-    def _open(self) -> list[Turns]:
-        """Those that may be taken from, in their order."""
-        if len(self._aside) >= self._most:
-            return [self._turns[False]]
-        return [self._turns[self._turn == TURN - 1], self._turns[self._turn != TURN - 1]]
+    def _open(self) -> list[Kind]:
+        """Those that may be taken, the first in turn first."""
+        due = Kind.PROMPT
+        if self._turn == TURN - 1:
+            due = Kind.WAITING
+        elif self._turn % SLOW_TURN == SLOW_TURN - 1:
+            due = Kind.SLOW
+        return [kind for kind in sorted(Kind, key=lambda kind: kind is not due) if self._hands[kind] < self._most[kind]]
 
     def _first(self, now: float) -> Taken | None:
-        for turns in self._open():
-            waits = turns is self._turns[True]
+        for kind in self._open():
+            turns = self._turns[kind]
             while (found := turns.next(now)) is not None:
                 due, key = found
-                if self._due.get(key) != (waits, due):
+                if self._due.get(key) != (kind, due):
                     turns.again(key)
                     continue
                 del self._due[key]
-                self._taken[key] = None
+                self._taken[key] = Held(kind, now)
+                self._hands[kind] += 1
                 self._turn = (self._turn + 1) % TURN
-                if waits:
-                    self._aside.add(key)
                 return Taken(key, due)
         return None
 
     def _put(self, key: str, due: float) -> None:
-        waits = self._waits(key)
-        self._due[key] = waits, due
-        self._turns[waits].put(due, key)
+        kind = self._kind(key)
+        self._due[key] = kind, due
+        self._turns[kind].put(due, key)
         if sum(turns.size for turns in self._turns.values()) > 2 * len(self._due) + 64:
             # Most of it are times that hold no longer.
             for each, turns in self._turns.items():
                 turns.keep(lambda timed, each=each: self._due.get(timed[1]) == (each, timed[0]))  # type: ignore[misc]
         self._condition.notify()
+
+    def _kind(self, key: str) -> Kind:
+        if self._waits(key):
+            return Kind.WAITING
+        return Kind.PROMPT if self._slow.get(key, math.inf) <= self._clock() else Kind.SLOW

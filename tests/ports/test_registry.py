@@ -226,6 +226,30 @@ def test_the_silence_of_one_store_of_artefacts_is_not_that_of_others(
     assert files.signed(place)
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "mlflow-artifacts"])
+def test_the_password_of_a_shared_controller_goes_to_no_host_that_a_team_has_chosen(
+    wire: Wire, tracking: TrackingServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    places = [f"{scheme}://{host}/api/2.0/mlflow-artifacts/artifacts/m" for host in (wire.uri[7:], "u@" + wire.uri[7:])]
+    wire.cut()
+    for place in places:
+        with pytest.raises(EdgeError, match="at a host of its own"):
+            ModelFiles(tracking.uri, print).signed(place)
+    own = tracking.uri[7:]
+    for uri, place in (
+        (tracking.uri, f"{scheme}://{own}/api/2.0/mlflow-artifacts/artifacts/m"),
+        (f"http://name:word@{own}", f"{scheme}://{own}/api/2.0/mlflow-artifacts/artifacts/m"),
+    ):
+        with pytest.raises(EdgeError) as said:
+            ModelFiles(uri, print).signed(place)
+        assert "of its own" not in str(said.value)
+    monkeypatch.setenv("MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES", "s3, http,mlflow-artifacts")
+    with pytest.raises(EdgeError) as said:
+        ModelFiles(tracking.uri, print).signed(places[0])
+    assert "of its own" not in str(said.value)
+
+
 def test_a_server_that_was_silent_is_asked_by_one_at_a_time_until_it_answers() -> None:
     now = 100.0
     silence = Silence("it", lambda: now)

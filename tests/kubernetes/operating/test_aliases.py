@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from controller.edges.showing import ShowingRegistry
+from controller.errors import EdgeError
 from controller.operator.aliases import Known, Unmoved, registry_for
 from controller.ports import ResolvedVersion
 from controller.status import Progress
@@ -66,6 +67,22 @@ def test_one_on_its_way_asks_the_registry_nothing_by_itself(theatre: Theatre) ->
     attempt = theatre.status().attempt
     assert attempt is not None
     assert attempt.challenger == "3"
+
+
+def test_a_challenger_that_could_not_be_looked_up_when_it_was_told_of_is_met_when_the_registry_answers(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All aliases are compared with those of before: of one that moved nobody tells twice."""
+    monkeypatch.setattr("controller.operator.passes.ASK_AGAIN_S", 0.2)
+    operator = theatre.operator(idle_s=3600)
+    theatre.apply()
+    theatre.reaches(Progress.PROMOTED)
+    theatre.rests(operator)
+    theatre.registry.defect = EdgeError("away")
+    theatre.registry.move("flights", "challenger", "3", "owner")
+    until(lambda: theatre.status().observed.registry_error, "it could not be looked up")
+    theatre.registry.defect = None
+    until(lambda: theatre.status().attempts == 2, "the next attempt")
 
 
 @pytest.mark.parametrize("version", [1, "1"])
