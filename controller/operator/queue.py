@@ -82,7 +82,7 @@ class Turns:
         self.size = len(self._later) + sum(map(len, self._ready.values()))
 
 
-class Held(NamedTuple):
+class InHand(NamedTuple):
     """A key that was taken at ``since``; ``again``: when it is wanted next, if it was added meanwhile."""
 
     kind: Kind
@@ -116,7 +116,7 @@ class Queue:
         self._turns = {kind: Turns() for kind in Kind}
         self._hands = dict.fromkeys(Kind, 0)
         self._turn = 0
-        self._taken: dict[str, Held] = {}
+        self._taken: dict[str, InHand] = {}
         self._slow: dict[str, float] = {}  # until when they are expected to take long; of those that were taken
         self._closed = False
         self.dropped = 0
@@ -213,7 +213,7 @@ class Queue:
                     turns.again(key)
                     continue
                 del self._due[key]
-                self._taken[key] = Held(kind, now)
+                self._taken[key] = InHand(kind, now)
                 self._hands[kind] += 1
                 self._turn = (self._turn + 1) % TURN
                 return Taken(key, due)
