@@ -1,9 +1,9 @@
-"""When rollouts are looked at for the first time since this replica leads.
+"""When rollouts are looked at for the first time since this replica leads, and which that are over are not to wait.
 
 Those at work at once. Thousands that are over would keep these waiting, and nothing is urgent about most of them, so
 they come one after another. One of whose pods or endpoints changed may have routers that send to where nobody is: it
 comes before the others, also where a replica heard of the change that did not lead yet, for the leader may have gone
-with the pods.
+with the pods. One whose model has a new challenger, for which somebody may wait, comes with those at work.
 """
 
 import threading
