@@ -1,13 +1,16 @@
 """What of a request goes into the journal: exposures, in the shape of ``router.events.Exposure``.
 
-While somebody waits for an answer only a ``Record`` is made; the journal's thread makes the event of it: attributes,
-sampling, redaction, text.
+While others wait for their answers only a ``Record`` is made, of which the journal's thread makes the event:
+attributes, sampling, redaction, text. Of a record whose bodies are short and known to hold nothing to hide, and whose
+answer was good, the line is made at once: that takes some microseconds, and twice as many later on, when what it is
+made of has left the processor's cache and the thread has to take the interpreter from the event loop.
 """
 
 from functools import partial
 from time import time_ns
 from typing import Any
 
+import orjson
 import xxhash
 
 from router.allowance import Allowance
@@ -15,6 +18,7 @@ from router.assignment import POINTS
 from router.events import FallbackReason
 from router.heads import Request, Response, coding
 from router.judge import judge
+from router.line import Line
 from router.redacted import UNREAD, WITHHELD, Redacted, is_large
 from router.routing import Allotment, Routes
 
@@ -22,6 +26,8 @@ from router.routing import Allotment, Routes
 _SEED = 1
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
 _SEARCHED = 4
+# Bodies that are read at once, both together: no JSON of so many bytes takes longer than some microseconds.
+_SHORT = 1 << 10
 _CODING_BYTES = 64
 
 
@@ -70,13 +76,10 @@ NO_ATTEMPT = Attempt(0, 0.0, b"", False)
 class Record:
     """An exposure to be: everything that the journal's thread needs to make it. Not changed once it is offered."""
 
-    attempts = 1
-    fallback_reason: FallbackReason | None = None
-    mirror = False
-    mirrored = False
-    stale = False
-    # The client took back what it asked, so that neither arm could answer.
-    withdrawn = False
+    __slots__ = (
+        "allotment", "answer_status", "attempts", "fallback_reason", "first", "mirror", "mirrored", "request",
+        "request_id", "routes", "served_by", "stale", "t", "unit", "weight", "withdrawn",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -96,9 +99,39 @@ class Record:
         self.first = first
         self.answer_status = answer_status
         self.t = time_ns() // 1000
+        self.attempts = 1
+        self.fallback_reason: FallbackReason | None = None
+        self.mirror = False
+        self.mirrored = False
+        self.stale = False
+        # The client took back what it asked, so that neither arm could answer.
+        self.withdrawn = False
         self.served_by = allotment.arm
         # About how many bytes it holds.
         self.weight = 1_024 + len(request.body) + len(first.answer)
+
+    def line(self) -> Line | None:
+        """Its line, where that is quickly made; None where it is not, and ``event`` has to be called elsewhere."""
+        first, request = self.first, self.request
+        body, answer = request.body, first.answer
+        if not first.usable or first.late or first.cut or first.coding or not request.whole:
+            return None
+        if len(body) + len(answer) > _SHORT or b"content-encoding" in request.fields:
+            return None
+        routes = self.routes
+        rules, limit, redactor = routes.capture, routes.capture_bytes, routes.redactor
+        inputs_drawn = _drawn(self.request_id, rules.inputs_bp)
+        answer_drawn = _drawn(self.request_id, rules.answers_bp)
+        if inputs_drawn and not (len(body) <= limit and redactor.spares(body)):
+            return None
+        if answer_drawn and not (len(answer) <= limit and redactor.spares(answer)):
+            return None
+        if first.to_judge is not None and judge(first.to_judge, answer, request) is not True:
+            return None
+        inputs = body.decode() if inputs_drawn else None
+        shown = answer.decode() if answer_drawn else None
+        said = self._said(first.latency_s, True, first.unjudged, inputs, shown, False, not answer_drawn)
+        return Line(self.t, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)[1:])
 
     def event(self) -> dict[str, Any]:
         """The exposure, in the journal's shape; called once, in the journal's thread.
@@ -107,8 +140,7 @@ class Record:
         been allowed to give, or not as late, has failed, also where the champion's was shown. It counts as one that
         had not come by the challenger's deadline.
         """
-        routes, request, served_by = self.routes, self.request, self.served_by
-        first, allotment = self.first, self.allotment
+        routes, first = self.routes, self.first
         latency = first.latency_s
         inputs_cut, answer_cut = False, True
         usable, unjudged = self._verdict()
@@ -124,10 +156,22 @@ class Record:
         if kept or _drawn(self.request_id, rules.answers_bp):
             answer, complete = self._answer(limit)
             answer_cut = not complete
+        said = self._said(latency, usable, unjudged, inputs, answer, inputs_cut, answer_cut)
+        return {"type": "exposure", "seq": 0, "t": self.t, **said, **self._codings()}
+
+    def _said(
+        self,
+        latency: float,
+        usable: bool,
+        unjudged: bool,
+        inputs: str | None,
+        answer: str | None,
+        inputs_cut: bool,
+        answer_cut: bool,
+    ) -> dict[str, Any]:
+        """All of the exposure but its place, and how bodies are packed."""
+        routes, allotment, served_by = self.routes, self.allotment, self.served_by
         return {
-            "type": "exposure",
-            "seq": 0,
-            "t": self.t,
             "request_id": self.request_id.decode(),
             "attempt": routes.attempt,
             "epoch": routes.epoch,
@@ -145,15 +189,14 @@ class Record:
             "stale": self.stale,
             "unjudged": unjudged,
             "usable": usable,
-            "status": first.status,
+            "status": self.first.status,
             "answer_status": self.answer_status,
             "latency_us": int(latency * 1e6),
-            "attributes": routes.attributes(request) if routes.has_attributes else {},
+            "attributes": routes.attributes(self.request) if routes.has_attributes else {},
             "inputs": inputs,
             "answer": answer,
             "cut": inputs_cut or answer_cut,
             "answer_cut": answer_cut,
-            **self._codings(),
         }
 
     def _verdict(self) -> tuple[bool, bool]:
@@ -163,9 +206,10 @@ class Record:
         if first.to_judge is not None:
             verdict = judge(first.to_judge, first.answer, self.request)
             usable, unjudged = verdict is not False, verdict is None
-            # One that came late is counted already.
-            self.routes.findings.unusable += not usable and not first.late
-            self.routes.findings.unjudged += unjudged
+            if unjudged:
+                self.routes.findings.unjudged += 1
+            elif not usable and not first.late:  # one that came late is counted already
+                self.routes.findings.unusable += 1
         if usable and first.late:
             return False, False
         return usable, unjudged

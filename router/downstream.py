@@ -325,7 +325,7 @@ class Client(Patience):
 
     def resume_upload(self) -> None:
         """Go on reading the body."""
-        if self._at == BODY and not self._ended:
+        if self._at == BODY and (self._ahead or not self._ended):
             self._pace.resume()
             self.due = self._pace.due(self._taken)
             if self._ahead:

@@ -331,7 +331,7 @@ class Exchange(Passing):
             counters.unusable[allotment.arm] += 1
         if first.unjudged:
             counters.unjudged += 1
-        plane.writer.offer(record)
+        plane.writer.offer(record.line() or record)
         plane.count_under_way()
         if self.budget:
             self.give_back()

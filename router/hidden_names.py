@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from itertools import accumulate
+from urllib.parse import unquote_plus
 
 # What nobody wants to find in a log file, whatever the model; several words are one name (cardNumber, card_number).
 DEFAULT_NAMES = (
@@ -27,6 +28,7 @@ LONGEST_NAME = 100
 _JOINTS = b"_-. \t\r\n/()"
 _NUMBERS = b"0123456789,+[]"
 _LOWER = bytes(range(256)).lower()
+_BACKSLASH = ord("\\")
 # Characters that nobody sees, which could stand in the midst of a name, and two that stand for whole sentences.
 _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 # Marks above one letter; Unicode's text that is safe to be streamed has no more (UAX #15, Stream-Safe Text Format).
@@ -121,6 +123,13 @@ class HiddenNames:
             all(word in apart for word in words) for words in self._short_words
         )
 
+    def known_harmless(self, body: bytes) -> bool:
+        """Whether a body of ASCII was found to hold none, numbers aside; False where it has to be looked at."""
+        if not self._hints:
+            return True
+        # By numbers: to look for bytes in bytes, CPython raises an error and forgets it first.
+        return _BACKSLASH not in body and 0 not in body and body.translate(_LOWER, self._thrown) in self._harmless
+
     def _any_hint(self, text: str) -> bool:
         for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
             if hint in text:
@@ -129,6 +138,8 @@ class HiddenNames:
 
     def may_be(self, field: str) -> bool:
         """Whether a field of this name may have to be hidden: a quick look, of which most do not need a second one."""
+        if "%" in field:  # as in an address
+            field = unquote_plus(field)
         flat = _bytes(field).translate(_LOWER, self._thrown).decode("utf-8", "replace")
         return bool(self._hints) and self._hinted(flat) is not None
 
@@ -145,7 +156,7 @@ class HiddenNames:
         return found
 
     def _spelled(self, field: str) -> bool:
-        words = words_of(field)
+        words = words_of(unquote_plus(field) if "%" in field else field)
         joined = "".join(words)
         if joined.startswith(self._long) or joined.endswith(self._long):
             return True

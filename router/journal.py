@@ -18,6 +18,7 @@ import orjson
 
 from router.journal_file import JournalFiles, JournalLocked, event_time
 from router.journal_reader import LONGEST_LINE
+from router.line import Line
 from router.tally import Tally
 
 __all__ = ["JournalLocked", "Writer"]
@@ -40,6 +41,9 @@ class Pending(Protocol):
 
     def event(self) -> dict[str, Any]:
         """The event, without ``seq``."""
+
+
+_Offered = dict[str, Any] | Pending | Line
 
 
 class _Request:
@@ -71,7 +75,15 @@ class _Batch:
         self.told: int | None = None
         self.lines: list[bytes] = []
         self.times: list[int] = []
-        self.sources: list[tuple[dict[str, Any], _Request | None]] = []
+        self.sources: list[tuple[dict[str, Any] | Line, _Request | None]] = []
+
+    def take(self, line: bytes, moment: int, event: dict[str, Any] | Line, request: _Request | None) -> int:
+        """Add a line; its bytes."""
+        self.lines.append(line)
+        self.times.append(moment)
+        self.sources.append((event, request))
+        self.waited += request is not None
+        return len(line)
 
 
 class Writer:
@@ -109,7 +121,7 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._queue: deque[dict[str, Any] | Pending] = deque()
+        self._queue: deque[_Offered] = deque()
         self._requests: deque[_Request] = deque()
         # Each of these is written by one side only, so that no lock is needed: refused and offered by those
         # who offer, lost and taken by the thread.
@@ -154,9 +166,8 @@ class Writer:
             "journal_sync_seconds_total": self._sync_s,
         }
 
-    def offer(self, event: dict[str, Any] | Pending) -> bool:
-        """Hand over an event; False, and counted as dropped, where the queue is full. Never waits, never
-        raises.
+    def offer(self, event: _Offered) -> bool:
+        """Hand over an event; False, and counted as dropped, where the queue is full. Never waits, never raises.
 
         To be called from one thread. The event belongs to the writer from now on.
         """
@@ -259,26 +270,31 @@ class Writer:
                 self._add(batch, event, request)
         if requests_only:
             return batch
-        while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
-            offered = self._queue.popleft()
-            self._taken_bytes += _weight(offered)
+        queue = self._queue
+        while queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            offered = queue.popleft()
+            self._taken_bytes += _weight(offered) if isinstance(offered, dict) else offered.weight
             size += self._add(batch, offered, None)
             if len(batch.lines) % _TURN_EVENTS == 0:
                 time.sleep(0)
         return batch
 
-    def _add(self, batch: _Batch, event: dict[str, Any] | Pending, request: _Request | None) -> int:
-        """Make a line of an event, with its seq and a time that does not go back; its bytes, 0 if it is no
-        JSON.
-        """
+    def _add(self, batch: _Batch, event: _Offered, request: _Request | None) -> int:
+        """Make a line of an event, with its seq and a time that does not go back; its bytes, 0 if it is no JSON."""
+        last = batch.times[-1] if batch.times else self._files.t
+        seq = self._files.seq + len(batch.lines) + 1
+        if isinstance(event, Line):
+            moment = max(event.t, last)
+            return batch.take(event.written(seq, moment), moment, event, request)
         try:
             if not isinstance(event, dict):
                 event = event.event()
-            moment = max(event_time(event), batch.times[-1] if batch.times else self._files.t)
-            event["ingest_t" if event["type"] == "outcome" else "t"] = moment
-            event["seq"] = self._files.seq + len(batch.lines) + 1
+            kind = event["type"]
+            stamp = "ingest_t" if kind == "outcome" else "t"
+            event[stamp] = moment = max(event[stamp], last)
+            event["seq"] = seq
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-            if len(line) > LONGEST_LINE and event["type"] == "exposure":
+            if len(line) > LONGEST_LINE and kind == "exposure":
                 # Escaped, a body may be six times as long. Nobody could read on from here.
                 event = {**event, "inputs": None, "answer": None, "cut": True, "answer_cut": True}
                 line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
@@ -286,13 +302,9 @@ class Writer:
             self._lost += 1
             log.error("journal %s: an event that cannot be written was dropped: %r", self.journal, error)
             return 0
-        batch.lines.append(line)
-        batch.times.append(moment)
-        batch.sources.append((event, request))
-        batch.waited += request is not None
-        if event["type"] == "mark":
+        if kind == "mark":
             batch.told = event["dropped"]
-        return len(line)
+        return batch.take(line, moment, event, request)
 
     def _mark(self, *, closed: bool = False) -> dict[str, Any]:
         return {
@@ -333,9 +345,7 @@ class Writer:
         return False
 
     def _refuse(self, batch: _Batch, kept: int, error: OSError) -> None:
-        """The disk did not take a batch: who waits is told, what was offered goes back to the head of the
-        queue.
-        """
+        """The disk did not take a batch: who waits is told, what was offered goes back to the head of the queue."""
         self._errors += 1
         self._retry_write = time.monotonic() + _RETRY_S
         if not self._failing:
@@ -344,7 +354,8 @@ class Writer:
         for _, request in batch.sources:
             if request is not None:
                 request.fail(error)
-        back = [event for event, request in batch.sources[kept:] if request is None and event["type"] != "mark"]
+        left = [event for event, request in batch.sources[kept:] if request is None]
+        back = [event for event in left if isinstance(event, Line) or event["type"] != "mark"]
         self._taken_bytes -= sum(map(_weight, back))
         self._queue.extendleft(reversed(back))
 
@@ -379,7 +390,7 @@ class Writer:
             log.warning("journal %s goes on in its old file: %s", self.journal, error)
 
 
-def _weight(event: dict[str, Any] | Pending) -> int:
+def _weight(event: _Offered) -> int:
     """About how many bytes an event holds: its bodies, and something for the rest."""
     if not isinstance(event, dict):
         return event.weight

@@ -193,5 +193,5 @@ class Mirror(Call):
         record.mirror = True
         record.withdrawn = self._withdrawn
         record.fallback_reason = reason
-        plane.writer.offer(record)
+        plane.writer.offer(record.line() or record)
         plane.count_under_way()

@@ -56,6 +56,11 @@ class Patience(Ending):
         """Whether no request has begun; half a line break is none."""
         return self._at == HEAD and self._ahead in (b"", b"\r")
 
+    @property
+    def going(self) -> bool:
+        """Whether it has been answered, has taken that, and is to end."""
+        return self._at == LINGER and not self.unread_bytes()
+
     def held_for(self, now: float) -> float:
         """Seconds that the client has held its connection by sending one request or taking one answer, beyond what
         anybody may; 0 or less where it did not.

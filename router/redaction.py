@@ -16,7 +16,7 @@ import orjson
 
 from router.allowance import Allowance
 from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
-from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE
+from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE, has_rows, only_numbers
 from router.packed import is_packed
 from router.redacted import REDACTED, SLIGHT, UNREAD, WITHHELD, Redacted, Redactions
 
@@ -35,10 +35,12 @@ _CELLS_APART = "|"
 _BLANK = " \t\r\n\ufeff"
 # Ends a name within a text: ``name: value``, ``name=value``, ``<name>value``.
 _NAME_END = re.compile("[:=>]")
+_HOLDS_NAME = re.compile("[:=>%]")
 _NAME_BEGIN = re.compile(r"[,;&?!{\[(|<\r\n]")
 _NAME_WORDS = 3
 # What an encoded form never holds.
 _RAW = re.compile(r"[\x00-\x20\x7f]")
+_PERCENT = ord("%")
 _QUOTES = "\"'\\ \t\r\n"
 # So many lists of names of one body may be looked for in all of its rows.
 _FEW_LISTS = 8
@@ -64,15 +66,21 @@ class Redactor:
         if is_packed(text):
             return WITHHELD
         # Most bodies are done here.
-        if not form and not self._names.in_text(text):
+        if not form and "%" not in text and not self._names.in_text(text):
             return Redacted(text)
         if allowance is None or len(text) < SLIGHT:
             return self._apart(text, content_type, form, whole)
         done = allowance.spend(lambda: self._apart(text, content_type, form, whole))
         return UNREAD if done is None else done
 
+    def spares(self, body: bytes) -> bool:
+        """Whether a body that is held whole may be written as it is, whatever its content type: it is ASCII, and like
+        one that was redacted before and held nothing to hide. Says so of most, in a third of the time of ``redact``.
+        """
+        return body.isascii() and _PERCENT not in body and self._names.known_harmless(body)
+
     def _apart(self, text: str, content_type: str, form: bool, whole: bool) -> Redacted:
-        if form and not self._may_hold(text, form):
+        if not self._may_hold(text):
             return Redacted(text)
         if not whole:
             return WITHHELD
@@ -91,11 +99,11 @@ class Redactor:
             return True
         if is_packed(text):
             return True
-        return self._may_hold(text, content_type.startswith("application/x-www-form-urlencoded"))
+        return self._may_hold(text)
 
-    def _may_hold(self, text: str, form: bool) -> bool:
-        names = self._names
-        return names.in_text(text) or (form and "%" in text and names.in_text(unquote_plus(text)))
+    def _may_hold(self, text: str) -> bool:
+        """Also in an address, or a form, where "[" is %5B."""
+        return self._names.in_text(text) or ("%" in text and self._names.in_text(unquote_plus(text)))
 
 
 class _Body:
@@ -209,7 +217,7 @@ class _Body:
                         self._columns(node, value, inner, way)
             elif isinstance(value, list) and low.endswith(LISTS):
                 if widths is None:
-                    widths = {k: len(v[0]) for k, v in node.items() if _has_rows(v)}
+                    widths = {k: len(v[0]) for k, v in node.items() if has_rows(v)}
                 self._doubt(len(widths))
                 found = {k for k, width in widths.items() if width == len(value) and k != key}
                 if self._columns(node, value, value, way) and found and low.endswith(OF_COLUMNS):
@@ -264,7 +272,7 @@ class _Body:
                 if value is holder:
                     continue
                 if low in ABOUT:
-                    if low == "index" and not _only_numbers(value):
+                    if low == "index" and not only_numbers(value):
                         self._replace(inner, key)
                 elif isinstance(value, dict):
                     left.append(value)
@@ -316,7 +324,8 @@ class _Body:
 
     def _text(self, text: str) -> str:
         """A text that is a value: it may hold JSON, or names with values of their own."""
-        if (":" not in text and "=" not in text and ">" not in text) or not self._names.may_be(text):
+        said = unquote_plus(text) if "%" in text else text
+        if (":" not in said and "=" not in said and ">" not in said) or not self._names.may_be(said):
             return text
         self._doubt(_GLANCE)
         inner = text.lstrip(_BLANK)
@@ -330,9 +339,9 @@ class _Body:
                 self._tree(tree)
                 return text if self._replaced == before else orjson.dumps(tree).decode()
         begin = 0
-        for end in _NAME_END.finditer(text):
+        for end in _NAME_END.finditer(said):
             self._doubt(1)
-            name = _NAME_BEGIN.split(text[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1].strip(_QUOTES)
+            name = _NAME_BEGIN.split(said[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1].strip(_QUOTES)
             begin = end.end()
             if name and self._hides(" ".join(name.split()[-_NAME_WORDS:])):
                 self._replaced += 1
@@ -352,7 +361,7 @@ class _Body:
             return WITHHELD
         for row in rows[1:]:
             self._cells(row, hidden)
-        if _NAME_END.search(text):
+        if _HOLDS_NAME.search(text):
             self._cells_with_names(rows[1:])
         if not self._replaced:
             return Redacted(text)
@@ -362,7 +371,7 @@ class _Body:
 
     def _cells_with_names(self, rows: list[list[str]]) -> None:
         """Replace cells that hold a name with a value of its own."""
-        places = [(row, at) for row in rows for at, cell in enumerate(row) if ":" in cell or "=" in cell or ">" in cell]
+        places = [(row, at) for row in rows for at, cell in enumerate(row) if _HOLDS_NAME.search(cell)]
         for begin in range(0, len(places), _CELLS):
             some = places[begin : begin + _CELLS]
             if self._names.may_be(_CELLS_APART.join(row[at] for row, at in some)):
@@ -379,19 +388,6 @@ class _Body:
             self._replaced += hidden
             pairs.append((name, REDACTED if hidden else self._text(value)))
         return Redacted(urlencode(pairs), self._replaced)
-
-
-def _has_rows(value: Any) -> bool:
-    """Whether a value is a table, of rows of one width."""
-    if not (isinstance(value, list) and value and isinstance(value[0], list)):
-        return False
-    width = len(value[0])
-    return all(isinstance(row, list) and len(row) == width for row in value)
-
-
-def _only_numbers(value: Any) -> bool:
-    """Whether an index says nothing about anybody."""
-    return isinstance(value, list) and not any(isinstance(item, str | dict | list) for item in value)
 
 
 __all__ = ["DEFAULT_NAMES", "MOST_NAMES", "REDACTED", "WITHHELD", "Redacted", "Redactions", "Redactor"]

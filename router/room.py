@@ -26,14 +26,25 @@ class Room:
         self._rest_until = 0.0
 
     def connection(self) -> bool:
-        """Close the clients that have been idle for the longest, or else those that have been sending one request or
-        taking one answer for the longest; False where there is none.
+        """Close the clients that have been answered and only have to go, or else those that have been idle for the
+        longest, or else those that have been sending one request or taking one answer for the longest; False where all
+        that may be are busy.
         """
-        idle = [client for client in self._plane.clients if client.idle and not client.crowded]
+        plane = self._plane
+        going = [client for client in plane.clients if client.going]
+        staying = [client for client in going if not client.transport.is_closing()]
+        self._some_go(sorted(staying, key=attrgetter("due")))
+        if len(plane.clients) - len(going) < plane.config.max_connections:
+            return True
+        idle = [client for client in plane.clients if client.idle and not client.crowded]
         found = sorted(idle, key=attrgetter("due")) or self._slow(lambda client: True)
+        self._some_go(found)
+        return bool(found)
+
+    @staticmethod
+    def _some_go(found: list["Client"]) -> None:
         for client in found[: max(1, len(found) // _SHARE)]:
             client.make_room()
-        return bool(found)
 
     def body(self) -> bool:
         """Have those go that have been sending a body that is held, or taking its answer, for the longest, until what
@@ -71,9 +82,7 @@ class Room:
     def server(self, pool: "Pool") -> None:
         """Somebody waits for a connection of ``pool``: those let go of theirs who keep it busy for the longest."""
         if self._rested():
-            found = self._slow(lambda client: client.holds(pool))
-            for client in found[: max(1, len(found) // _SHARE)]:
-                client.make_room()
+            self._some_go(self._slow(lambda client: client.holds(pool)))
 
     def _rested(self) -> bool:
         now = monotonic()

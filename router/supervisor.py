@@ -12,18 +12,17 @@ most: a rollback must reach the traffic; the copy on disk is then tried again un
 
 import asyncio
 import logging
-import os
 import string
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from router import tally
 from router.journal_file import is_free
 from router.listeners import Listeners
 from router.retention import delete_old
 from router.settings import RouterSettings
 from router.table import RouterState, RouteTable, WorkerState
 from router.table_store import TableStore
+from router.tallies import Tallies
 from router.telemetry import is_counter
 from router.worker_process import Message, WorkerProcess
 
@@ -39,6 +38,8 @@ _PERSIST_S = 0.5
 _CLEAN_CHECKS = 60
 # A worker ends by itself when its time to drain is over; this much later it is killed.
 _OWN_END_S = 2.0
+# So long the end waits for a disk that has to take what was lost with workers that were killed.
+_SETTLE_S = 3.0
 _LANES = ("", *string.ascii_lowercase[1:])
 
 
@@ -69,7 +70,7 @@ class Supervisor:
         self._current: dict[int, WorkerProcess] = {}
         self._delays: dict[int, float] = {}
         self._starting: set[str] = set()
-        self._tallies: dict[str, int] = {}
+        self._tallies = Tallies(settings.journal_dir, settings.name)
         self._deaths = 0
         self._last_death = ""
         self._changed = asyncio.Event()
@@ -192,13 +193,13 @@ class Supervisor:
         for worker in self._workers:
             worker.drain()
         await self._gone(list(self._workers), drain_s + _OWN_END_S if drain_s else 0)
+        await self._until(lambda: not self._tallies.settling, _SETTLE_S)
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A worker whose start was under way when the others were asked to end.
         await self._gone(list(self._workers), 0)
-        while self._tallies:
-            os.close(self._tallies.popitem()[1])
+        self._tallies.close()
 
     async def _gone(self, workers: list[WorkerProcess], seconds: float) -> None:
         """Wait for the end of workers, and kill those that take too long."""
@@ -258,18 +259,13 @@ class Supervisor:
         return [*first, {"type": "poll"}]
 
     def _free_name(self, slot: int) -> str:
-        taken = {worker.name for worker in self._workers} | self._starting
-        for lane in _LANES:
-            name = f"w{slot}{lane}"
+        taken = {worker.name for worker in self._workers} | self._starting | self._tallies.settling
+        # First those whose last worker was killed: what it took along is told by the next one.
+        names = sorted((f"w{slot}{lane}" for lane in _LANES), key=lambda name: name not in self._tallies.open)
+        for name in names:
             if name not in taken and is_free(self.settings.journal_dir, f"{self.settings.name}-{name}"):
                 return name
         raise OSError(f"all {len(_LANES)} journals of slot {slot} are held by workers that do not end")
-
-    def _tally_of(self, worker: str) -> int:
-        """The tally of a worker's journal, which outlives the worker."""
-        if worker not in self._tallies:
-            self._tallies[worker] = tally.made()
-        return self._tallies[worker]
 
     async def _start_worker(self, slot: int) -> WorkerProcess | None:
         name = ""
@@ -284,7 +280,7 @@ class Supervisor:
                 self._note_change,
                 self._environment,
                 self._listeners.of(slot),
-                self._tally_of(name),
+                self._tallies.of(name),
             )
         except OSError as error:
             log.error("no worker can be started for slot %d: %s", slot, error)
@@ -292,6 +288,7 @@ class Supervisor:
             return None
         finally:
             self._starting.discard(name)
+        self._tallies.open.discard(name)
         self._workers.append(worker)
         # The table may have changed while the process was being started.
         for message in self._first_messages():
@@ -324,6 +321,8 @@ class Supervisor:
         """Wait for a worker's end; keep what it counted, and fill its slot again."""
         code = await worker.ended()
         self._workers.remove(worker)
+        if code:
+            self._tallies.open.add(worker.name)
         _add(self.retired, {name: value for name, value in worker.counters.items() if is_counter(name)})
         if not worker.draining:
             self._deaths += 1
@@ -337,6 +336,10 @@ class Supervisor:
                 self._delays.pop(worker.slot, None)
             self._spawn(self._replace(worker.slot, self._next_delay(worker.slot)))
         self._note_change()
+        if code and (worker.draining or self.stopping):
+            # Nobody takes its place, and would tell what was lost with it.
+            _add(self.retired, {"journal_dropped_total": await self._tallies.settle(worker.name)})
+            self._note_change()
 
     async def _persist(self) -> None:
         """Bring the newest table to disk, again and again until it is there."""

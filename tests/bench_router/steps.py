@@ -56,7 +56,7 @@ def _steps(plane: Plane) -> dict[str, Callable[[], object]]:
     text = BODY.decode()
 
     def judged() -> None:
-        del request.__dict__["_json"]
+        request.forget()
         judge(response, body, request)
 
     def record() -> Record:

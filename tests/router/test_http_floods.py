@@ -4,10 +4,11 @@ import contextlib
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.router.models import Model
 from tests.router.planes import running, serving, table
-from tests.router.raw import Raw, await_until, post
+from tests.router.raw import Raw, ask, await_until, post
 
 CRUMBS = b"1\r\nx\r\n" * 10_000
 
@@ -39,6 +40,49 @@ def test_a_client_that_has_sent_all_and_shut_its_side_is_answered_also_behind_ve
         assert [raw.answer().status for _ in range(2)] == [200, 200]
         assert champion.requests[1].body == b"x" * 10_000
         assert raw.ended()
+
+
+@pytest.mark.parametrize("replay_bytes", [1_000, 30_000])
+def test_so_is_one_whose_body_is_more_than_is_held(tmp_path: Path, replay_bytes: int) -> None:
+    """All of it is here, and nothing that could come would have it read on."""
+    head = b"POST /i HTTP/1.1\r\nHost: router\r\nX-Unit: u\r\nTransfer-Encoding: chunked\r\n\r\n"
+    limits = {"replay_bytes": replay_bytes}
+    with serving(tmp_path, limits=limits) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "hang"
+        raw.send(post("u") + head + CRUMBS * 5 + b"0\r\n\r\n")
+        raw.socket.shutdown(1)
+        await_until(lambda: champion.count == 1)
+        champion.release()
+        assert [raw.answer().status for _ in range(2)] == [200, 200]
+        assert champion.requests[1].body == b"x" * 50_000
+        assert raw.ended()
+        assert plane.poll()["held_bytes"] == 0
+
+
+def test_who_was_refused_and_stays_keeps_nobody_out(tmp_path: Path) -> None:
+    """They have a second to read their answer, unless others need the room; and they are never more than there is."""
+    with serving(tmp_path, max_connections=10) as (plane, _, _), contextlib.ExitStack() as open_ones:
+        for _ in range(4):
+            for _ in range(10):
+                open_ones.enter_context(Raw(plane.port)).send(b"BAD\r\n\r\n")
+            await_until(lambda: plane.poll()["client_connections"] >= 10)
+            assert ask(plane.port, post("u")).status == 200
+            assert plane.poll()["client_connections"] <= 11
+
+
+def test_who_comes_where_all_are_busy_is_refused_however_many_are_being_refused(tmp_path: Path) -> None:
+    with serving(tmp_path, max_connections=10) as (plane, champion, _), contextlib.ExitStack() as open_ones:
+        champion.mode = "hang"
+        busy = [open_ones.enter_context(Raw(plane.port)) for _ in range(10)]
+        for raw in busy:
+            raw.send(post("u"))
+        await_until(lambda: champion.count == 10)
+        for _ in range(30):
+            others = open_ones.enter_context(Raw(plane.port))
+            assert others.answer().status == 503
+            assert plane.poll()["client_connections"] <= 12
+        champion.release()
+        assert [raw.answer().status for raw in busy] == [200] * 10
 
 
 def test_a_large_body_in_very_many_chunks_goes_on_as_it_comes(tmp_path: Path) -> None:

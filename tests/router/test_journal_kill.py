@@ -141,6 +141,66 @@ def test_answers_of_a_worker_that_is_killed_are_recorded_or_counted(tmp_path: Pa
     assert sum(lost.values()) > 0
 
 
+def recorded_or_told(directory: Path) -> int:
+    """Exposures in all journals, and losses that they tell of."""
+    found = 0
+    for path in {path.name.split(".")[0] for path in (directory / "journal").glob("router-w*.jsonl")}:
+        events = read_all(directory / "journal", path)
+        assert_sound(events)
+        lost = {event["started"]: event["dropped"] for event in events if event["type"] == "mark"}
+        found += sum(lost.values()) + sum(event["type"] == "exposure" for event in events)
+    return found
+
+
+def asked(router: Router, number: int) -> None:
+    for one in range(number):
+        assert router.traffic.get(router.ready["traffic"], headers={"X-Unit": f"u{one}"}).status_code == 200
+
+
+def test_the_same_of_one_that_came_by_a_rolling_restart(tmp_path: Path) -> None:
+    """It writes another journal than the one before it, which its successor does not go back to."""
+    with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        asked(router, 3)
+        before = set(router.workers())
+        router.process.send_signal(signal.SIGHUP)
+        until(lambda: len(now := router.workers()) == 1 and not before & set(now), "the other worker alone")
+        until(lambda: router.generations() == [1], "it serves")
+        asked(router, 40)
+        kill_worker(router)
+        until(lambda: router.generations() == [1], "it serves")
+        asked(router, 1)
+        assert router.end() == 0
+    assert recorded_or_told(tmp_path) == 44
+
+
+def test_the_same_of_one_that_drains(tmp_path: Path) -> None:
+    """Nobody takes its place, and its losses are counted all the same, while the router goes on."""
+    with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        asked(router, 40)
+        champion.mode = "hang"
+        with Raw(int(httpx.URL(router.ready["traffic"]).port or 0)) as raw:
+            raw.send(post("v"))
+            until(lambda: champion.count == 41, "a request that the drain waits for")
+            (old,) = router.workers()
+            router.process.send_signal(signal.SIGHUP)
+            until(lambda: len(router.workers()) == 2, "both of them")
+            until(lambda: router.generations() == [1, 1], "the new one serves")
+            os.kill(old, signal.SIGKILL)
+            until(lambda: told(router) > 0, "the losses are told")
+            assert recorded_or_told(tmp_path) == 41
+        champion.release()
+        assert router.end() == 0
+
+
+def told(router: Router) -> int:
+    """The router's counter of events that are lost."""
+    lines = router.control.get("/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith("understudy_router_journal_dropped_total ")]
+    return int(float(line.split()[1]))
+
+
 def kill_worker(router: Router) -> None:
     """Kill the only one, and wait for another."""
     (pid,) = router.workers()

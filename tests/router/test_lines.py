@@ -1,0 +1,157 @@
+"""A line that is made at once says what the journal's thread would have said, or is left to it."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from router.breaker import Breaker
+from router.capture import Attempt, Record
+from router.counters import Findings
+from router.events import FallbackReason
+from router.heads import Request, Response
+from router.pool import Backend
+from router.redaction import Redactions
+from router.routing import Routes
+from router.table import RouteTable
+from tests.router.planes import table
+
+JSON = {b"content-type": b"application/json"}
+ASKED = b'{"instances": [[1, 2.5], [3, 4]]}'
+SAID = b'{"predictions": [0.25, 0.5]}'
+
+
+def routes_of(**capture: Any) -> Routes:
+    attributes = [
+        {"name": "country", "source": {"header": "x-country"}},
+        {"name": "kind", "source": {"json_pointer": "/kind"}},
+    ]
+    routed = RouteTable.model_validate(table(7, "127.0.0.1:1", attributes=attributes, capture=capture))
+    return Routes(routed, Backend("champion", "1", ()), None, Redactions(), Findings(), Breaker())
+
+
+def record_of(routes: Routes, body: bytes, answer: bytes, **fields: bytes) -> Record:
+    """As of a request that the champion answered."""
+    named = {name.replace("_", "-").encode(): value for name, value in fields.items()}
+    request = Request(b"POST", b"/", False, [], {b"x-unit": b"u", **named})
+    request.body = body
+    request.length = len(body)
+    unit, allotment = routes.allot(request, stale=False)
+    response = Response(200, b"", JSON, len(answer), False)
+    first = Attempt(200, 0.0123456, answer, True, to_judge=response)
+    return Record(routes, request, b'req"\\1', unit, allotment, first, 200)
+
+
+def learnt(routes: Routes, *bodies: bytes) -> None:
+    """Have the thread see such bodies once."""
+    for body in bodies:
+        record_of(routes, body, body).event()
+
+
+def said(record: Record) -> dict[str, Any] | None:
+    """What is in its line, in its place; None where there is none."""
+    line = record.line()
+    if line is None:
+        return None
+    written = line.written(5, line.t + 1)
+    assert written.endswith(b"}\n")
+    assert written.count(b"\n") == 1
+    found: dict[str, Any] = orjson.loads(written)
+    assert (found["type"], found["seq"], found["t"]) == ("exposure", 5, record.t + 1)
+    return found | {"seq": 0, "t": record.t}
+
+
+def test_what_is_like_what_was_read_before_is_said_at_once() -> None:
+    routes = routes_of()
+    record = record_of(routes, ASKED, SAID)
+    assert record.line() is None  # nobody has looked yet whether there is anything to hide
+    learnt(routes, ASKED, SAID)
+    other = record_of(routes, ASKED.replace(b"2.5", b"7"), SAID.replace(b"0.5", b"11"), x_country=b"NL")
+    found = said(other)
+    assert found == other.event()
+    assert found is not None
+    assert found["answer"] == '{"predictions": [0.25, 11]}'
+    assert found["attributes"] == {"country": "NL"}
+
+
+HIDDEN = b'{"instances": [[1, 2.5], [3, 4]], "email": "a@b.example"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "answer", "change"),
+    [
+        (HIDDEN, SAID, None),
+        (ASKED, HIDDEN, None),
+        (b'{"instances": [["caf\xc3\xa9"], [3]]}', SAID, None),
+        (b'{"instances": [["\\u0065mail"], [3]]}', SAID, None),
+        (b"a=%65mail", SAID, None),
+        (b'{"instances": [[1, 2, 3]]}', SAID, None),  # one row, two predictions
+        (ASKED, b'{"predictions": [NaN, 0.5]}', None),
+        (ASKED, b'{"predictions": [0.25, 0.5]', None),
+        (b'{"instances": [[%b], [3]]}' % b",".join([b"1"] * 600), SAID, None),
+        (ASKED, SAID, lambda record: setattr(record.first, "late", True)),
+        (ASKED, SAID, lambda record: setattr(record.first, "cut", True)),
+        (ASKED, SAID, lambda record: setattr(record.first, "usable", False)),
+        (ASKED, SAID, lambda record: setattr(record.first, "coding", b"gzip")),
+        (ASKED, SAID, lambda record: setattr(record.request, "whole", False)),
+        (ASKED, SAID, lambda record: record.request.fields.update({b"content-encoding": b"gzip"})),
+    ],
+)
+def test_what_has_to_be_looked_at_is_left_to_the_thread(
+    body: bytes, answer: bytes, change: Callable[[Record], None] | None
+) -> None:
+    routes = routes_of()
+    learnt(routes, ASKED, SAID, body, answer)
+    record = record_of(routes, body, answer)
+    if change is not None:
+        change(record)
+    counted = routes.findings.unusable, routes.redactions.counters()
+    assert record.line() is None
+    # And nothing is counted that the thread will count.
+    assert (routes.findings.unusable, routes.redactions.counters()) == counted
+
+
+@pytest.mark.parametrize(
+    "capture",
+    [{}, {"inputs_bp": 0}, {"answers_bp": 0}, {"inputs_bp": 5_000, "answers_bp": 5_000}, {"redact_defaults": False}],
+    ids=str,
+)
+def test_lines_say_what_events_say(capture: dict[str, Any]) -> None:
+    chance = random.Random(11)
+    routes = routes_of(**capture)
+    words = [
+        b"carrier",
+        b"origin",
+        b"UA",
+        b"dep_delay",
+        b'\\"',
+        b"\\n",
+        b"kind",
+        b"token",
+        b"\\u0041",
+        b"\xc3\xa9",
+        b" ",
+    ]
+    made = 0
+    for number in range(3_000):
+        rows = chance.randrange(1, 4)
+        cells = b",".join(b'["%b", %d]' % (chance.choice(words), chance.randrange(99)) for _ in range(rows))
+        body = b'{"kind": "%b", "inputs": [%b]}' % (chance.choice(words), cells)
+        answer = b'{"predictions": [%b]}' % b",".join(
+            [b"%.3f" % chance.random()] * chance.choice((rows, rows, rows, 2))
+        )
+        record = record_of(routes, body, answer, x_country=chance.choice((b"NL", b"BE")))
+        record.request_id = b"r%d" % number
+        record.mirrored, record.stale, record.mirror = (chance.random() < 0.3 for _ in range(3))
+        record.withdrawn = chance.random() < 0.1
+        if chance.random() < 0.3:
+            record.first.to_judge, record.first.unjudged = None, chance.random() < 0.5
+        record.fallback_reason = chance.choice((None, FallbackReason.TIMEOUT))
+        found = said(record)
+        event = record.event()
+        if found is not None:
+            made += 1
+            assert found == event
+    assert made > 200
