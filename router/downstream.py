@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from router import answers, outgoing
 from router.errors import Refused
 from router.exchange import Exchange
-from router.framing import TURN_BYTES, ChunkedBody, CountedBody, crumbs
+from router.framing import TURN_BYTES, ChunkedBody, CountedBody
 from router.heads import Reader, Request
 from router.pace import NEVER
 from router.patience import BODY, BUSY, HEAD, LINGER, Patience
@@ -178,7 +178,7 @@ class Client(Patience):
         self._take_body(rest)
 
     def _take_body(self, data: bytes) -> None:
-        if isinstance(self._body, ChunkedBody) and crumbs(data):
+        if isinstance(self._body, ChunkedBody) and self._body.crumbs(data):
             self.transport.pause_reading()
             data, self._ahead = data[:TURN_BYTES], data[TURN_BYTES:]
             self._plane.loop.call_soon(self._take_on)

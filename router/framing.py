@@ -20,6 +20,7 @@ _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+
 _NOT_SPOKEN = frozenset((b"TRACE", b"CONNECT"))
 LENGTH_DIGITS = 18
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]*\n")
 _TRAILER = re.compile(_FIELD)
 # What frames a message has no place behind it.
 _NO_TRAILER = re.compile(rb"(?:content[-_]length|transfer[-_]encoding|host):", re.IGNORECASE)
@@ -93,11 +94,6 @@ TURN_BYTES = 1_024
 _TURN_LINES = 256
 
 
-def crumbs(data: bytes) -> bool:
-    """Whether a part of a body in chunks takes so long to read that it is to be read in turns."""
-    return len(data) > TURN_BYTES and data.count(b"\n") > _TURN_LINES
-
-
 class ChunkedBody:
     """Reads a body in chunks; ``done`` once its last chunk and its trailers (dropped) have been read.
 
@@ -115,6 +111,20 @@ class ChunkedBody:
         # Bytes of the chunk still to come, the CRLF behind its data included; 0 before a size, -1 in trailers.
         self._left = 0
         self._trailer_bytes = 0
+
+    def crumbs(self, data: bytes) -> bool:
+        """Whether the next bytes take so long to read that it is to be done in turns: they are of very many chunks."""
+        if len(data) <= TURN_BYTES or data.count(b"\n") <= _TURN_LINES:
+            return False
+        # Mostly line ends are the body's own.
+        data = self._line + data
+        at = max(0, self._left)
+        for _ in range(_TURN_LINES):
+            size = _SIZE.match(data, at)
+            if size is None:
+                return False
+            at = size.end() + int(size[1], 16) + 2
+        return True
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes as they came from the connection; the body's bytes in them."""

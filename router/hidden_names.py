@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 DEFAULT_NAMES = (
     "authorization", "auth", "bearer", "jwt", "cookie", "password", "passwd", "pwd", "passcode", "passphrase", "secret",
     "token", "credential", "api key", "private key", "session id", "ssn", "social security", "tax id", "passport",
-    "card number", "credit card", "cvv", "cvc", "iban", "account number", "email", "e mail", "phone",
+    "card number", "credit card", "cc number", "cvv", "cvc", "iban", "account number", "email", "e mail", "phone",
 )  # fmt: skip
 # Shorter names have to be a word of their own: "ssn" is no part of "lessness".
 _SHORT = 5

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from router.errors import Refused
 from router.events import FallbackReason
-from router.framing import TURN_BYTES, ChunkedBody, crumbs
+from router.framing import TURN_BYTES, ChunkedBody
 from router.heads import KNOWN_RESPONSES, Response, read_response
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Connection(asyncio.Protocol):
                 data = self._take_head(caller, data)
                 if self._response is None:
                     return
-            if self._chunked is not None and crumbs(data):
+            if self._chunked is not None and self._chunked.crumbs(data):
                 data = self._take_turn(data)
             ended = self._take_body(caller, data)
         except Refused:

@@ -31,6 +31,23 @@ def test_a_chunked_body_ends_where_it_ends() -> None:
     assert (body.done, body.rest) == (True, b"GET / HTTP/1.1\r\n")
 
 
+def test_a_body_is_read_in_turns_for_its_many_chunks_and_not_for_its_line_ends() -> None:
+    lines = b"1.25,3,7\n" * 4_000
+    large = b"%x\r\n%b\r\n" % (len(lines), lines)
+    small = b"1\r\n\n\r\n" * 500
+    assert not ChunkedBody().crumbs(large * 3 + small[: 6 * 200])
+    assert ChunkedBody().crumbs(small)
+    assert ChunkedBody().crumbs(large + small)
+    # Wherever it is cut: in a size, in data, behind them.
+    for cut in range(30):
+        body = ChunkedBody()
+        body.feed((large + small)[: len(large) - 15 + cut])
+        assert body.crumbs((large + small)[len(large) - 15 + cut :])
+        body = ChunkedBody()
+        body.feed((large * 2)[: len(large) - 15 + cut])
+        assert not body.crumbs((large * 2)[len(large) - 15 + cut :])
+
+
 def test_what_goes_on_is_what_was_read() -> None:
     head = (
         b"POST /a?b HTTP/1.1\r\nHost: r\r\nX-Odd:  spaced \t \r\nX-Empty:\r\nX-8: \xff\xfe\r\nContent-Length: 2\r\n\r\n"
