@@ -130,8 +130,12 @@ class Record:
             return None
         inputs = body.decode() if inputs_drawn else None
         shown = answer.decode() if answer_drawn else None
-        said = self._said(first.latency_s, True, first.unjudged, inputs, shown, False, not answer_drawn)
-        return Line(self.t, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)[1:])
+        try:
+            said = self._said(first.latency_s, True, first.unjudged, inputs, shown, False, not answer_drawn)
+            return Line(self.t, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)[1:])
+        except (TypeError, ValueError, LookupError, AttributeError):
+            # The thread finds the same, and counts it; here somebody still has to be told that the answer is over.
+            return None
 
     def event(self) -> dict[str, Any]:
         """The exposure, in the journal's shape; called once, in the journal's thread.

@@ -7,6 +7,7 @@ have the text, and never raises.
 import csv
 import io
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from router.heads import Request
@@ -89,8 +90,8 @@ def _scalar(value: Any) -> str | None:
     if isinstance(value, float):
         if value.is_integer():
             return str(int(value)) if abs(value) <= LARGEST else None
-        return repr(value)
-    return str(value) if isinstance(value, int) else None
+        return repr(value) if isfinite(value) else None
+    return str(value) if isinstance(value, int) and -(1 << 63) <= value < 1 << 64 else None
 
 
 def _from_pointer(pointer: str) -> Extract:

@@ -113,6 +113,15 @@ def test_what_has_to_be_looked_at_is_left_to_the_thread(
     assert (routes.findings.unusable, routes.redactions.counters()) == counted
 
 
+def test_what_cannot_be_written_is_left_to_the_thread_which_counts_it() -> None:
+    """Whoever makes a line has a client to tell that its answer is over."""
+    routes = routes_of()
+    learnt(routes, ASKED, SAID)
+    record = record_of(routes, ASKED, SAID)
+    record.unit = "\ud800"
+    assert record.line() is None
+
+
 @pytest.mark.parametrize(
     "capture",
     [{}, {"inputs_bp": 0}, {"answers_bp": 0}, {"inputs_bp": 5_000, "answers_bp": 5_000}, {"redact_defaults": False}],

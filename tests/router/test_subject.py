@@ -194,6 +194,30 @@ def test_a_feature_is_that_of_the_first_row_in_any_format_of_mlflow(body: Any) -
     assert find({"feature": "carrier"}, request(body, content_type="application/json")) == "UA"
 
 
+@pytest.mark.parametrize(
+    ("body", "unit"),
+    [
+        (b'{"id": "u", "inputs": [[NaN, -Infinity], [Infinity, 1]]}', "u"),
+        (b'{"id": 7, "inputs": [NaN]}', "7"),
+        (b'{"id": "NaN, and so on", "inputs": [NaN]}', "NaN, and so on"),
+        (b'{"id": NaN}', None),
+        (b'{"id": Infinity}', None),
+        (b'{"id": 1e999, "x": NaN}', None),
+        (b'{"id": 18446744073709551615, "x": NaN}', "18446744073709551615"),
+        (b'{"id": 18446744073709551616, "x": NaN}', None),
+        (b'{"id": "\\ud800", "x": NaN}', None),
+        (b'{"id": "\\uD800", "x": NaN}', None),
+        (b'{"id": "\xff", "x": NaN}', None),
+        (b'{"id": "u", "x": NaN', None),
+        (b'{"id": "u", "x": Nan}', None),
+        (b'\xef\xbb\xbf{"id": "u", "x": NaN}', None),
+        (b'{"id": "u", "x": NaN, "y": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", None),
+    ],
+)
+def test_python_writes_missing_features_as_nan_and_the_unit_beside_them_is_read(body: bytes, unit: str | None) -> None:
+    assert extractor(Source(json_pointer="/id"))(request(body)) == unit
+
+
 def test_a_feature_is_found_in_csv() -> None:
     body = b'x,carrier,note\n1,UA,"a\nb"\n2,AA,c\n'
     assert find({"feature": "carrier"}, request(body, content_type="text/csv; charset=utf-8")) == "UA"
