@@ -133,3 +133,9 @@ def test_growth_is_told_and_warming_up_is_not(field: str) -> None:
     assert claims.grown(looks(field, [70.0] * 99 + [999.0])) == []
     assert "in the second quarter" in claims.grown(looks(field, [50.0 + n for n in range(100)]))[0]
     assert "too few" in claims.grown(looks(field, [1.0]))[0]
+    # Of a part of a turn of faults more is allowed, but not everything.
+    bound = claims.FLAT[field]
+    some = [50.0] * 50 + [50.0 * (1 + bound.part) + 2 * bound.more] * 50
+    assert claims.grown(looks(field, some)) != []
+    assert claims.grown(looks(field, some), turns=False) == []
+    assert claims.grown(looks(field, [50.0] * 50 + [500.0] * 50), turns=False) != []

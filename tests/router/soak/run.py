@@ -1,6 +1,7 @@
 """The run of a soak: a real router of two workers, its clients, and what disturbs them."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -76,6 +77,7 @@ class Soak:
     def disturb(self) -> None:
         """Change tables and the challenger's ways, read the journals and look at the processes until it is time."""
         next_change = next_fault = next_look = 0.0
+        next_word = self.began + WINDOW_S
         while (now := time.monotonic()) < self.began + self.seconds:
             if now >= next_change:
                 self._change()
@@ -88,7 +90,19 @@ class Soak:
                 self.reading.read()
                 self.ledger.settle()
                 next_look = now + LOOK_S
+            if now >= next_word:
+                self._say(now - self.began)
+                next_word += WINDOW_S
             time.sleep(0.02)
+
+    def _say(self, passed: float) -> None:
+        now = self.looks[-1]
+        print(
+            f"{passed:.0f} of {self.seconds:.0f} s: {self.ledger.exposures} exposures, workers with "
+            f"{now.workers_mb:.0f} MB and {now.workers_descriptors} descriptors, {len(self.failures)} failures",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _change(self) -> None:
         self._generation += 1
@@ -155,7 +169,7 @@ def figures(run: Soak, clients: Clients, rate: float) -> dict[str, Any]:
     failures = [
         *run.failures,
         *claims.idle(windows, number, rate),
-        *claims.grown(run.looks),
+        *claims.grown(run.looks, turns=run.seconds / 4 >= 2 * len(FAULTS) * FAULT_S),
         *claims.unmatched(ledger, reading),
     ]
     return {
