@@ -78,9 +78,10 @@ def _steps(plane: Plane) -> dict[str, Callable[[], object]]:
         "judge a challenger's answer": judged,
         "write the answer": lambda: answers.usual(response, body, request_id),
         "record": record,
-        "journal: look for fields to redact": lambda: routes.redactor.redact(text, "application/json", True),
-        "journal: make the event, that included": offered.event,
-        "journal: make its line": lambda: orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE),
+        "make its line at once": offered.line,
+        "journal, otherwise: look for fields to redact": lambda: routes.redactor.redact(text, "application/json", True),
+        "journal, otherwise: make the event, that included": offered.event,
+        "journal, otherwise: make its line": lambda: orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE),
     }
 
 
