@@ -26,7 +26,7 @@ from router.routing import Allotment, Routes
 _SEED = 1
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
 _SEARCHED = 4
-# Bodies that are read at once, both together: no JSON of so many bytes takes longer than some microseconds.
+# Bodies that are read at once, both together, and cookies: so many bytes take no longer than some microseconds.
 _SHORT = 1 << 10
 _CODING_BYTES = 64
 
@@ -119,6 +119,8 @@ class Record:
         if len(body) + len(answer) > _SHORT or b"content-encoding" in request.fields:
             return None
         routes = self.routes
+        if routes.has_attributes and len(request.fields.get(b"cookie", b"")) > _SHORT:
+            return None
         rules, limit, redactor = routes.capture, routes.capture_bytes, routes.redactor
         inputs_drawn = _drawn(self.request_id, rules.inputs_bp)
         answer_drawn = _drawn(self.request_id, rules.answers_bp)

@@ -102,7 +102,7 @@ class ChunkedBody:
     blanks before an extension (the grammar has them, other servers do not), and for endless extensions or trailers.
     """
 
-    __slots__ = ("_left", "_line", "_trailer_bytes", "done", "rest")
+    __slots__ = ("_crumbs", "_left", "_line", "_trailer_bytes", "done", "rest")
 
     def __init__(self) -> None:
         self.done = False
@@ -111,10 +111,19 @@ class ChunkedBody:
         # Bytes of the chunk still to come, the CRLF behind its data included; 0 before a size, -1 in trailers.
         self._left = 0
         self._trailer_bytes = 0
+        # So many bytes from the last look on are of small chunks.
+        self._crumbs = 0
 
     def crumbs(self, data: bytes) -> bool:
-        """Whether the next bytes take so long to read that it is to be done in turns: they are of very many chunks."""
-        if len(data) <= TURN_BYTES or data.count(b"\n") <= _TURN_LINES:
+        """Whether the next bytes take so long to read that it is to be done in turns: they are of very many chunks.
+        Where they do, the next ``TURN_BYTES`` have to be read.
+        """
+        if len(data) <= TURN_BYTES:
+            return False
+        self._crumbs -= TURN_BYTES
+        if self._crumbs >= TURN_BYTES:
+            return True
+        if data.count(b"\n") <= _TURN_LINES:
             return False
         # Mostly line ends are the body's own.
         data = self._line + data
@@ -124,6 +133,7 @@ class ChunkedBody:
             if size is None:
                 return False
             at = size.end() + int(size[1], 16) + 2
+        self._crumbs = min(at, len(data))
         return True
 
     def feed(self, data: bytes) -> bytes:

@@ -4,15 +4,14 @@ Fields that belong to one connection only (RFC 9110, section 7.6.1) and those th
 out of ``lines``, which go on as they came; every field is in ``fields`` by its lower-case name.
 """
 
-import json
 import re
 from typing import Any
 
 import httptools
-import orjson
 
 from router.errors import Refused
 from router.framing import LENGTH_DIGITS, MAX_FIELDS, body_length, request_line, status_line
+from router.trees import tree_of
 
 # These end at this hop, or are written anew for the next one.
 _REQUEST_OWN = frozenset(
@@ -45,9 +44,6 @@ _MOST_NAMES = 2_048
 _LONGEST_NAME = 128
 _MOST_RESPONSES = 256
 _LONGEST_KEPT = 2_048
-# Objects and lists in a body that is read as JSON, counted by their brackets, wherever those stand. It is they that
-# take time: a MiB of nothing else ten times as much as one of numbers, while everybody waits.
-_MOST_NODES = 65_536
 
 
 def coding(fields: dict[bytes, bytes]) -> bytes:
@@ -98,29 +94,14 @@ class Request:
         if tree is _NOT_READ:
             tree = None
             body = self.body
-            if self.whole and body and (len(body) <= _MOST_NODES or body.count(b"{") + body.count(b"[") <= _MOST_NODES):
-                try:
-                    tree = orjson.loads(body)
-                except ValueError:
-                    tree = _with_nan(body)
+            if self.whole and body:
+                tree = tree_of(body)
             self._json = tree
         return tree
 
     def forget(self) -> None:
         """Keep the body alone while the request waits: the tree of its JSON takes up to thirty times as much."""
         self._json = _NOT_READ
-
-
-def _with_nan(body: bytes) -> Any:
-    """What Python writes of features that are missing, and model servers read: JSON with NaN and infinities, which are
-    null here. None for what is not that; nor is it where there may be half a letter (``\\ud800``).
-    """
-    if (body.find(b"NaN") < 0 and body.find(b"Infinity") < 0) or body.lower().find(b"\\ud") >= 0:
-        return None
-    try:
-        return json.loads(body.decode(), parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return None
 
 
 class Response:

@@ -34,6 +34,7 @@ _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\
 # Marks above one letter; Unicode's text that is safe to be streamed has no more (UAX #15, Stream-Safe Text Format).
 _MOST_MARKS = 30
 _FIRST_MARK, _LAST_MARK = 0x300, 0x1F000
+_ADDRESSES_DEEP = 3
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN = re.compile(r"[\W_]+")
 
@@ -44,6 +45,15 @@ def plain(text: str) -> str:
         return text
     # CPython sorts the marks of one letter in a time that grows with the square of their number.
     return unicodedata.normalize("NFKC", _many_marks().sub(_some_marks, _UNSEEN.sub("", text)))
+
+
+def unquoted(text: str) -> str:
+    """The text as it is meant in an address, where "[" is %5B; also of one that is part of another address."""
+    for _ in range(_ADDRESSES_DEEP):
+        if "%" not in text:
+            break
+        text = unquote_plus(text)
+    return text
 
 
 @cache
@@ -138,9 +148,7 @@ class HiddenNames:
 
     def may_be(self, field: str) -> bool:
         """Whether a field of this name may have to be hidden: a quick look, of which most do not need a second one."""
-        if "%" in field:  # as in an address
-            field = unquote_plus(field)
-        flat = _bytes(field).translate(_LOWER, self._thrown).decode("utf-8", "replace")
+        flat = _bytes(unquoted(field)).translate(_LOWER, self._thrown).decode("utf-8", "replace")
         return bool(self._hints) and self._hinted(flat) is not None
 
     def has(self, field: str) -> bool:
@@ -156,7 +164,7 @@ class HiddenNames:
         return found
 
     def _spelled(self, field: str) -> bool:
-        words = words_of(unquote_plus(field) if "%" in field else field)
+        words = words_of(unquoted(field))
         joined = "".join(words)
         if joined.startswith(self._long) or joined.endswith(self._long):
             return True

@@ -149,6 +149,9 @@ class Writer:
         self._waiting_events = 0
         self._thread = threading.Thread(target=self._run, name=f"journal-{journal}", daemon=True)
         self._thread.start()
+        if self._lost:
+            # Told at once: whoever comes next counts what was not.
+            self._wake.set()
 
     @property
     def dropped(self) -> int:
@@ -156,11 +159,11 @@ class Writer:
         return self._refused + self._lost
 
     def counters(self) -> dict[str, float]:
-        """What the writer did since it started, by metric name."""
+        """What the writer did since it started, by metric name; losses with those of its lives that were killed."""
         return {
             "journal_events_total": self._written,
             "journal_bytes_total": self._written_bytes,
-            "journal_dropped_total": self.dropped,
+            "journal_dropped_total": self._tally.told_before + self.dropped,
             "journal_errors_total": self._errors,
             "journal_queued": len(self._queue),
             "journal_sync_seconds_total": self._sync_s,
@@ -250,7 +253,7 @@ class Writer:
             # once.
             now = time.monotonic()
             held = self._failing and now < self._retry_write and not self._closing
-            due = now - self._marked >= _MARK_S and not held
+            due = (now - self._marked >= _MARK_S or self.dropped != self._told) and not held
             batch = self._batch(requests_only=held)
             if due:
                 self._add(batch, self._mark(), None)

@@ -10,12 +10,12 @@ import csv
 import io
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote_plus, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
 from router.allowance import Allowance
-from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames
+from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames, unquoted
 from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE, has_rows, only_numbers
 from router.packed import is_packed
 from router.redacted import REDACTED, SLIGHT, UNREAD, WITHHELD, Redacted, Redactions
@@ -36,12 +36,14 @@ _BLANK = " \t\r\n\ufeff"
 # Ends a name within a text: ``name: value``, ``name=value``, ``<name>value``.
 _NAME_END = re.compile("[:=>]")
 _HOLDS_NAME = re.compile("[:=>%]")
-_NAME_BEGIN = re.compile(r"[,;&?!{\[(|<\r\n]")
+_NAME_BEGIN = re.compile(r"[,;&?!|<\r\n]")
+# ``user[email][]=``, ``email (work):``
+_NAME_PARTS = re.compile(r"[\[({]")
 _NAME_WORDS = 3
 # What an encoded form never holds.
 _RAW = re.compile(r"[\x00-\x20\x7f]")
 _PERCENT = ord("%")
-_QUOTES = "\"'\\ \t\r\n"
+_QUOTES = "\"'\\]) \t\r\n"
 # So many lists of names of one body may be looked for in all of its rows.
 _FEW_LISTS = 8
 _DELIMITERS = ",;\t|"
@@ -103,7 +105,7 @@ class Redactor:
 
     def _may_hold(self, text: str) -> bool:
         """Also in an address, or a form, where "[" is %5B."""
-        return self._names.in_text(text) or ("%" in text and self._names.in_text(unquote_plus(text)))
+        return self._names.in_text(text) or ("%" in text and self._names.in_text(unquoted(text)))
 
 
 class _Body:
@@ -324,7 +326,7 @@ class _Body:
 
     def _text(self, text: str) -> str:
         """A text that is a value: it may hold JSON, or names with values of their own."""
-        said = unquote_plus(text) if "%" in text else text
+        said = unquoted(text)
         if (":" not in said and "=" not in said and ">" not in said) or not self._names.may_be(said):
             return text
         self._doubt(_GLANCE)
@@ -341,11 +343,14 @@ class _Body:
         begin = 0
         for end in _NAME_END.finditer(said):
             self._doubt(1)
-            name = _NAME_BEGIN.split(said[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1].strip(_QUOTES)
+            raw = _NAME_BEGIN.split(said[max(begin, end.start() - LONGEST_NAME) : end.start()])[-1]
             begin = end.end()
-            if name and self._hides(" ".join(name.split()[-_NAME_WORDS:])):
-                self._replaced += 1
-                return REDACTED
+            names = _NAME_PARTS.split(raw)
+            self._doubt(len(names) - 1)
+            for name in names:
+                if self._hides(" ".join(name.strip(_QUOTES).split()[-_NAME_WORDS:])):
+                    self._replaced += 1
+                    return REDACTED
         return text
 
     def _csv(self, text: str) -> Redacted:

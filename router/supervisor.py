@@ -16,6 +16,7 @@ import string
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from router.counted import Counted
 from router.journal_file import is_free
 from router.listeners import Listeners
 from router.retention import delete_old
@@ -23,7 +24,6 @@ from router.settings import RouterSettings
 from router.table import RouterState, RouteTable, WorkerState
 from router.table_store import TableStore
 from router.tallies import Tallies
-from router.telemetry import is_counter
 from router.worker_process import Message, WorkerProcess
 
 log = logging.getLogger("understudy.router.supervisor")
@@ -62,7 +62,7 @@ class Supervisor:
         self.store = store
         self.stopping = False
         self.restarts = 0
-        self.retired: dict[str, float] = {}
+        self._counted = Counted()
         self._command = command
         self._environment = environment
         self._listeners = listeners
@@ -70,7 +70,7 @@ class Supervisor:
         self._current: dict[int, WorkerProcess] = {}
         self._delays: dict[int, float] = {}
         self._starting: set[str] = set()
-        self._tallies = Tallies(settings.journal_dir, settings.name)
+        self._tallies = Tallies(settings.journal_dir, settings.name, self._counted.told)
         self._deaths = 0
         self._last_death = ""
         self._changed = asyncio.Event()
@@ -151,10 +151,7 @@ class Supervisor:
 
     def counters(self) -> dict[str, float]:
         """What the workers count, summed; counters go on where workers were replaced."""
-        merged = dict(self.retired)
-        for worker in self._workers:
-            _add(merged, worker.counters)
-        return merged
+        return self._counted.with_living({worker.name: worker.counters for worker in self._workers})
 
     @property
     def pids(self) -> dict[str, int]:
@@ -193,7 +190,9 @@ class Supervisor:
         for worker in self._workers:
             worker.drain()
         await self._gone(list(self._workers), drain_s + _OWN_END_S if drain_s else 0)
-        await self._until(lambda: not self._tallies.settling, _SETTLE_S)
+        for name in self._tallies.open:
+            self._tallies.settle(name)
+        await self._tallies.settled(_SETTLE_S)
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -321,9 +320,9 @@ class Supervisor:
         """Wait for a worker's end; keep what it counted, and fill its slot again."""
         code = await worker.ended()
         self._workers.remove(worker)
+        self._counted.ended(worker.name, worker.counters)
         if code:
             self._tallies.open.add(worker.name)
-        _add(self.retired, {name: value for name, value in worker.counters.items() if is_counter(name)})
         if not worker.draining:
             self._deaths += 1
             self._last_death = f"worker {worker.name} ended with exit code {code}"
@@ -335,11 +334,10 @@ class Supervisor:
             if asyncio.get_running_loop().time() - worker.started >= _STEADY_S:
                 self._delays.pop(worker.slot, None)
             self._spawn(self._replace(worker.slot, self._next_delay(worker.slot)))
-        self._note_change()
-        if code and (worker.draining or self.stopping):
+        elif code and not self.stopping:
             # Nobody takes its place, and would tell what was lost with it.
-            _add(self.retired, {"journal_dropped_total": await self._tallies.settle(worker.name)})
-            self._note_change()
+            self._tallies.settle(worker.name)
+        self._note_change()
 
     async def _persist(self) -> None:
         """Bring the newest table to disk, again and again until it is there."""
@@ -381,11 +379,6 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task of the supervisor failed", exc_info=task.exception())
-
-
-def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0) + value
 
 
 def _summary(table: RouteTable) -> str:

@@ -11,10 +11,11 @@ import os
 from collections.abc import Mapping
 
 ENVIRONMENT = "UNDERSTUDY_TALLY_FD"
-_CELLS = 9
+_CELLS = 10
 _SIZE = 8 * _CELLS
 _OFFERED = 0
 UNDER_WAY = 8
+_TOLD_BEFORE = 9
 
 
 def made() -> int:
@@ -36,8 +37,8 @@ def inherited(environment: Mapping[str, str] = os.environ) -> "Tally":
 
 
 class Tally:
-    """Counts of one writer's life; all cells but the first and the last belong to the journal's thread. Without a
-    descriptor the memory is this process's own.
+    """Counts of one writer's life; all cells but the first and the last but one belong to the journal's thread. Without
+    a descriptor the memory is this process's own.
     """
 
     __slots__ = ("_memory", "cells")
@@ -46,14 +47,20 @@ class Tally:
         self._memory = mmap.mmap(descriptor, _SIZE)
         # Offered; then of the last batch: its first seq, its lines that somebody waits for, those that were offered,
         # whether a mark ends it; what was written before it; losses told before it, and by its mark; and, of the loop's
-        # again, the requests and mirrors under way, of which nothing is offered yet.
+        # again, the requests and mirrors under way, of which nothing is offered yet; at last the losses that were told
+        # in lives before this one.
         self.cells = memoryview(self._memory).cast("Q")
+
+    @property
+    def told_before(self) -> int:
+        """Losses that writers told which were killed afterwards."""
+        return self.cells[_TOLD_BEFORE]
 
     def resume(self, seq: int) -> int:
         """Begin a new life of a journal whose last line on disk is ``seq``; how many events the last one has lost, and
         told nobody.
         """
-        offered, first, waited, events, marked, written, told, telling, under_way = self.cells
+        offered, first, waited, events, marked, written, told, telling, under_way, _ = self.cells
         lines = seq + 1 - first
         written += min(max(lines - waited, 0), events)
         if marked and lines > waited + events:
@@ -61,6 +68,7 @@ class Tally:
         lost = max(0, offered + under_way - written - told)
         self._set(seq + 1, 0, 0, 0, 0, 0, 0)
         self.cells[_OFFERED] = lost
+        self.cells[_TOLD_BEFORE] += told
         self.cells[UNDER_WAY] = 0
         return lost
 

@@ -174,6 +174,54 @@ def test_the_same_of_one_that_came_by_a_rolling_restart(tmp_path: Path) -> None:
     assert recorded_or_told(tmp_path) == 44
 
 
+def test_what_was_lost_with_one_is_not_counted_again_where_the_next_is_killed_too(tmp_path: Path) -> None:
+    """Neither in the journal nor by the router's counter, however soon that is."""
+    with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        for lost in (10, 20, 30):
+            asked(router, 10)
+            kill_worker(router)
+            until(lambda: router.generations() == [1], "it serves")
+            until(lambda lost=lost: told(router) == lost, f"{lost} losses are told")
+        assert router.end() == 0
+    assert recorded_or_told(tmp_path) == 30
+
+
+def test_nor_where_the_disk_takes_no_word_of_it(tmp_path: Path) -> None:
+    with (
+        Model("champion") as champion,
+        started(tmp_path, "real", workers=1, file_limit=2_000, journal_flush_ms=20.0) as router,
+    ):
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        for turn in range(4):
+            asked(router, 30)
+            if turn == 3:
+                router.lift_file_limit()  # of the workers that are to come
+            kill_worker(router)
+            until(lambda: router.generations() == [1], "it serves")
+        asked(router, 1)
+        until(lambda: recorded_or_told(tmp_path) == 121, "the losses are told")
+        exposures = _exposures(tmp_path)
+        assert 0 < len(exposures) < 30
+        assert told(router) == 121 - len(exposures)
+        assert router.end() == 0
+    assert recorded_or_told(tmp_path) == 121
+
+
+def test_what_is_lost_with_one_that_nobody_has_replaced_yet_is_told_at_the_end(tmp_path: Path) -> None:
+    with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:
+        router.put(table(1, champion={"version": "1", "upstreams": [champion.address]}))
+        for turn in range(4):  # the longer it takes until there is another one
+            asked(router, 10)
+            (pid,) = router.workers()
+            os.kill(pid, signal.SIGKILL)
+            if turn < 3:
+                until(lambda pid=pid: set(router.workers()) not in ({pid}, set()), "another worker")
+                until(lambda: router.generations() == [1], "it serves")
+        assert router.end() == 0
+    assert recorded_or_told(tmp_path) == 40
+
+
 def test_the_same_of_one_that_drains(tmp_path: Path) -> None:
     """Nobody takes its place, and its losses are counted all the same, while the router goes on."""
     with Model("champion") as champion, started(tmp_path, "real", workers=1, journal_flush_ms=5_000.0) as router:

@@ -97,6 +97,7 @@ HIDDEN = b'{"instances": [[1, 2.5], [3, 4]], "email": "a@b.example"}'
         (ASKED, SAID, lambda record: setattr(record.first, "coding", b"gzip")),
         (ASKED, SAID, lambda record: setattr(record.request, "whole", False)),
         (ASKED, SAID, lambda record: record.request.fields.update({b"content-encoding": b"gzip"})),
+        (ASKED, SAID, lambda record: record.request.fields.update({b"cookie": b"a=b; " * 300})),
     ],
 )
 def test_what_has_to_be_looked_at_is_left_to_the_thread(

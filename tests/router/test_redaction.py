@@ -6,7 +6,7 @@ import json
 import random
 import string
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import pytest
 
@@ -271,10 +271,6 @@ def test_a_value_that_is_such_a_word_hides_nothing(body: Any) -> None:
         json.dumps({"email": SECRET}),
         json.dumps([{"a": json.dumps({"deep": [{"pass_word": SECRET}]})}]),
         f"https://example.org/?a=1&token={SECRET}",
-        f"https://example.org/?user%5Bemail%5D={SECRET}",
-        f"https://example.org/?a=1&api%5Fkey={SECRET}&b=%20",
-        f"https://example.org/?card%20number={SECRET}",
-        f"https://example.org/?next=https%3A%2F%2Fexample.org%2F%3F%65mail%3D{SECRET}",
         f"Authorization: Bearer {SECRET}",
         f"<user><password>{SECRET}</password></user>",
         f'was {{"e-mail": "{SECRET}"}} before',
@@ -312,12 +308,6 @@ def test_a_table_is_read_by_its_own_delimiter_or_withheld(table: str) -> None:
     assert SECRET not in USUAL.redact(table.format(SECRET), "text/csv; header=present", True).text
 
 
-def test_names_of_a_form_are_found_however_they_are_written() -> None:
-    for text in (f"%65mail={SECRET}&a=1", f"e+mail={SECRET}&a=1", f"user%5Bemail%5D={SECRET}&a=1"):
-        assert dict(parse_qsl(USUAL.redact(text, FORM, True).text))["a"] == "1"
-        assert SECRET not in USUAL.redact(text, FORM, True).text
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_body_of_nothing_but_names_is_withheld_and_nothing_of_it_is_remembered(seed: int) -> None:
     wide = {"token": SECRET} | {f"k{seed}_{n}": 1 for n in range(4_000)}
@@ -344,10 +334,6 @@ def test_csv_and_forms_lose_the_value_and_nothing_else() -> None:
     assert form.text == "age=1&api_key=%5Bredacted%5D&pay="
     odd = USUAL.redact(f"age=1&token:{SECRET}", "application/x-www-form-urlencoded", True)
     assert SECRET not in odd.text
-
-
-def test_a_field_whose_name_is_written_as_in_an_address_is_hidden() -> None:
-    assert json.loads(shown({"user%5Bemail%5D": SECRET, "a%20b": 1})) == {"user%5Bemail%5D": REDACTED, "a%20b": 1}
 
 
 def test_a_body_without_such_a_field_stays_byte_for_byte() -> None:

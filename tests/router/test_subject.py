@@ -211,6 +211,8 @@ def test_a_feature_is_that_of_the_first_row_in_any_format_of_mlflow(body: Any) -
         (b'{"id": "u", "x": NaN', None),
         (b'{"id": "u", "x": Nan}', None),
         (b'\xef\xbb\xbf{"id": "u", "x": NaN}', None),
+        (b'{"id": "u", "x": [NaN' + b", 1" * 20_000 + b"]}", "u"),
+        (b'{"id": "u", "x": [NaN' + b", 1" * 40_000 + b"]}", None),
         (b'{"id": "u", "x": NaN, "y": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", None),
     ],
 )

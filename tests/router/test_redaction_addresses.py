@@ -1,0 +1,53 @@
+"""Names of hidden fields in addresses and forms, where letters may be written as numbers, and names in brackets."""
+
+import csv
+import io
+import json
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+
+from router.redaction import DEFAULT_NAMES, REDACTED, Redactor
+
+USUAL = Redactor(DEFAULT_NAMES)
+SECRET = "s3cr3t-value-42"
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+TEXTS = [
+    f"https://example.org/?user%5Bemail%5D={SECRET}",
+    f"https://example.org/?a=1&api%5Fkey={SECRET}&b=%20",
+    f"https://example.org/?card%20number={SECRET}",
+    f"https://example.org/?email[]={SECRET}",
+    f"https://example.org/?a=1&user[email][0]={SECRET}",
+    f"https://example.org/?user%5Bemail%5D%5Bvalue%5D={SECRET}",
+    f"https://example.org/?next=%2Fa%3Fuser%255Bemail%255D%3D{SECRET}",
+    f"https://example.org/?next=https%3A%2F%2Fexample.org%2F%3F%65mail%3D{SECRET}",
+    f"seen: [e-mail: {SECRET}]",
+    f"email (at work): {SECRET}",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_looked_through_in_whatever_body_it_stands(text: str) -> None:
+    for body in ({"payload": text, "age": 1}, {"list": [text], "age": 1}):
+        shown = USUAL.redact(json.dumps(body), JSON, True).text
+        assert SECRET not in shown
+        assert json.loads(shown)["age"] == 1
+    table = io.StringIO()
+    csv.writer(table).writerows([["age", "payload"], [1, text]])
+    assert SECRET not in USUAL.redact(table.getvalue(), "text/csv", True).text
+    assert SECRET not in USUAL.redact(urlencode({"age": 1, "payload": text}), FORM, True).text
+
+
+def test_a_field_whose_name_is_written_so_is_hidden_and_others_stay_as_they_are() -> None:
+    body = {"user%5Bemail%5D": SECRET, "phone[0]": SECRET, "a%20b": 1, "share": "50 % [of] all (or more): yes"}
+    left = body | {"user%5Bemail%5D": REDACTED, "phone[0]": REDACTED}
+    assert json.loads(USUAL.redact(json.dumps(body), JSON, True).text) == left
+    plain = json.dumps({"url": "https://example.org/?q=100%25&tags[]=a", "share": "50 %", "code": 7, "tag": "new"})
+    assert USUAL.redact(plain, JSON, True).text == plain
+
+
+def test_names_of_a_form_are_found_however_they_are_written() -> None:
+    for text in (f"%65mail={SECRET}&a=1", f"e+mail={SECRET}&a=1", f"user%5Bemail%5D={SECRET}&a=1"):
+        assert dict(parse_qsl(USUAL.redact(text, FORM, True).text))["a"] == "1"
+        assert SECRET not in USUAL.redact(text, FORM, True).text
