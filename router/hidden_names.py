@@ -35,6 +35,9 @@ _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\
 _MOST_MARKS = 30
 _FIRST_MARK, _LAST_MARK = 0x300, 0x1F000
 _ADDRESSES_DEEP = 3
+_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
+# Nobody who means well writes letters so; full-width and mathematical ones are letters too.
+_ESCAPED_LETTER = re.compile("%(?:[46][1-9A-Fa-f]|[57][0-9Aa]|[Ee][Ff]%[Bb][CcDd]|[Ff]0%9[Dd])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN = re.compile(r"[\W_]+")
 
@@ -45,6 +48,11 @@ def plain(text: str) -> str:
         return text
     # CPython sorts the marks of one letter in a time that grows with the square of their number.
     return unicodedata.normalize("NFKC", _many_marks().sub(_some_marks, _UNSEEN.sub("", text)))
+
+
+def bare(text: str) -> str | None:
+    """A text with signs as they are written in an address, without those; None where letters are written so."""
+    return None if _ESCAPED_LETTER.search(text) else _ESCAPED.sub("", text)
 
 
 def unquoted(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 # those are called that hold the value.
 NAMING = ("name", "key", "field", "column", "feature", "header", "attribute", "property", "label", "id")
 # A name of one field also stands under these, and under "k".
-NAMING_ONE = (*NAMING, "type", "kind", "system", "title", "param", "parameter", "variable", "tag", "code", "question")
+NAMING_ONE = (*NAMING, "type", "kind", "system", "title", "param", "parameter")
 VALUE = re.compile("data|val|content|text|string|raw|byte|body|array|^v$")
 # What lists of names are called whose values stand beside them at the same places.
 LISTS = (*NAMING, *(f"{name}s" for name in NAMING), "schema", "cols", "vars", "variables")

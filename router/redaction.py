@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 
 from router.allowance import Allowance
-from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames, unquoted
+from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames, bare, unquoted
 from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE, has_rows, only_numbers
 from router.packed import is_packed
 from router.redacted import REDACTED, SLIGHT, UNREAD, WITHHELD, Redacted, Redactions
@@ -68,8 +68,10 @@ class Redactor:
         if is_packed(text):
             return WITHHELD
         # Most bodies are done here.
-        if not form and "%" not in text and not self._names.in_text(text):
-            return Redacted(text)
+        if not form and not self._names.in_text(text):
+            signs_gone = bare(text) if "%" in text else ""
+            if signs_gone is not None and not self._names.in_text(signs_gone):
+                return Redacted(text)
         if allowance is None or len(text) < SLIGHT:
             return self._apart(text, content_type, form, whole)
         done = allowance.spend(lambda: self._apart(text, content_type, form, whole))

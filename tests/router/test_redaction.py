@@ -156,7 +156,7 @@ def test_values_that_stand_beside_their_names_go_and_what_is_about_them_stays(bo
         *(
             ({"f": [{naming: "email", "value": SECRET, "use": SECRET}]},
              {"f": [{naming: "email", "value": REDACTED, "use": REDACTED}]})
-            for naming in ("type", "kind", "system", "k", "title", "name", "fieldKind", "param", "question", "codeTag")
+            for naming in ("type", "kind", "system", "k", "title", "name", "fieldKind", "param", "parameter")
         ),
         ({"f": [{"k": "email", "v": SECRET}, {"k": "age", "v": 3}]},
          {"f": [{"k": "email", "v": REDACTED}, {"k": "age", "v": 3}]}),

@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
+from router.allowance import Allowance
+from router.redacted import UNREAD
 from router.redaction import DEFAULT_NAMES, REDACTED, Redactor
 
 USUAL = Redactor(DEFAULT_NAMES)
@@ -22,6 +24,8 @@ TEXTS = [
     f"https://example.org/?user%5Bemail%5D%5Bvalue%5D={SECRET}",
     f"https://example.org/?next=%2Fa%3Fuser%255Bemail%255D%3D{SECRET}",
     f"https://example.org/?next=https%3A%2F%2Fexample.org%2F%3F%65mail%3D{SECRET}",
+    f"https://example.org/?p%61ssword={SECRET}",
+    f"https://example.org/?%EF%BD%85mail%2Daddress={SECRET}",
     f"seen: [e-mail: {SECRET}]",
     f"email (at work): {SECRET}",
 ]
@@ -51,3 +55,22 @@ def test_names_of_a_form_are_found_however_they_are_written() -> None:
     for text in (f"%65mail={SECRET}&a=1", f"e+mail={SECRET}&a=1", f"user%5Bemail%5D={SECRET}&a=1"):
         assert dict(parse_qsl(USUAL.redact(text, FORM, True).text))["a"] == "1"
         assert SECRET not in USUAL.redact(text, FORM, True).text
+
+
+def test_a_harmless_body_is_written_also_where_there_is_no_time_to_take_any_apart() -> None:
+    spent = Allowance(0, 1e-9, lambda: 0.0)
+    spent.took(1)
+    plain = json.dumps({"texts": ["50 % off", "https://example.org/?q=caf%C3%A9&a%5B%5D=1"] * 20})
+    assert USUAL.redact(plain, JSON, True, spent).text == plain
+    for hidden in (plain[:-2] + f', "https://example.org/?a%5Fe%2Dmail={SECRET}"]}}', plain.replace("q=", "%71=")):
+        assert USUAL.redact(hidden, JSON, True, spent) is UNREAD
+
+
+def test_a_field_that_has_such_a_word_for_a_value_leaves_its_neighbours() -> None:
+    for body in (
+        {"tag": "phone", "price": 199},
+        {"error_code": "invalid_token", "retries": 3},
+        {"variable": "phone_minutes", "mean": 3.2},
+        {"question": "own a phone", "age": 31},
+    ):
+        assert json.loads(USUAL.redact(json.dumps(body), JSON, True).text) == body
