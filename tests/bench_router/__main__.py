@@ -36,6 +36,7 @@ PEERS: dict[str, Start | None] = {
     "fastapi+httpx": fastapi_proxy.start,
     "understudy": understudy.start,
     "understudy+capture": understudy.start_capturing,
+    "understudy+capture on uvloop": understudy.start_on_uvloop,
 }
 BEFORE_MODELS = ("direct", "nginx", "envoy+capture", "understudy", "understudy+capture")
 

@@ -1,12 +1,13 @@
 """Our router; with capture, every body in the journal."""
 
+import importlib.util
 import json
 import shutil
 import sys
 from typing import Any
 
 from tests.bench_router.peers import Place
-from tests.bench_router.processes import Running, free_port
+from tests.bench_router.processes import Missing, Running, free_port
 
 NO_BODIES = {"inputs_bp": 0, "answers_bp": 0}
 
@@ -42,3 +43,10 @@ def start(place: Place) -> Running:
 def start_capturing(place: Place) -> Running:
     """With bodies."""
     return start_with(place, "capture")
+
+
+def start_on_uvloop(place: Place) -> Running:
+    """The same on the event loop that ``--loop uvloop`` asks for; raises Missing where it is not installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        raise Missing("pip install 'understudy[uvloop]'")
+    return start_with(place, "uvloop", loop="uvloop")
