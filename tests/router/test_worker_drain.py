@@ -107,12 +107,16 @@ def test_who_pauses_in_a_request_is_told_before_the_time_is_over(tmp_path: Path,
 def test_who_is_still_sending_at_the_end_is_told_so(tmp_path: Path, part: str) -> None:
     with draining(tmp_path, part, 4) as (raw, began):
         raw.socket.settimeout(0.02)
+        sent, paused = time.monotonic(), 0.0
         while not raw.buffer:
             try:
                 assert raw.more(), "closed without a word"
             except TimeoutError:
+                paused = max(paused, time.monotonic() - sent)
                 raw.send(b"x")
-        assert time.monotonic() - began > 3.6
+                sent = time.monotonic()
+        # On a machine that is busy it is the test that paused.
+        assert time.monotonic() - began > 3.6 or max(paused, time.monotonic() - sent) > 0.5
         raw.socket.settimeout(5)
 
 
