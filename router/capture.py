@@ -212,10 +212,9 @@ class Record:
         if first.to_judge is not None:
             verdict = judge(first.to_judge, first.answer, self.request)
             usable, unjudged = verdict is not False, verdict is None
-            if unjudged:
-                self.routes.findings.unjudged += 1
-            elif not usable and not first.late:  # one that came late is counted already
-                self.routes.findings.unusable += 1
+            # One that came late is counted already.
+            self.routes.findings.unusable += not usable and not first.late
+            self.routes.findings.unjudged += unjudged
         if usable and first.late:
             return False, False
         return usable, unjudged
@@ -265,7 +264,7 @@ class Record:
         complete = whole and len(body) <= limit
         withheld: bool | None = False
         if not complete:
-            withholds = partial(redactor.withholds_part, body.decode("utf-8", "replace"), content_type, whole)
+            withholds = partial(redactor.withholds_part, body.decode("utf-8", "replace"), whole)
             withheld = withholds() if allowance is None else allowance.spend(withholds)
         if withheld is None:
             return self._left_out(UNREAD)

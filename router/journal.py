@@ -273,10 +273,9 @@ class Writer:
                 self._add(batch, event, request)
         if requests_only:
             return batch
-        queue = self._queue
-        while queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
-            offered = queue.popleft()
-            self._taken_bytes += _weight(offered) if isinstance(offered, dict) else offered.weight
+        while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            offered = self._queue.popleft()
+            self._taken_bytes += _weight(offered)
             size += self._add(batch, offered, None)
             if len(batch.lines) % _TURN_EVENTS == 0:
                 time.sleep(0)
@@ -293,8 +292,8 @@ class Writer:
             if not isinstance(event, dict):
                 event = event.event()
             kind = event["type"]
-            stamp = "ingest_t" if kind == "outcome" else "t"
-            event[stamp] = moment = max(event[stamp], last)
+            moment = max(event_time(event), last)
+            event["ingest_t" if kind == "outcome" else "t"] = moment
             event["seq"] = seq
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
             if len(line) > LONGEST_LINE and kind == "exposure":

@@ -52,7 +52,7 @@ class Tallies:
 
     async def _settle(self, worker: str) -> None:
         try:
-            lost = await asyncio.to_thread(self._write, worker)
+            lost = await asyncio.to_thread(self._write, worker, self.of(worker))
         except (OSError, ValueError) as error:
             # Who writes it next tells.
             log.error("what worker %s took along is not told yet: %s", worker, error)
@@ -62,8 +62,8 @@ class Tallies:
         self.open.discard(worker)
         self._told(worker, lost)
 
-    def _write(self, worker: str) -> float:
-        writer = Writer(self._directory, f"{self._router}-{worker}", tally=tally.Tally(self.of(worker)))
+    def _write(self, worker: str, descriptor: int) -> float:
+        writer = Writer(self._directory, f"{self._router}-{worker}", tally=tally.Tally(descriptor))
         writer.close()
         counted = writer.counters()
         if counted["journal_errors_total"]:

@@ -35,14 +35,15 @@ class Bound(NamedTuple):
 
 
 # The first quarter is for warming up. What one turn of faults and tables needs more than another is in both medians,
-# where a quarter has all of them; of shorter ones one may have the faults that take connections, and the other not.
-_PART_OF_A_TURN = 4
+# where a quarter has all of them.
 FLAT = {
     "workers_mb": Bound(0.05, 4, "MB"),
     "workers_descriptors": Bound(0.1, 10, "descriptors"),
     "supervisor_mb": Bound(0.05, 2, "MB"),
     "supervisor_descriptors": Bound(0.1, 4, "descriptors"),
 }
+# Of shorter ones one may have the faults that take connections, and the other not: so many times as much is allowed.
+_PART_OF_A_TURN = 4
 
 
 def least(seconds: float, rate: float) -> dict[str, int]:
