@@ -21,8 +21,8 @@ KILLS ?= 20
 # which more than doubles the 3 s of a processor that it takes to import it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test kdev test-chart test-cluster check fmt gen sim error-rates kill-test kill-leader fuzz soak \
-	table-changes bad-challengers shares bench-router bench-evidence bench-controller lock clean
+.PHONY: help setup demo test test-compiled wheel kdev test-chart test-cluster check fmt gen sim error-rates kill-test \
+	kill-leader fuzz soak table-changes bad-challengers shares bench-router bench-evidence bench-controller lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {name[++n] = $$1; said[n] = $$2; if (length($$1) > w) w = length($$1)} \
@@ -36,7 +36,14 @@ demo: $(READY) ## Three rollouts on real flights, watched live (about five minut
 # What the tests have to build is built ahead of them, where it can say how far it is.
 test: $(READY) ## Run the tests (ARGS=… goes to pytest; JOBS=0 for one process, which can be debugged)
 	$(if $(ARGS),,@$(BIN)/python -m tests.kubernetes.binaries || true)
+	$(if $(ARGS),,@$(BIN)/python -m tests.compiled || true)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-compiled: $(READY) ## The tests of the router on what a wheel has, where the path of a request is compiled
+	@$(BIN)/python -m tests.compiled -m pytest -q -n $(JOBS) --dist loadfile $(or $(ARGS),tests/router)
+
+wheel: $(READY) ## A wheel in dist/, the router compiled for this machine and this Python
+	@UNDERSTUDY_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
 kdev: $(READY) ## Build the Kubernetes API server that the tests use, ahead of them (ARGS=--node: what runs pods too)
 	@$(BIN)/python -m tests.kubernetes.binaries $(ARGS)
@@ -75,19 +82,19 @@ kill-leader: $(READY) ## Kill the operator that leads at 30 random points of rol
 	@$(BIN)/python -m tests.kubernetes.kill_leader $(ARGS)
 
 fuzz: $(READY) ## Damaged messages: 10 million at the router's parser, 100,000 over sockets (ARGS=--help)
-	@$(BIN)/python -m tests.router.fuzz $(ARGS)
+	@$(BIN)/python -m tests.compiled -m tests.router.fuzz $(ARGS)
 
 soak: $(READY) ## A router under load, faults and changing tables (SECONDS=… how long, an hour)
-	@$(BIN)/python -m tests.router.soak --seconds $(or $(SECONDS),3600) $(ARGS)
+	@$(BIN)/python -m tests.compiled -m tests.router.soak --seconds $(or $(SECONDS),3600) $(ARGS)
 
 table-changes: $(READY) ## 1,000 changes of weight under load; prints how long a confirmation takes
-	@$(BIN)/python -m tests.router.table_changes $(ARGS)
+	@$(BIN)/python -m tests.compiled -m tests.router.table_changes $(ARGS)
 
 bad-challengers: $(READY) ## 20,000 requests each with a challenger that is killed, hangs, lies, drips …
-	@$(BIN)/python -m tests.router.bad_challengers $(ARGS)
+	@$(BIN)/python -m tests.compiled -m tests.router.bad_challengers $(ARGS)
 
 shares: $(READY) ## Who meets the challenger, for 100,000 users at 1, 5 and 25 %
-	@$(BIN)/python -m tests.router.shares $(ARGS)
+	@$(BIN)/python -m tests.compiled -m tests.router.shares $(ARGS)
 
 bench-router: $(READY) ## The router beside nginx, haproxy, Envoy, aiohttp and FastAPI (15 minutes; ARGS=--budget for its parts)
 	@$(BIN)/python -m tests.bench_router $(ARGS)
@@ -130,5 +137,5 @@ $(UV):
 $(READY): pyproject.toml requirements.lock | $(UV)
 	@echo "Installing requirements.lock and the project into $(VENV) …"
 	@$(user_index); $(UV) pip install --quiet --python $(BIN)/python -r requirements.lock; \
-		$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+		HATCH_BUILD_NO_HOOKS=true $(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

@@ -20,8 +20,12 @@ _LINGER_BYTES = 1 << 20
 _LINGER_S = 1.0
 
 
-class Ending(asyncio.Protocol):
-    """The end of a connection. Where it waits for the client, that is too long from ``due`` on."""
+class Ending:
+    """The end of a connection. Where it waits for the client, that is too long from ``due`` on.
+
+    What inherits from it is an ``asyncio.Protocol`` by its methods and not by its base, as ``upstream.Connection`` is:
+    where this package is compiled, a class with an interpreted base would be interpreted as well.
+    """
 
     __slots__ = ("_closing_from", "_ended", "_plane", "_thrown", "_unwritten", "due", "transport")
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from time import monotonic
+from typing import cast
 
 from router.assignment import Arm
 from router.lookup import Lookup
@@ -207,7 +208,7 @@ class Pool:
 
     async def _reach_one_of(self, addresses: list[str], connection: Connection) -> None:
         if len(addresses) == 1:
-            await self._loop.create_connection(lambda: connection, addresses[0], self.port)
+            await self._loop.create_connection(lambda: cast(asyncio.Protocol, connection), addresses[0], self.port)
             return
         self._recheck(addresses)
         overtaken = self._overtaken
@@ -217,7 +218,7 @@ class Pool:
         overtaken.pop(won.address, None)
         for address in won.overtaken:
             overtaken.setdefault(address, self._loop.time() + RECHECK_S)
-        await self._loop.create_connection(lambda: connection, sock=won.sock)
+        await self._loop.create_connection(lambda: cast(asyncio.Protocol, connection), sock=won.sock)
 
     def _recheck(self, addresses: list[str]) -> None:
         """Forget the overtaken that are no addresses any more, and look at the others where it is time."""

@@ -42,7 +42,7 @@ class RouterSettings(BaseModel):
     control_host: str = Field("127.0.0.1", min_length=1, description="Address for control, outcomes and metrics.")
     control_port: Port = Field(8081, description="Port for control, outcomes and metrics; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=128, description="Worker processes that share the traffic port.")
-    loop: str = _of_worker("loop", "Event loop of the workers: asyncio, or uvloop where it is installed")
+    loop: str = _of_worker("loop", "Event loop of the workers: asyncio, uvloop, or auto: uvloop where it is installed")
     journal_dir: Path = Field(Path("journal"), description="Folder of the journals.")
     table_file: Path | None = Field(
         None,

@@ -82,9 +82,9 @@ class Caller(Protocol):
     def answer_failed(self, failure: Failure) -> None: ...
 
 
-class Connection(asyncio.Protocol):
-    """A connection of a pool. ``caller`` is who is being answered; None while it is kept idle. ``since`` is when the
-    last answer was complete."""
+class Connection:
+    """A connection of a pool; to the event loop, a protocol. ``caller`` is who is being answered; None while it is kept
+    idle. ``since`` is when the last answer was complete."""
 
     __slots__ = (
         "_buffer",
@@ -288,9 +288,10 @@ class Connection(asyncio.Protocol):
                 return
         try:
             if self._response is None:
-                data = self._take_head(caller, data)
-                if self._response is None:
+                rest = self._take_head(caller, data)
+                if rest is None:
                     return
+                data = rest
             if self._chunked is not None and self._chunked.crumbs(data):
                 data = self._take_turn(data)
             ended = self._take_body(caller, data)
@@ -315,8 +316,8 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._go_on)
         return data[:TURN_BYTES]
 
-    def _take_head(self, caller: Caller, data: bytes) -> bytes:
-        """Read the head, skipping informational ones; what follows it."""
+    def _take_head(self, caller: Caller, data: bytes) -> bytes | None:
+        """Read the head, skipping informational ones; what follows it, None where more of it is to come."""
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         while True:
@@ -325,7 +326,7 @@ class Connection(asyncio.Protocol):
                 raise Refused(502, "the head of the response is too long")
             if end == 3:
                 self._buffer = data
-                return b""
+                return None
             response = read_response(data[:end], to_head=caller.to_head)
             data = data[end:]
             if response.status >= 200:

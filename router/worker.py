@@ -12,11 +12,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from router import tally
+from router import downstream, tally
 from router.acceptor import Acceptor
 from router.channel import Channel
 from router.downstream import Client
@@ -88,14 +88,19 @@ class Worker:
         for wait in waits:
             wait.cancel()
 
+    def _client(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, Client(self.plane))
+
     def _listen(self) -> None:
         """On the sockets that a supervisor holds, else on those of our own."""
         config = self.config
         sockets = inherited() or bound(config.host, config.port)
-        self._acceptor = Acceptor(self._loop, sockets, config.backlog, lambda: Client(self.plane))
+        self._acceptor = Acceptor(self._loop, sockets, config.backlog, self._client)
         self.port = self._acceptor.port
         self._acceptor.start()
-        log.info("worker %s serves %s port %d", config.worker, config.host, self.port)
+        how = "interpreted" if str(downstream.__file__).endswith(".py") else "compiled"
+        loop = type(self._loop).__module__.partition(".")[0]
+        log.info("worker %s serves %s port %d, %s, on %s", config.worker, config.host, self.port, how, loop)
 
     def _sweep(self) -> None:
         self.plane.sweep()
@@ -200,17 +205,21 @@ def main(config: WorkerConfig, channel_fd: int) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    with asyncio.Runner(loop_factory=_loop_factory(config.loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(config.loop)) as runner:
         runner.run(_run(fitting, channel_fd))
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop that was asked for, whatever is installed beside us."""
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    import uvloop
-
-    return uvloop.new_event_loop
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop that was asked for. Raises ImportError where it is not there."""
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise
+        else:
+            return uvloop.new_event_loop
+    return asyncio.SelectorEventLoop
 
 
 async def _run(config: WorkerConfig, channel_fd: int) -> None:

@@ -22,7 +22,7 @@ class WorkerConfig(Wire):
     backlog: int = Field(2_048, ge=1)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    loop: Literal["asyncio", "uvloop"] = Field("asyncio", description="the event loop; uvloop has to be installed")
+    loop: Literal["auto", "asyncio", "uvloop"] = Field("auto", description="the event loop; auto: uvloop if installed")
 
     journal_dir: Path
     journal_capacity: int = Field(10_000, ge=1)
@@ -71,7 +71,7 @@ class WorkerConfig(Wire):
     @classmethod
     def _installed(cls, loop: str) -> str:
         if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
-            raise ValueError("uvloop is not installed: pip install 'understudy[uvloop]'")
+            raise ValueError("uvloop is not installed: pip install uvloop, or choose auto or asyncio")
         return loop
 
     def within(self, descriptors: int) -> "WorkerConfig":

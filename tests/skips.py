@@ -13,6 +13,8 @@ NAMED_SKIPS = {
     "needs-index": "runs a program from a package index where the machine has none (tests/router/programs.py)",
     "needs-helm": "runs Helm, which `make test-chart` builds once",
     "needs-gateway": "has Traefik from the package index, and the Gateway API from the Go module proxy",
+    "needs-interpreter": "stops one of our functions between two steps, where it is not compiled",
+    "needs-compiler": "builds the wheel, which takes a C compiler and the headers of Python",
     "needs-linux": "uses what only the Linux kernel offers",
 }
 

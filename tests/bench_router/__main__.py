@@ -36,7 +36,8 @@ PEERS: dict[str, Start | None] = {
     "fastapi+httpx": fastapi_proxy.start,
     "understudy": understudy.start,
     "understudy+capture": understudy.start_capturing,
-    "understudy+capture on uvloop": understudy.start_on_uvloop,
+    "understudy+capture on asyncio": understudy.start_on_asyncio,
+    "understudy+capture interpreted": understudy.start_interpreted,
 }
 BEFORE_MODELS = ("direct", "nginx", "envoy+capture", "understudy", "understudy+capture")
 

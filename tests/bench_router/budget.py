@@ -5,7 +5,6 @@ Processor time is steadier than requests a second where the machine is shared; a
 are measured in turn.
 """
 
-import importlib.util
 import json
 import platform
 import statistics
@@ -18,7 +17,7 @@ from tests.bench_router.load import BODY, Load
 from tests.bench_router.peers import Place, nginx, passing, understudy
 from tests.bench_router.processes import Running
 
-# Each has what the one above it lacks, as far as "understudy+capture".
+# Each has what the one above it lacks, as far as the one that is judged; what follows is the router as others run it.
 ROWS: dict[str, Callable[[Place], Running]] = {
     "nginx": nginx.start,
     "bytes passed on unread (asyncio)": passing.start,
@@ -26,7 +25,9 @@ ROWS: dict[str, Callable[[Place], Running]] = {
     "bodies captured, nothing redacted": partial(understudy.start_with, name="unredacted", redact_defaults=False),
     "bodies captured and redacted": partial(understudy.start_with, name="capture"),
     "the same, all of it judged (weight 100 %)": partial(understudy.start_with, name="judged", weight_bp=10_000),
-    "captured and redacted, on uvloop": partial(understudy.start_with, name="uvloop", loop="uvloop"),
+    "captured and redacted, on asyncio": understudy.start_on_asyncio,
+    "captured and redacted, not compiled": understudy.start_interpreted,
+    "the same on asyncio": partial(understudy.start_with, name="plain-python", loop="asyncio", interpreted=True),
 }
 CONNECTIONS = 16
 
@@ -40,9 +41,8 @@ def measured(directory: Path, proxy: str, rest: str, rounds: int, seconds: int) 
         place = Place(directory, proxy, upstream.address, upstream.address)
         load = Load(directory, rest, BODY)
         for name, start in ROWS.items():
-            if "uvloop" not in name or importlib.util.find_spec("uvloop"):
-                running[name] = start(place)
-                load.run(running[name].port, CONNECTIONS, 1)
+            running[name] = start(place)
+            load.run(running[name].port, CONNECTIONS, 1)
         for turn in range(rounds):
             names = list(running)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:

@@ -29,7 +29,7 @@ def test_ratios_are_of_medians_and_a_missing_peer_is_null(tmp_path: Path) -> Non
         "ratio_to_nginx": {
             "direct": 2.0, "haproxy": 0.95, "envoy": None, "envoy+capture": None, "aiohttp": None,
             "fastapi+httpx": None, "understudy": 0.45, "understudy+capture": 0.4,
-            "understudy+capture on uvloop": None,
+            "understudy+capture on asyncio": None, "understudy+capture interpreted": None,
         },
         "added_p50_ratio_to_nginx": 2.5,
         "two_workers_throughput_ratio": 1.5,

@@ -19,7 +19,7 @@ from tests.router.models import Model
 
 ROOT = Path(__file__).resolve().parents[2]
 # All tests of a worker can be run on the other loop.
-LOOP = os.environ.get("UNDERSTUDY_ROUTER_LOOP", "asyncio")
+LOOP = os.environ.get("UNDERSTUDY_ROUTER_LOOP", "auto")
 
 
 class Plane:

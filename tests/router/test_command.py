@@ -1,5 +1,6 @@
 """The command ``router``: every setting is a flag and an environment variable, and bad use says what to do."""
 
+import asyncio
 import os
 import re
 import socket
@@ -8,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 from pydantic import ValidationError
 
 from router.settings import RouterSettings, environment_name
 from router.telemetry import METRICS
+from router.worker import loop_factory
 from router.worker_config import WorkerConfig
 
 
@@ -75,13 +78,20 @@ def test_a_loop_that_nobody_knows_is_refused_with_those_that_are_known(tmp_path:
     done = _run(tmp_path, "--loop", "twisted")
     assert done.returncode == 2
     assert "--loop" in done.stderr
-    assert "'asyncio' or 'uvloop'" in done.stderr
+    assert "'auto', 'asyncio' or 'uvloop'" in done.stderr
 
 
 def test_a_loop_that_is_not_installed_is_refused_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(ValidationError, match=r"uvloop is not installed: pip install 'understudy\[uvloop\]'"):
+    with pytest.raises(ValidationError, match="uvloop is not installed: pip install uvloop, or choose auto or asyncio"):
         RouterSettings(loop="uvloop").worker_config("w0", 8080)
+    assert RouterSettings().worker_config("w0", 8080).loop == "auto"
+    assert loop_factory("auto") is asyncio.SelectorEventLoop
+
+
+def test_uvloop_is_the_loop_where_nothing_is_said_and_it_is_installed() -> None:
+    assert loop_factory(WorkerConfig.model_fields["loop"].default) is uvloop.new_event_loop
+    assert loop_factory("asyncio") is asyncio.SelectorEventLoop
 
 
 @pytest.mark.parametrize(("flag", "other"), [("--port", "--control-port"), ("--control-port", "--port")])

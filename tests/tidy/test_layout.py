@@ -13,6 +13,7 @@ TOP_LEVEL = {
     "README.md",
     "controller",
     "docs",
+    "hatch_build.py",
     "helm",
     "manifests",
     "pyproject.toml",

@@ -1,19 +1,28 @@
-"""Our router; with capture, every body in the journal."""
+"""Our router as its wheel has it, compiled, on the loop that it takes by itself; with capture, all bodies are kept."""
 
 import importlib.util
 import json
 import shutil
 import sys
+from contextlib import suppress
 from typing import Any
 
+from tests import compiled
 from tests.bench_router.peers import Place
-from tests.bench_router.processes import Missing, Running, free_port
+from tests.bench_router.processes import Missing, Running, debian, free_port
 
 NO_BODIES = {"inputs_bp": 0, "answers_bp": 0}
 
 
-def start_with(place: Place, name: str, weight_bp: int = 500, loop: str = "asyncio", **capture: Any) -> Running:
-    """The router by a table with this weight and these rules of capture."""
+def start_with(
+    place: Place, name: str, weight_bp: int = 500, loop: str = "auto", interpreted: bool = False, **capture: Any
+) -> Running:
+    """The router by a table with this weight and these rules of capture. Raises Missing where it cannot be compiled, or
+    the loop is not installed.
+    """
+    if loop != "asyncio" and importlib.util.find_spec("uvloop") is None:
+        raise Missing("pip install uvloop")
+    environment = {} if interpreted else _compiled()
     directory = place.directory / f"understudy-{name}-{place.workers}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -32,7 +41,16 @@ def start_with(place: Place, name: str, weight_bp: int = 500, loop: str = "async
         "--journal-dir", str(directory / "journal"), "--workers", str(place.workers), "--log-level", "warning",
         "--ready-file", str(directory / "ready"), "--loop", loop,
     ]  # fmt: skip
-    return Running(command, place.cores, port, directory / "log", directory / "ready")
+    return Running(command, place.cores, port, directory / "log", directory / "ready", **environment)
+
+
+def _compiled() -> dict[str, str]:
+    with suppress(Missing):  # another compiler may be there
+        debian("gcc", "gcc")
+    try:
+        return compiled.environment(compiled.tree())
+    except compiled.Unavailable as unavailable:
+        raise Missing(str(unavailable)) from unavailable
 
 
 def start(place: Place) -> Running:
@@ -45,8 +63,11 @@ def start_capturing(place: Place) -> Running:
     return start_with(place, "capture")
 
 
-def start_on_uvloop(place: Place) -> Running:
-    """The same on the event loop that ``--loop uvloop`` asks for; raises Missing where it is not installed."""
-    if importlib.util.find_spec("uvloop") is None:
-        raise Missing("pip install 'understudy[uvloop]'")
-    return start_with(place, "uvloop", loop="uvloop")
+def start_on_asyncio(place: Place) -> Running:
+    """The same on asyncio's own event loop."""
+    return start_with(place, "asyncio", loop="asyncio")
+
+
+def start_interpreted(place: Place) -> Running:
+    """The same without a compiler."""
+    return start_with(place, "interpreted", interpreted=True)
