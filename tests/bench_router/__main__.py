@@ -2,8 +2,9 @@
 
 The proxy has one core of its own; the load (wrk) and the servers behind it share the others. All peers run at the same
 time and are measured in turn, round by round, so that a slow minute of the machine meets them all; figures are medians
-over the rounds. Peers that are missing are installed (Debian packages by root only, wheels into ``build/``), or
-reported as null. Writes ``build/bench-router.json``, the rows in ``build/bench-router-rows.json``, a table and a plot.
+over the rounds, and what is added to a median, or two workers do, is compared within each round. Peers that are missing
+are installed (Debian packages by root only, wheels into ``build/``), or reported as null. Writes
+``build/bench-router.json``, the rows in ``build/bench-router-rows.json``, a table and a plot.
 
 The exit code is 1 where a promised ratio (``promises``) does not hold, and 2 where a peer died or answered anything but
 200: then nothing is written, as the others were measured beside it.
@@ -15,12 +16,15 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from tests.bench_router import budget, promises, report, upstreams
-from tests.bench_router.load import BODY, Load, Measured, status
+from tests.bench_router.load import BODY, FEATURES, Load, Measured, status
 from tests.bench_router.peers import Place, aiohttp_proxy, envoy, fastapi_proxy, haproxy, nginx, understudy
 from tests.bench_router.processes import ROOT, Missing, Running
 from tests.ending import as_by_keyboard
@@ -49,6 +53,11 @@ class Cores(NamedTuple):
     rest: str
     all: str
 
+    @property
+    def numbers(self) -> list[int]:
+        """All of them."""
+        return [int(number) for number in self.all.split(",")]
+
 
 class Void(Exception):
     """A peer did not do what was measured; the run says nothing."""
@@ -73,36 +82,50 @@ class Bench:
         self.rows: list[dict[str, Any]] = []
 
     def compare(
-        self, upstream: str, running: dict[str, tuple[int, Running | None]], load: Load, counts: tuple[int, ...]
+        self,
+        upstream: str,
+        running: dict[str, tuple[int, Running | None]],
+        load: Load,
+        counts: tuple[int, ...],
+        finer: int = 1,
     ) -> None:
-        """Measure all of them at each number of connections, in as many rounds."""
+        """Measure all of them at each number of connections. ``finer``: in so many times as many rounds, which are as
+        much shorter (a second at the least).
+        """
+        rounds, seconds = self.rounds * finer, max(1, self.seconds // finer)
         for name, (port, server) in running.items():
             load.run(port, 2, 1)
             assert_sound(name, port, load.body, server, "at the beginning")
-        for turn in range(self.rounds):
+        for turn in range(rounds):
             names = list(running)
             # Nobody is always the one that follows the slowest.
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 port, server = running[name]
                 for connections in counts:
                     row = {"upstream": upstream, "peer": name, "round": turn, "connections": connections}
-                    row |= self._measure(load, port, server, connections)
+                    row |= self._measure(load, port, server, connections, seconds)
                     when = f"{upstream}, round {turn + 1}, {connections} connections"
                     if row["errors"] or not row["requests"]:
                         raise Void(f"{name}: {row['errors']} errors in {row['requests']} requests ({when})")
                     assert_sound(name, port, load.body, server, when)
                     self.rows.append(row)
-            print(f"{upstream}: round {turn + 1} of {self.rounds}", file=sys.stderr, flush=True)
+            print(f"{upstream}: round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
 
-    def _measure(self, load: Load, port: int, server: Running | None, connections: int) -> dict[str, Any]:
-        before = server.cpu_s() if server else 0.0
-        found: Measured = load.run(port, connections, self.seconds)
+    def _measure(self, load: Load, port: int, server: Running | None, connections: int, seconds: int) -> dict[str, Any]:
+        before, began, idle = server.cpu_s() if server else 0.0, time.monotonic(), self._idle_s()
+        found: Measured = load.run(port, connections, seconds)
         spent = server.cpu_s() - before if server else 0.0
         return {
             **found._asdict(),
             "cpu_us": spent * 1e6 / found.requests if server and found.requests else None,
             "rss_mb": round(server.rss_mb(), 1) if server else None,
+            "idle": (self._idle_s() - idle) / (time.monotonic() - began) / len(self.cores.numbers),
         }
+
+    def _idle_s(self) -> float:
+        """Seconds in which our cores had nothing to do, all of them together."""
+        times = psutil.cpu_times(percpu=True)
+        return float(sum(times[number].idle for number in self.cores.numbers))
 
     def median(self, upstream: str, peer: str, connections: int, field: str) -> float | None:
         """Over the rounds; None where it was not measured."""
@@ -112,6 +135,19 @@ class Bench:
             if (row["upstream"], row["peer"], row["connections"]) == (upstream, peer, connections)
             and row[field] is not None
         ]
+        return statistics.median(found) if found else None
+
+    def paired(
+        self, upstream: str, one: str, other: str, connections: int, field: str, by: Callable[[float, float], float]
+    ) -> float | None:
+        """The median over the rounds of what ``by`` makes of both in the same round, which is steadier than what it
+        would make of two medians; None where they were not measured.
+        """
+        rounds: dict[int, dict[str, float]] = {}
+        for row in self.rows:
+            if (row["upstream"], row["connections"]) == (upstream, connections) and row[field] is not None:
+                rounds.setdefault(row["round"], {})[row["peer"]] = row[field]
+        found = [by(row[one], row[other]) for row in rounds.values() if one in row and other in row]
         return statistics.median(found) if found else None
 
 
@@ -151,7 +187,8 @@ def before_a_fixed_answer(bench: Bench) -> None:
             server = understudy.start_capturing(place._replace(cores=cores.all, workers=workers))
             running[f"{workers} workers"] = server.port, server
         try:
-            bench.compare("workers", running, Load(directory, cores.all, BODY), (64,))
+            for name, body in (("workers", BODY), (report.FEATURES, FEATURES)):
+                bench.compare(name, running, Load(directory, cores.all, body), (64,), finer=2)
         finally:
             for _, each in running.values():
                 assert each is not None
@@ -169,7 +206,9 @@ def before_models(bench: Bench) -> None:
         try:
             place = Place(directory, bench.cores.proxy, upstream.address, upstream.address)
             with started(BEFORE_MODELS, place, upstream.port) as running:
-                bench.compare(name, running, Load(directory, bench.cores.rest, upstreams.BODY), (1, 4))
+                load = Load(directory, bench.cores.rest, upstreams.BODY)
+                bench.compare(name, running, load, (1,), finer=3)
+                bench.compare(name, running, load, (4,))
         finally:
             upstream.stop()
 
@@ -201,7 +240,7 @@ def main() -> int:
             print(f"the run is void: {void}", file=sys.stderr)
             return 2
     judged = promises.promises(bench, models=not given.no_models)
-    report.write(bench, list(PEERS), given.output, [*map(str, judged), promises.target(bench)])
+    report.write(bench, list(PEERS), given.output, [*map(str, judged), promises.room(bench)])
     return 0 if all(promise.holds for promise in judged) else 1
 
 

@@ -40,6 +40,13 @@ BODY = json.dumps(
 ).encode()  # fmt: skip
 
 
+# Two rows of a model with a hundred features: 3 KiB.
+FEATURES = json.dumps(
+    {"dataframe_split": {"columns": [f"x{i}" for i in range(100)],
+                         "data": [[round(row + i / 7, 4) for i in range(100)] for row in range(2)]}}
+).encode()  # fmt: skip
+
+
 class Measured(NamedTuple):
     """One measurement: requests, requests a second, latency in milliseconds, and answers that were none."""
 
