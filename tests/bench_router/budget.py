@@ -8,14 +8,16 @@ are measured in turn.
 import json
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench_router import steps
+from tests import compiled
 from tests.bench_router.load import BODY, Load
 from tests.bench_router.peers import Place, nginx, passing, understudy
-from tests.bench_router.processes import Running
+from tests.bench_router.processes import ROOT, Running
 
 # Each has what the one above it lacks, as far as the one that is judged; what follows is the router as others run it.
 ROWS: dict[str, Callable[[Place], Running]] = {
@@ -66,22 +68,34 @@ def measured(directory: Path, proxy: str, rest: str, rounds: int, seconds: int) 
     }
 
 
-def _table(rows: dict[str, dict[str, float]], of_steps: dict[str, float]) -> str:
+def _of_steps() -> dict[str, dict[str, float]]:
+    """Microseconds for each step, compiled and interpreted."""
+    found = {}
+    for name, place in (("compiled", compiled.tree()), ("interpreted", ROOT)):
+        command = [sys.executable, "-m", "tests.bench_router.steps"]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600, check=True)
+        found[name] = json.loads(done.stdout)
+    return found
+
+
+def _table(rows: dict[str, dict[str, float]], of_steps: dict[str, dict[str, float]]) -> str:
     lines = ["| CPU µs/request | all | of nginx | loop | journal |", "|---|---|---|---|---|"]
     for name, row in rows.items():
         lines.append(
             f"| {name} | {row['cpu_us']:.1f} | {row['cpu_us'] / rows['nginx']['cpu_us']:.2f} "
             f"| {row['loop_us']:.1f} | {row['journal_us']:.1f} |"
         )
-    lines += ["", "| a step by itself | µs |", "|---|---|"]
-    lines += [f"| {name} | {us:.2f} |" for name, us in of_steps.items()]
+    lines += ["", f"| a step by itself, µs | {' | '.join(of_steps)} |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {' | '.join(f'{step[name]:.2f}' for step in of_steps.values())} |" for name in of_steps["compiled"]
+    ]
     return "\n".join(lines)
 
 
 def write(directory: Path, proxy: str, rest: str, rounds: int, seconds: int, output: Path) -> None:
     """Measure, and write the tables into a folder and to the terminal."""
     rows = measured(directory, proxy, rest, rounds, seconds)
-    of_steps = steps.measured(directory)
+    of_steps = _of_steps()
     heading = (
         f"Python {platform.python_version()}, {CONNECTIONS} connections, {len(BODY)} bytes of JSON; "
         f"medians of {rounds} rounds of {seconds} s, steps as the least of many"
