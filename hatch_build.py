@@ -61,7 +61,9 @@ class CompileHook(BuildHookInterface[Any]):
     def _compiled(self) -> list[Path]:
         """The shared libraries, below the directory as they are to be in the wheel."""
         directory = self._directory
-        shutil.copytree(Path(self.root) / "router", directory / "router", ignore=shutil.ignore_patterns("*.so"))
+        shutil.copytree(
+            Path(self.root) / "router", directory / "router", ignore=shutil.ignore_patterns("*.so", "*.pyd")
+        )
         modules = [f"router/{name}.py" for name in self.config["modules"]]
         (directory / "setup.py").write_text(_SETUP.format(modules=modules))
         (directory / "mypy.ini").write_text(_MYPY)

@@ -7,6 +7,7 @@ arguments it is built. Where it cannot be built, ``run`` says why and takes the 
 
 import fcntl
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -26,8 +27,9 @@ class Unavailable(Exception):
 
 
 def _key(*names: str) -> str:
-    """Of everything in these files and folders, and of who is to run it."""
-    digest = hashlib.sha256(f"{sys.version} {sysconfig.get_platform()}".encode())
+    """Of everything in these files and folders, and of who is to compile and run it."""
+    compiler = importlib.metadata.version("mypy")
+    digest = hashlib.sha256(f"{sys.version} {sysconfig.get_platform()} {compiler}".encode())
     for path in sorted(path for name in names for path in (ROOT / name, *(ROOT / name).rglob("*"))):
         if path.is_file() and path.suffix != ".pyc":
             digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size} ".encode() + path.read_bytes())

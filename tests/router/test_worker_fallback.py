@@ -52,10 +52,11 @@ def test_the_champion_answers_in_the_same_request(tmp_path: Path, mode: str) -> 
         assert first.body == second.body
 
 
-def test_a_challenger_that_nobody_listens_for_is_stood_in_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # of which the second is looked up, and looked up again
+def test_a_challenger_that_nobody_listens_for_is_stood_in_for(tmp_path: Path, host: str) -> None:
     with socket.socket() as reserved, Model("champion") as champion:
         reserved.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{reserved.getsockname()[1]}"
+        nobody = f"{host}:{reserved.getsockname()[1]}"
         with running(tmp_path, table(1, champion.address, nobody, weight_bp=10_000)) as plane:
             assert ask(plane.port, post("u")).status == 200
             (exposure,) = plane.exposures(1)
