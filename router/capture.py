@@ -235,7 +235,11 @@ class Record:
         if first.coding:
             self.routes.redactions.note(WITHHELD)
             return WITHHELD.text, False
-        text, complete, withheld = self._text(first.answer, "", not first.cut, limit)
+        answer, whole = first.answer, not first.cut
+        if first.unjudged and len(answer) > limit:
+            # It was passed on: of one that came in several reads there would be no more.
+            answer, whole = answer[:limit], False
+        text, complete, withheld = self._text(answer, "", whole, limit)
         return text, complete and not withheld
 
     def _codings(self) -> dict[str, str]:

@@ -114,6 +114,23 @@ def test_what_has_to_be_looked_at_is_left_to_the_thread(
     assert (routes.findings.unusable, routes.redactions.counters()) == counted
 
 
+@pytest.mark.parametrize("name", ["", "email "])
+def test_of_an_answer_that_is_passed_on_the_same_is_kept_in_however_many_parts_it_came(name: str) -> None:
+    """In one read all of it is there when it is recorded, which may be too much to be looked through."""
+    routes = routes_of()
+    limit = routes.capture_bytes
+    whole = name.encode() + b"x" * limit * 9
+    records = [record_of(routes, ASKED, answer) for answer in (whole, whole[:limit])]
+    for record in records:
+        record.first.to_judge, record.first.unjudged = None, True
+    records[1].first.cut = True
+    records[1].t = records[0].t
+    events = [record.event() for record in records]
+    assert events[0] == events[1]
+    assert events[0]["answer_cut"] is True
+    assert events[0]["answer"] == ("[redacted]" if name else "x" * limit)
+
+
 def test_what_cannot_be_written_is_left_to_the_thread_which_counts_it() -> None:
     """Whoever makes a line has a client to tell that its answer is over."""
     routes = routes_of()

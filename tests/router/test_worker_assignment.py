@@ -85,7 +85,8 @@ def test_the_arm_does_not_depend_on_the_pieces_in_which_a_body_comes(
     tmp_path: Path, cuts: list[int], chunked: bool
 ) -> None:
     """A unit is found in a body of up to ``replayBytes`` and in none that is longer; what is kept of it is the same."""
-    way = {"unit": {"json_pointer": "/user"}, "limits": {"replay_bytes": REPLAY}, "capture": {"redact_defaults": False}}
+    limits = {"replay_bytes": REPLAY, "challenger_timeout_ms": 20_000}
+    way = {"unit": {"json_pointer": "/user"}, "limits": limits, "capture": {"redact_defaults": False}}
     with serving(tmp_path, weight_bp=10_000, **way) as (plane, _, challenger):
         seen = []
         for size in (REPLAY, REPLAY + 1, 3 * REPLAY):
