@@ -8,12 +8,10 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from time import monotonic
-from typing import cast
 
 from router.assignment import Arm
-from router.lookup import Lookup
+from router.dialing import Dialer
 from router.outbox import Outbox
-from router.race import STAGGER_S, dial, first_of
 from router.table import Target, split_address
 from router.upstream import Caller, Connection, Failure
 
@@ -21,9 +19,6 @@ log = logging.getLogger("understudy.router.pool")
 
 # An address that refused a connection is tried last for this long.
 DOWN_S = 1.0
-# An address that was overtaken by a later one of its name is tried last, until it has taken a connection again; so
-# often that is looked at, beside what is asked and at nobody's expense.
-RECHECK_S = 5.0
 # A server that said more than it was asked has each of its connections used once for this long.
 DISTRUST_S = 60.0
 
@@ -52,17 +47,13 @@ class Pool:
         self.outbox = outbox
         self._loop = loop
         self._limits = limits
-        self._lookup = Lookup(loop, self.host, limits.connect_s / 4)
+        self._dialer = Dialer(loop, self.host, self.port, limits.connect_s)
         # In the order of their release: the one that was used last is used next, the others grow old.
         self._free: list[Connection] = []
         self._waiting: dict[Caller, None] = {}
         self._open = 0
-        # Being opened, and the tasks that do it until somebody has the connection: a little longer.
+        # Being opened; the dialer is at it until somebody has the connection, a little longer.
         self._opening = 0
-        self._connecting: set[asyncio.Task[None]] = set()
-        # Addresses that were overtaken, and when they are looked at again.
-        self._overtaken: dict[str, float] = {}
-        self._rechecks: set[asyncio.Task[None]] = set()
         self._retired = False
 
     @property
@@ -91,7 +82,7 @@ class Pool:
         if self.connections < self._limits.connections:
             self._waiting[caller] = None
             self._connect()
-        elif len(self._waiting) - len(self._connecting) < self._limits.queue:
+        elif len(self._waiting) - self._dialer.at_work < self._limits.queue:
             self._waiting[caller] = None
             caller.wait_in_line()
         else:
@@ -135,13 +126,12 @@ class Pool:
         """Close what is idle, and each other connection once it is free: no table names this pool any more."""
         self._retired = True
         self.close_older(float("inf"))
-        for task in self._rechecks:
-            task.cancel()
+        self._dialer.retire()
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long, and look ahead where the next connection will go."""
         self.close_older(now - self._limits.idle_s)
-        self._lookup.ahead(now)
+        self._dialer.look_ahead(now)
 
     def close_older(self, moment: float) -> None:
         """Close the idle connections that were last used before a moment."""
@@ -164,25 +154,15 @@ class Pool:
 
     def _connect(self) -> None:
         self._opening += 1
-        task = self._loop.create_task(self._open_one())
-        self._connecting.add(task)
+        connection = Connection(self)
+        self._dialer.begin(connection, self._opened)
 
     def _connect_for_waiting(self) -> None:
         if self._opening < len(self._waiting):
             self._connect()
 
-    async def _open_one(self) -> None:
-        connection = Connection(self)
-        refused = False
-        try:
-            async with asyncio.timeout(self._limits.connect_s):
-                await self._reach(connection)
-        except OSError:
-            refused = True
-            self._lookup.doubt()
-        finally:
-            # Before anybody is told: who asks next must not count on a connection that is given away here.
-            self._connecting.discard(asyncio.current_task())
+    def _opened(self, connection: Connection, refused: bool) -> None:
+        """The dialer has done what it could."""
         if refused:
             self._opening -= not connection.made
             self.down_until = self._loop.time() + DOWN_S
@@ -193,53 +173,6 @@ class Pool:
         self.down_until = 0.0
         if not connection.transport.is_closing():
             self.free(connection)
-
-    async def _reach(self, connection: Connection) -> None:
-        """Connect to wherever the host is, also where it has moved since it was looked up. Raises OSError."""
-        addresses = await self._lookup.addresses()
-        try:
-            await self._reach_one_of(addresses, connection)
-        except OSError:
-            self._lookup.doubt()
-            others = await self._lookup.addresses()
-            if set(others) <= set(addresses):
-                raise
-            await self._reach_one_of(others, connection)
-
-    async def _reach_one_of(self, addresses: list[str], connection: Connection) -> None:
-        if len(addresses) == 1:
-            await self._loop.create_connection(lambda: cast(asyncio.Protocol, connection), addresses[0], self.port)
-            return
-        self._recheck(addresses)
-        overtaken = self._overtaken
-        # All of them have begun by half of the time, however many there are.
-        stagger_s = min(STAGGER_S, self._limits.connect_s / 2 / len(addresses))
-        won = await first_of(self._loop, sorted(addresses, key=overtaken.__contains__), self.port, stagger_s)
-        overtaken.pop(won.address, None)
-        for address in won.overtaken:
-            overtaken.setdefault(address, self._loop.time() + RECHECK_S)
-        await self._loop.create_connection(lambda: cast(asyncio.Protocol, connection), sock=won.sock)
-
-    def _recheck(self, addresses: list[str]) -> None:
-        """Forget the overtaken that are no addresses any more, and look at the others where it is time."""
-        for address, due in list(self._overtaken.items()):
-            if address not in addresses:
-                del self._overtaken[address]
-            elif self._loop.time() >= due and not self._retired:
-                self._overtaken[address] = float("inf")
-                task = self._loop.create_task(self._recheck_one(address))
-                self._rechecks.add(task)
-                task.add_done_callback(self._rechecks.discard)
-
-    async def _recheck_one(self, address: str) -> None:
-        try:
-            async with asyncio.timeout(self._limits.connect_s):
-                (await dial(self._loop, address, self.port)).close()
-        except OSError:
-            if address in self._overtaken:
-                self._overtaken[address] = self._loop.time() + RECHECK_S
-        else:
-            self._overtaken.pop(address, None)
 
 
 class Backend:

@@ -101,7 +101,7 @@ async def cleared(made: list[socket.socket]) -> None:
 def test_an_address_that_says_nothing_is_overtaken_and_comes_last_from_then_on(
     monkeypatch: pytest.MonkeyPatch, dead: str
 ) -> None:
-    monkeypatch.setattr("router.pool.RECHECK_S", 1e9)
+    monkeypatch.setattr("router.dialing.RECHECK_S", 1e9)
 
     async def asked() -> None:
         seen = watch(monkeypatch)
@@ -116,7 +116,7 @@ def test_an_address_that_says_nothing_is_overtaken_and_comes_last_from_then_on(
 def test_an_address_that_was_overtaken_is_used_again_once_it_takes_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("router.pool.RECHECK_S", 0.0)
+    monkeypatch.setattr("router.dialing.RECHECK_S", 0.0)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(1):
