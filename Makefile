@@ -40,7 +40,7 @@ test: $(READY) ## Run the tests (ARGS=… goes to pytest; JOBS=0 for one process
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-compiled: $(READY) ## The tests of the router on what a wheel has, where the path of a request is compiled
-	@$(BIN)/python -m tests.compiled -m pytest -q -n $(JOBS) --dist loadfile $(or $(ARGS),tests/router)
+	@$(BIN)/python -m tests.compiled -m pytest -q -n $(JOBS) --dist loadfile $(or $(ARGS),tests/router --ignore tests/router/test_compiled.py)
 
 wheel: $(READY) ## A wheel in dist/, the router compiled for this machine and this Python
 	@UNDERSTUDY_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
