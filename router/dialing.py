@@ -61,7 +61,7 @@ class Dialer:
             self._lookup.doubt()
         finally:
             # Before anybody is told: who asks next must not count on a connection that is given away here.
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._tasks.discard(asyncio.current_task())
         opened(connection, refused)
 
     async def _reach(self, connection: Connection) -> None:

@@ -7,6 +7,7 @@ supervisor is gone: it stops accepting, answers what is under way, and leaves it
 import argparse
 import asyncio
 import gc
+import importlib.util
 import logging
 import signal
 import socket
@@ -211,15 +212,11 @@ def main(config: WorkerConfig, channel_fd: int) -> None:
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """The loop that was asked for. Raises ImportError where it is not there."""
-    if name != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if name == "uvloop":
-                raise
-        else:
-            return uvloop.new_event_loop
-    return asyncio.SelectorEventLoop
+    if name == "asyncio" or (name == "auto" and importlib.util.find_spec("uvloop") is None):
+        return asyncio.SelectorEventLoop
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 async def _run(config: WorkerConfig, channel_fd: int) -> None:

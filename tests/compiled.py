@@ -5,7 +5,6 @@ the router or tries it.
 arguments it is built. Where it cannot be built, ``run`` says why and takes the sources, which do the same in more time.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -13,17 +12,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import zipfile
 from pathlib import Path
+
+from tests.kubernetes.binaries import Unavailable, kept
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "compiled"
 _WITHIN_S = 1_200.0
-
-
-class Unavailable(Exception):
-    """It could not be built. The text says why."""
 
 
 def _key(*names: str) -> str:
@@ -36,48 +32,43 @@ def _key(*names: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(directory: Path) -> None:
+def wheel(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Have pip build it into a folder, by what is installed here."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-build-isolation"]
-    done = subprocess.run(
-        [*pip, "--no-deps", "--wheel-dir", str(directory), str(ROOT)],
-        env=os.environ | {"UNDERSTUDY_COMPILE": "1"}, capture_output=True, text=True, timeout=_WITHIN_S, check=False,
-    )  # fmt: skip
+    command = [*pip, "--no-deps", "--wheel-dir", str(directory), str(ROOT)]
+    environment = os.environ | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_WITHIN_S, check=False)
+
+
+def _unpacked(directory: Path) -> None:
+    done = wheel(directory, UNDERSTUDY_COMPILE="1")
     wheels = list(directory.glob("*.whl"))
     if done.returncode or not wheels:
         raise Unavailable(f"the wheel was not built:\n{(done.stdout + done.stderr)[-2_000:]}")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        wheel.extractall(directory)
+    with zipfile.ZipFile(wheels[0]) as made:
+        made.extractall(directory)
     wheels[0].unlink()
 
 
 def tree() -> Path:
-    """A folder with the wheel's contents, and the tests as they are now. Raises Unavailable."""
-    PLACE.mkdir(parents=True, exist_ok=True)
-    with (PLACE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = PLACE / _key("router", "controller", "hatch_build.py", "pyproject.toml")
-        if not found.exists():
-            with tempfile.TemporaryDirectory(dir=PLACE) as folder:
-                made = Path(folder) / "made"
-                made.mkdir()
-                _build(made)
-                shutil.copy(ROOT / "pyproject.toml", made)
-                for old in PLACE.iterdir():
-                    if old.is_dir() and old != Path(folder):
-                        shutil.rmtree(old)
-                made.rename(found)
-        _copy_tests(found)
-    return found
+    """A folder with the wheel's contents, the tests, and the pages that they hold it against. Raises Unavailable.
 
+    Older ones stay until ``make clean``: something may be running there for an hour.
+    """
+    sources = _key("router", "controller", "hatch_build.py", "pyproject.toml")
+    unpacked = kept(PLACE / f"wheel-{sources}", _unpacked, _say)
 
-def _copy_tests(place: Path) -> None:
-    """And the pages that they hold the router against."""
-    stamp, key = place / "tests.key", _key("tests", "docs")
-    if not stamp.exists() or stamp.read_text() != key:
+    def make(place: Path) -> None:
+        shutil.copytree(unpacked, place, dirs_exist_ok=True)
+        shutil.copy(ROOT / "pyproject.toml", place)
         for name in ("tests", "docs"):
-            shutil.rmtree(place / name, ignore_errors=True)
             shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-        stamp.write_text(key)
+
+    return kept(PLACE / f"tree-{sources}-{_key('tests', 'docs')}", make, _say)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def environment(place: Path) -> dict[str, str]:

@@ -4,7 +4,6 @@ Nothing is tried twice that does not go through compiled code; ``make test-compi
 """
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import compiled
+from tests.kubernetes.binaries import Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOOK = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"][
@@ -26,7 +26,7 @@ _WITHIN_S = 600
 def tree() -> Path:
     try:
         return compiled.tree()
-    except compiled.Unavailable as unavailable:
+    except Unavailable as unavailable:
         pytest.skip(f"needs-compiler: {unavailable}")
 
 
@@ -60,21 +60,8 @@ def test_nothing_that_is_compiled_waits_in_the_middle_of_a_function(name: str) -
 
 def _wheel(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Built of this checkout where there is no C compiler."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-build-isolation",
-        "--no-deps",
-        "-w",
-        str(directory),
-        str(ROOT),
-    ]
     none = {"CC": "no-such-compiler", "PATH": str(Path(sys.executable).parent)}
-    return subprocess.run(
-        command, env=os.environ | none | environment, capture_output=True, text=True, timeout=100, check=False
-    )
+    return compiled.wheel(directory, **none, **environment)
 
 
 def test_without_a_compiler_the_wheel_is_a_pure_one_unless_that_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tests import compiled
 from tests.bench_router.peers import Place
 from tests.bench_router.processes import Missing, Running, debian, free_port
+from tests.kubernetes.binaries import Unavailable
 
 NO_BODIES = {"inputs_bp": 0, "answers_bp": 0}
 
@@ -49,7 +50,7 @@ def _compiled() -> dict[str, str]:
         debian("gcc", "gcc")
     try:
         return compiled.environment(compiled.tree())
-    except compiled.Unavailable as unavailable:
+    except Unavailable as unavailable:
         raise Missing(str(unavailable)) from unavailable
 
 
