@@ -34,13 +34,15 @@ _SECONDS = 1_200
 class CompileHook(BuildHookInterface[Any]):
     """``modules``, in the hook's part of pyproject.toml, are compiled together: they call each other directly then."""
 
+    _directory: Path | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         wanted = os.environ.get("UNDERSTUDY_COMPILE", "")
         if version == "editable" or wanted == "0":
             return
-        self._directory = Path(tempfile.mkdtemp(prefix="understudy-compiled-"))
+        self._directory = directory = Path(tempfile.mkdtemp(prefix="understudy-compiled-"))
         try:
-            compiled = self._compiled()
+            compiled = self._compiled(directory)
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "stdout", None) or str(error)
             self.finalize(version, build_data, "")
@@ -49,18 +51,16 @@ class CompileHook(BuildHookInterface[Any]):
             self.app.display_warning(f"the router is not compiled, which does the same at a higher cost:\n{said}")
             return
         for path in compiled:
-            build_data["force_include"][str(path)] = path.relative_to(self._directory).as_posix()
+            build_data["force_include"][str(path)] = path.relative_to(directory).as_posix()
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        directory = getattr(self, "_directory", None)
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _compiled(self) -> list[Path]:
+    def _compiled(self, directory: Path) -> list[Path]:
         """The shared libraries, below the directory as they are to be in the wheel."""
-        directory = self._directory
         shutil.copytree(
             Path(self.root) / "router", directory / "router", ignore=shutil.ignore_patterns("*.so", "*.pyd")
         )
@@ -68,8 +68,10 @@ class CompileHook(BuildHookInterface[Any]):
         (directory / "setup.py").write_text(_SETUP.format(modules=modules))
         (directory / "mypy.ini").write_text(_MYPY)
         command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--parallel", str(os.cpu_count() or 1)]
-        told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        subprocess.run(command, cwd=directory, check=True, timeout=_SECONDS, **told)  # type: ignore[call-overload]
+        subprocess.run(
+            command, cwd=directory, check=True, timeout=_SECONDS,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
         return sorted(
             path for place in ("*", "router/*") for end in ("so", "pyd") for path in directory.glob(f"{place}.{end}")
         )
