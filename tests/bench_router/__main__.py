@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,10 @@ PEERS: dict[str, Start | None] = {
     "understudy+capture": understudy.start_capturing,
     "understudy+capture on asyncio": understudy.start_on_asyncio,
     "understudy+capture interpreted": understudy.start_interpreted,
+}
+WORKERS: dict[str, Start] = {
+    "1 workers": understudy.start_capturing,
+    "2 workers": lambda place: understudy.start_capturing(place._replace(workers=2)),
 }
 BEFORE_MODELS = ("direct", "nginx", "envoy+capture", "understudy", "understudy+capture")
 
@@ -152,12 +156,13 @@ class Bench:
 
 
 @contextlib.contextmanager
-def started(names: tuple[str, ...], place: Place, direct: int) -> Iterator[dict[str, tuple[int, Running | None]]]:
+def started(
+    peers: Mapping[str, Start | None], place: Place, direct: int
+) -> Iterator[dict[str, tuple[int, Running | None]]]:
     """Those peers that can be had, before one upstream."""
     with contextlib.ExitStack() as stack:
         running: dict[str, tuple[int, Running | None]] = {}
-        for name in names:
-            start = PEERS[name]
+        for name, start in peers.items():
             if start is None:
                 running[name] = direct, None
                 continue
@@ -179,20 +184,12 @@ def before_a_fixed_answer(bench: Bench) -> None:
     try:
         place = Place(directory, cores.proxy, upstream.address, upstream.address)
         load = Load(directory, cores.rest, BODY)
-        with started(tuple(PEERS), place, upstream.port) as running:
+        with started(PEERS, place, upstream.port) as running:
             bench.compare("fixed", running, load, (1, 16, 64))
         # One worker and two, on the cores that are there; each alone would have the better of idle cores.
-        running = {}
-        for workers in (1, 2):
-            server = understudy.start_capturing(place._replace(cores=cores.all, workers=workers))
-            running[f"{workers} workers"] = server.port, server
-        try:
+        with started(WORKERS, place._replace(cores=cores.all), upstream.port) as running:
             for name, body in (("workers", BODY), (report.FEATURES, FEATURES)):
                 bench.compare(name, running, Load(directory, cores.all, body), (64,), finer=2)
-        finally:
-            for _, each in running.values():
-                assert each is not None
-                each.stop()
     finally:
         upstream.stop()
 
@@ -205,7 +202,7 @@ def before_models(bench: Bench) -> None:
         upstream = serve(directory, bench.cores.rest)
         try:
             place = Place(directory, bench.cores.proxy, upstream.address, upstream.address)
-            with started(BEFORE_MODELS, place, upstream.port) as running:
+            with started({peer: PEERS[peer] for peer in BEFORE_MODELS}, place, upstream.port) as running:
                 load = Load(directory, bench.cores.rest, upstreams.BODY)
                 bench.compare(name, running, load, (1,), finer=3)
                 bench.compare(name, running, load, (4,))
