@@ -5,13 +5,9 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
-import resource
-import socket
 import termios
-from asyncio.trsock import TransportSocket
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,15 +15,14 @@ from router.errors import Refused
 from router.events import FallbackReason
 from router.framing import TURN_BYTES, ChunkedBody
 from router.heads import KNOWN_RESPONSES, Response, read_response
+from router.unread import spare, unread
 
 if TYPE_CHECKING:
     from router.pool import Pool
 
 MAX_RESPONSE_HEAD = 64 << 10
-_READS_AFTER_THE_END = 64
 _MOST_INFORMATIONAL = 16
 _NOTHING = bytes(4)
-_SPARE_SHARE = 0.75  # of a process's descriptors: beyond, none is kept twice
 
 
 class Failure(Enum):
@@ -90,10 +85,12 @@ class Connection:
         "_buffer",
         "_chunked",
         "_close",
+        "_cut",
         "_fd",
         "_informed",
         "_later",
         "_left",
+        "_lost",
         "_paused",
         "_received",
         "_response",
@@ -135,6 +132,8 @@ class Connection:
         # What was read and waits for its turn, and whether who it is for takes no more.
         self._later = b""
         self._paused = False
+        # The connection is gone, and was not ended in good order.
+        self._lost = self._cut = False
         self._fd = -1
         # The socket once more, where the loop may close its own before what came has been read; else -1.
         self._spare = -1
@@ -153,14 +152,15 @@ class Connection:
         """Send a caller's request; of a streamed one the rest follows by ``send`` until ``sent``."""
         self.caller = caller
         self.sending = streamed = caller.streamed
-        if streamed:
-            self._spare_socket()
+        if streamed and self._spare < 0:
+            self._spare = spare(self.transport, self._fd)
         self._received = False
         self.pool.outbox.write(self.transport, caller.outgoing(self))
 
     def send(self, data: bytes) -> None:
-        """The next part of a streamed request."""
-        self.pool.outbox.write(self.transport, data)
+        """The next part of a streamed request; of no use any more where the connection is gone."""
+        if not self._lost:
+            self.pool.outbox.write(self.transport, data)
 
     def sent(self) -> None:
         """A streamed request is complete."""
@@ -186,13 +186,17 @@ class Connection:
             self.transport.resume_reading()
 
     def _go_on(self) -> None:
-        """Take what waited for its turn."""
-        if self._paused or not self._later:
-            return
-        data, self._later = self._later, b""
-        if self.caller is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
-            self.data_received(data)
+        """Take what waited for its turn; also where the connection is gone by now."""
+        if self._later:
+            if self._paused:
+                return
+            data, self._later = self._later, b""
+            if self.caller is not None:
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+                self.data_received(data)
+        if self._lost and not self._later:
+            self._over()
 
     # What the event loop calls.
 
@@ -207,45 +211,23 @@ class Connection:
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.lost(self)
         if exc is not None and self.caller is not None:
-            self._read_on()
+            # A server may answer a large request early, and close. Also where all of the request was written, as far as
+            # we know: some of it may not have gone.
+            self.once = True
+            self._later += unread(self.transport, self._spare)
         self._give_spare_back()
-        caller = self.caller
+        self._lost, self._cut = True, exc is not None
+        self._go_on()
+
+    def _over(self) -> None:
+        """The connection is gone, and all that came on it is read."""
+        caller, self.caller = self.caller, None
         if caller is None:
             return
-        self.caller = None
-        if exc is None and self._response is not None and self._left == -2:
+        if not self._cut and self._response is not None and self._left == -2:
             caller.answer_end()
         else:
             caller.answer_failed(Failure.STALE if self.used and not self._received else Failure.BROKEN)
-
-    def _read_on(self) -> None:
-        """Read what came before sending failed: a server may answer a large request early, and close. Also where all of
-        the request was written, as far as we know: some of it may not have gone.
-        """
-        self.once = True
-        descriptor = self._spare
-        if descriptor < 0:
-            known = self.transport.get_extra_info("socket")
-            # Another loop than asyncio's has closed the socket by now, and its number may be another connection's.
-            if not isinstance(known, TransportSocket) or known.fileno() < 0:
-                return
-            descriptor = known.fileno()
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as pending:
-            for _ in range(_READS_AFTER_THE_END):
-                data = pending.recv(65_536)
-                if not data or self.caller is None:
-                    return
-                self.data_received(data)
-
-    def _spare_socket(self) -> None:
-        """Keep the socket open for ``_read_on``, where the loop is one that would close it before, and descriptors are
-        not so few that others need it: those are counted once for each connection.
-        """
-        if self._spare < 0 and not isinstance(self.transport.get_extra_info("socket"), TransportSocket):
-            with contextlib.suppress(OSError):
-                self._spare = os.dup(self._fd)
-                if self._spare > _SPARE_SHARE * resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
-                    self._give_spare_back()
 
     def _give_spare_back(self) -> None:
         if self._spare >= 0:
@@ -310,7 +292,8 @@ class Connection:
 
     def _take_turn(self, data: bytes) -> bytes:
         """What of ``data`` may be taken now."""
-        self.transport.pause_reading()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
         self._later = data[TURN_BYTES:]
         if not self._paused:
             asyncio.get_running_loop().call_soon(self._go_on)

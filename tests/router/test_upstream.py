@@ -226,6 +226,49 @@ def test_a_body_in_very_many_chunks_leaves_others_their_turn() -> None:
         asyncio.run(play(server))
 
 
+@pytest.mark.parametrize("pauses", [False, True], ids=["takes it", "does not keep up"])
+@LOOPS
+def test_nothing_is_missing_of_an_answer_in_turns_whose_connection_is_reset(
+    loop: Callable[[], asyncio.AbstractEventLoop], pauses: bool
+) -> None:
+    """What waits for its turn comes before what is still unread."""
+    body = b"".join(b"%05d," % number for number in range(8_000))
+    chunks = b"".join(b"3\r\n%b\r\n" % body[at : at + 3] for at in range(0, len(body), 3))
+
+    async def play(server: socket.socket) -> None:
+        running = asyncio.get_running_loop()
+        pool = Pool(running, Outbox(running), f"127.0.0.1:{server.getsockname()[1]}", LIMITS)
+        caller = Uploader()
+        async with asyncio.timeout(10):
+            pool.ask(caller)
+            await caller.asked.wait()
+            taken, _ = server.accept()
+            with taken:
+                taken.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks[:40_000])
+                await caller.begun.wait()
+                assert caller.connection is not None
+                if pauses:
+                    caller.connection.pause()
+                taken.sendall(chunks[40_000:] + b"0\r\n\r\n")
+            for _ in range(100):
+                caller.connection.send(PART)
+            if pauses:
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert pool.connections == 0
+                assert not caller.answered.is_set()
+                caller.connection.send(PART)  # it need not know yet
+                caller.connection.resume()
+            await caller.answered.wait()
+        assert caller.told[0] == 200
+        assert caller.told[-1] == "end"
+        assert b"".join(said for said in caller.told if isinstance(said, bytes)) == body
+        assert pool.connections == 0
+
+    with listening() as server, asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play(server))
+
+
 def test_informational_heads_without_end_are_no_answer() -> None:
     async def play(server: socket.socket, number: int) -> list[int | bytes | str | Failure]:
         loop = asyncio.get_running_loop()
