@@ -63,7 +63,8 @@ class Client(Patience):
             plane.counters.overload += 1
             self.refuse(503, "too many connections")
         else:
-            self.due = monotonic() + plane.idle_s
+            self.came = now = monotonic()
+            self.due = now + plane.idle_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         plane = self._plane

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from router.pool import Pool
 
 HEAD, BODY, BUSY, LINGER = range(4)
+# For so long a new connection may be silent and is not taken for an idle one: what it asks may be on its way.
+_NEW_S = 0.25
 
 
 class Patience(Ending):
@@ -26,6 +28,7 @@ class Patience(Ending):
         "_exchange",
         "_pace",
         "_partial",
+        "came",
         "crowded",
     )
 
@@ -41,6 +44,7 @@ class Patience(Ending):
         # Bytes of a body that is being received, and of nobody's exchange yet.
         self._budget = 0
         self._exchange: Exchange | None = None
+        self.came = 0.0
         self.crowded = False
 
     def _break_body(self, refused: Refused) -> None:
@@ -55,6 +59,10 @@ class Patience(Ending):
     def idle(self) -> bool:
         """Whether no request has begun; half a line break is none."""
         return self._at == HEAD and self._ahead in (b"", b"\r")
+
+    def new(self, now: float) -> bool:
+        """Whether it came a moment ago and nothing that it sent was read yet."""
+        return now < self.came + _NEW_S and self.due == self.came + self._plane.idle_s
 
     @property
     def going(self) -> bool:

@@ -5,6 +5,8 @@ from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from router.worker_config import GOING
+
 if TYPE_CHECKING:
     from router.downstream import Client
     from router.plane import Plane
@@ -26,25 +28,23 @@ class Room:
         self._rest_until = 0.0
 
     def connection(self) -> bool:
-        """Close the clients that have been answered and only have to go, or else those that have been idle for the
-        longest, or else those that have been sending one request or taking one answer for the longest; False where all
-        that may be are busy.
+        """Close the clients that have been answered and only have to go, but for the last ones, who may not have read
+        it; and those that have been idle for the longest, or else those that have been sending one request or taking
+        one answer for the longest. False where all that may be are busy.
         """
         plane = self._plane
         going = [client for client in plane.clients if client.going]
         staying = [client for client in going if not client.transport.is_closing()]
-        self._some_go(sorted(staying, key=attrgetter("due")))
+        for client in _some(sorted(staying, key=attrgetter("due"))[: max(0, len(staying) - GOING)]):
+            client.make_room()
         if len(plane.clients) - len(going) < plane.config.max_connections:
             return True
-        idle = [client for client in plane.clients if client.idle and not client.crowded]
-        found = sorted(idle, key=attrgetter("due")) or self._slow(lambda client: True)
-        self._some_go(found)
-        return bool(found)
-
-    @staticmethod
-    def _some_go(found: list["Client"]) -> None:
-        for client in found[: max(1, len(found) // _SHARE)]:
+        now = monotonic()
+        idle = [each for each in plane.clients if each.idle and not each.crowded and not each.new(now)]
+        found = _some(sorted(idle, key=attrgetter("due")) or self._slow(lambda client: True))
+        for client in found:
             client.make_room()
+        return bool(found)
 
     def body(self) -> bool:
         """Have those go that have been sending a body that is held, or taking its answer, for the longest, until what
@@ -82,7 +82,8 @@ class Room:
     def server(self, pool: "Pool") -> None:
         """Somebody waits for a connection of ``pool``: those let go of theirs who keep it busy for the longest."""
         if self._rested():
-            self._some_go(self._slow(lambda client: client.holds(pool)))
+            for client in _some(self._slow(lambda client: client.holds(pool))):
+                client.make_room()
 
     def _rested(self) -> bool:
         now = monotonic()
@@ -96,3 +97,7 @@ class Room:
         now = monotonic()
         found = [client for client in self._plane.clients if client.held_for(now) > 0 and wanted(client)]
         return sorted(found, key=lambda client: client.held_for(now), reverse=True)
+
+
+def _some(found: list["Client"]) -> list["Client"]:
+    return found[: max(1, len(found) // _SHARE)]

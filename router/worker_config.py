@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from router.table import Wire
 
+# So many clients that were answered last, and only have to go, stay for a moment beyond the most connections.
+GOING = 64
 # Of a process's descriptors these are not for connections: journal, channels, listeners, libraries.
 _OTHERS = 64
 
@@ -79,6 +81,6 @@ class WorkerConfig(Wire):
         up to a half of them.
         """
         servers = self.champion_connections + self.challenger_connections + self.mirrors
-        left = descriptors - _OTHERS
+        left = descriptors - _OTHERS - GOING
         clients = max(1, left - min(servers, left // 2))
         return self if self.max_connections <= clients else self.model_copy(update={"max_connections": clients})

@@ -176,7 +176,7 @@ def test_two_routers_cannot_share_a_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "clients"), [(1 << 20, 4_096), (256, 96), (4_096, 2_016), (64, 1), (10_000, 4_096)]
+    ("descriptors", "clients"), [(1 << 20, 4_096), (256, 64), (4_096, 1_984), (64, 1), (10_000, 4_096)]
 )
 def test_no_more_clients_are_taken_in_than_a_process_has_descriptors_for(descriptors: int, clients: int) -> None:
     config = RouterSettings(name="r").worker_config("w1", 1)

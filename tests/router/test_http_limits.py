@@ -113,47 +113,6 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not(tmp_path: Path) -> N
         assert idle.ended()
 
 
-def test_beyond_the_most_connections_the_longest_idle_one_goes(tmp_path: Path) -> None:
-    with serving(tmp_path, max_connections=3) as (plane, _, _):
-        first, second, third = (Raw(plane.port) for _ in range(3))
-        for raw in (second, third, first):
-            raw.send(post("u"))
-            assert raw.answer().status == 200
-        assert ask(plane.port, post("u")).status == 200
-        assert second.ended()
-        for raw in (first, third):
-            raw.send(post("u"))
-            assert raw.answer().status == 200
-
-
-@pytest.mark.parametrize("said", [b"\r", b"\r\n", b"\r\n\r"])
-def test_who_sent_no_more_than_a_line_break_is_as_idle_as_who_sent_nothing(tmp_path: Path, said: bytes) -> None:
-    with serving(tmp_path, max_connections=10) as (plane, _, _):
-        strangers = [Raw(plane.port) for _ in range(10)]
-        for raw in strangers:
-            raw.send(said)
-        plane.until(lambda: plane.poll()["client_connections"] == 10)
-        await_until(lambda: ask(plane.port, post("u")).status == 200)
-        for raw in strangers:
-            raw.socket.close()
-
-
-def test_where_all_connections_are_busy_a_new_one_is_told_to_come_back(tmp_path: Path) -> None:
-    with serving(tmp_path, max_connections=2) as (plane, champion, _):
-        champion.mode = "hang"
-        busy = [Raw(plane.port) for _ in range(2)]
-        for raw in busy:
-            raw.send(post("u"))
-        plane.until(lambda: plane.poll()["upstream_connections"] == 2)
-        with Raw(plane.port) as third:
-            answer = third.answer()
-            assert (answer.status, answer.fields[b"retry-after"]) == (503, b"1")
-            assert third.ended()
-        champion.release()
-        for raw in busy:
-            assert raw.answer().status == 200
-
-
 def test_thousands_of_idle_connections_leave_others_unharmed(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(10_000, hard - 500)
