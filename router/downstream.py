@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from router.plane import Plane
 
 _AHEAD_BYTES = 64 << 10
-# Bodies that come in one piece with their head are not counted among those that are held, up to this size; nor is what
-# a client has sent ahead.
-_SMALL = 4 << 10
 _CR = 13
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
 
@@ -136,7 +133,11 @@ class Client(Patience):
             self._begin(request)
             if rest:
                 self._count_ahead()
-        elif length == len(rest) <= _SMALL and plane.routes is not None and length <= plane.routes.replay_bytes:
+        elif (
+            length == len(rest) <= plane.small_bytes
+            and plane.routes is not None
+            and length <= plane.routes.replay_bytes
+        ):
             request.body = rest
             self._begin(request)
         else:
@@ -213,10 +214,9 @@ class Client(Patience):
         """Further requests than the one at hand are held as bodies are. Where there is no room for them their client
         has to go: it need not have sent them yet.
         """
-        size = len(self._ahead)
-        if self._at != BUSY or size <= _SMALL:
+        plane, size = self._plane, len(self._ahead)
+        if self._at != BUSY or size <= plane.small_bytes:
             return
-        plane = self._plane
         plane.held_bytes += size - self._ahead_budget
         self._ahead_budget = size
         if plane.held_bytes > plane.config.max_held_bytes and not plane.room.body() and self._at == BUSY:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from router.downstream import Client
 
 _IDS = 256
+# Bodies that come in one piece with their head are not counted among those that are held, up to this size; nor is what
+# a client has sent ahead.
+_SMALL = 4 << 10
 # When this part of what may be held of answers has come, what is held is looked at.
 _ANSWER_STEPS = 16
 # So many ids of clients' are remembered at least, and twice as many at most, so that none is used twice.
@@ -42,6 +45,7 @@ class Plane:
         self.config = config
         # What every request asks for; the model's own attributes are slower.
         self.max_header_bytes = config.max_header_bytes
+        self.small_bytes = min(_SMALL, config.max_body_bytes)
         self.idle_s = config.idle_s
         self.writer = writer
         self.counters = Counters()

@@ -113,6 +113,12 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not(tmp_path: Path) -> N
         assert idle.ended()
 
 
+def test_a_body_that_comes_with_its_head_may_have_no_more_bytes_than_another(tmp_path: Path) -> None:
+    with serving(tmp_path, max_body_bytes=100) as (plane, _, _):
+        for body, status in ((b"x" * 100, 200), (b"x" * 101, 413)):
+            assert ask(plane.port, post("u", body)).status == status
+
+
 def test_thousands_of_idle_connections_leave_others_unharmed(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(10_000, hard - 500)
