@@ -146,9 +146,18 @@ class Exchange(Passing):
         if self._passing:
             if not self.started:
                 if self._soon_whole():
+                    self._wait_for_the_rest()
                     return
                 self._start_stream()
             self._flush()
+
+    def _wait_for_the_rest(self) -> None:
+        """From its first bytes on, for as long as a challenger may take; beyond, they are passed on."""
+        waiting = self.plane.deadlines(self.routes.challenger_s)
+        if self.received and self.waiting is not waiting:
+            self.waiting.remove(self)
+            self.waiting = waiting
+            waiting.add(self, monotonic())
 
     def _soon_whole(self) -> bool:
         response = self.response
@@ -224,7 +233,11 @@ class Exchange(Passing):
         return True
 
     def timed_out(self) -> None:
-        """The model server did not answer in time."""
+        """The model server did not answer in time, or not with all that is waited for before it is passed on."""
+        if self._passing and self.received and not self._gone:
+            self._start_stream()
+            self._flush()
+            return
         self.drop_connection()
         self._unusable(FallbackReason.TIMEOUT)
 

@@ -58,6 +58,20 @@ def test_a_champions_long_answer_streams_and_a_slow_reader_holds_up_nothing_else
         assert (long.usable, long.unjudged, long.cut, len(str(long.answer))) == (True, True, True, 64 << 10)
 
 
+def test_a_champions_answer_that_has_begun_is_passed_on_once_a_challengers_would_be_late(tmp_path: Path) -> None:
+    """However long it pauses then, within what any answer may; and it is late, as a challenger's is."""
+    limits = {"challenger_timeout_ms": 300, "champion_timeout_ms": 400}
+    with serving(tmp_path, limits=limits) as (plane, champion, _), Raw(plane.port) as raw:
+        champion.mode = "halves"
+        raw.send(post("u"))
+        half = raw.until(b'"predi')
+        assert half.startswith(b"HTTP/1.1 200 OK\r\n")
+        champion.release()
+        assert raw.until(b'"champion"}').endswith(b'ctions": [0.5], "arm": "champion"}')
+        (exposure,) = plane.exposures(1)
+        assert (exposure.usable, exposure.unjudged, exposure.status, exposure.answer_status) == (False, False, 200, 200)
+
+
 def test_a_challengers_answer_beyond_what_is_held_passes_on_unjudged(tmp_path: Path) -> None:
     with serving(tmp_path, "large", **ALL) as (plane, _, challenger):
         challenger.size = 3_000_000
