@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from controller import declared, gauge
 from controller.declared import Declared, Name, Pointer, Text, Token, exactly_one
 from controller.quantities import SECOND, Duration, PercentField, within
-from router.table import split_address
+from router.table import HiddenName, split_address
 
 VERSION_PATTERN = r"^[A-Za-z0-9_-]+$"
 LARGEST_VERSION = (1 << 31) - 1
@@ -177,8 +177,10 @@ class Capture(Declared):
         100, ge=0, le=100, description="percent of requests whose answers are; model metrics need all of them"
     )
     failed: bool = Field(True, description="of requests without a usable answer both are written down anyway")
-    redact: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        (), max_length=128, description="names of fields of bodies whose values are replaced at any depth"
+    redact: tuple[HiddenName, ...] = Field(
+        (),
+        max_length=128,
+        description="names of fields of bodies, with a letter or digit, whose values are replaced at any depth",
     )
     redact_defaults: bool = Field(
         True, description="the usual ones as well: password, token, authorization, cookie, email, ssn, card number, …"

@@ -93,14 +93,14 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 class HiddenNames:
-    """Names to be hidden, prepared for being looked for.
+    """Names to be hidden, each of a word at least, prepared for being looked for.
 
     A field has a name if some of its words in a row spell it (``work_email``, ``emailAddress``, ``pass_word``), or if,
     from five letters on, the field written without blanks begins or ends with it (``accesstoken``).
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
-        split = tuple(dict.fromkeys(words for name in names if (words := words_of(name))))
+        split = tuple(dict.fromkeys(map(words_of, names)))
         self._joined = frozenset("".join(words) for words in split)
         self._long = tuple(name for name in self._joined if len(name) >= _SHORT)
         # A text without the longest word of any name has no name in it.

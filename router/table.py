@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from router.assignment import Arm
+from router.hidden_names import words_of
 
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 # What every reader of JSON takes for the same number (RFC 8259, section 6).
@@ -23,6 +24,17 @@ def _is_token(given: str) -> str:
 
 # The name of a header or a cookie (RFC 9110, section 5.6.2; RFC 6265, section 4.1.1).
 Token = Annotated[str, Field(max_length=128), AfterValidator(_is_token)]
+
+
+def _hides(given: str) -> str:
+    """Names are looked for by their words: what has none would be taken, and what it was to hide written down."""
+    if not words_of(given):
+        raise ValueError(f"{given!r:.60} has no letter or digit and would hide nothing; allowed is a name with one")
+    return given
+
+
+# No pattern says it: which signs stand for a letter (ligatures, those in circles) is for Unicode to say.
+HiddenName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_hides)]
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -123,8 +135,10 @@ class Capture(Wire):
     A request is drawn by its id, so the shares are the same for both arms, and in a mirror for both answers.
     """
 
-    redact: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(
-        (), max_length=128, description="names of fields whose values are replaced, wherever they stand in a body"
+    redact: tuple[HiddenName, ...] = Field(
+        (),
+        max_length=128,
+        description="names of fields, with a letter or digit, whose values are replaced wherever they stand in a body",
     )
     redact_defaults: bool = Field(True, description="the router's own list of such names applies as well")
     inputs_bp: BasisPoints = Field(10_000, description="share of requests whose bodies are kept")

@@ -1,10 +1,13 @@
 """What a rollout declares about captured bodies is what the routers are told."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from controller.core.evolve import evolve
 from controller.core.fold import EMPTY
+from router.redaction import Redactor
 from router.table import Capture
 from tests.decide.rollouts import fresh, rollout
 
@@ -34,3 +37,17 @@ def test_answers_are_all_kept_where_a_metric_reads_scores_from_them() -> None:
     with pytest.raises(ValidationError, match=r"capture\.answers: acc reads the score from every answer"):
         rollout(metrics=[label], traffic=router)
     rollout(traffic=router)
+
+
+@pytest.mark.parametrize("name", ["%%%", "***", "_", " ", "\U0001f511", "\u200b", "\ufdfa", "\u0308"])
+def test_a_name_that_would_hide_nothing_is_refused_where_it_is_declared_and_by_the_routers(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"redact\.1\n.*has no letter or digit"):
+        rollout(traffic={"router": {"capture": {"redact": ["pnr", name]}}})
+    with pytest.raises(ValidationError, match=r"redact\.1\n.*has no letter or digit"):
+        Capture(redact=("pnr", name))
+
+
+@pytest.mark.parametrize("name", ["x", "-1-", "\u5bc6\u7801", "\u2460", "\ufb01", "\U0001f130", "\u2122", "\u0345"])
+def test_a_name_with_whatever_stands_for_a_letter_is_taken_and_hides(name: str) -> None:
+    assert told({"redact": [name]}).redact == (name,)
+    assert Redactor((name,)).redact(json.dumps({name: "s3cret"}), "application/json", True).fields == 1

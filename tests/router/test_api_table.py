@@ -90,6 +90,8 @@ def test_another_content_under_the_same_generation_is_a_conflict(router: Router)
         ({"limits": {"replay_bytes": 10**30}}, "limits.replay_bytes"),
         ({"limits": {"champion_timeout_ms": 999}}, "limits.champion_timeout_ms"),
         ({"limits": {"challenger_timeout_ms": 30_001}}, "limits.champion_timeout_ms"),
+        ({"capture": {"redact": ["pnr", "%%%"]}}, "capture.redact.1"),
+        ({"capture": {"redact": ["\U0001f511"]}}, "capture.redact.0"),
     ],
 )
 def test_a_table_with_a_fault_is_refused_and_the_field_named(

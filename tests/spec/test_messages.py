@@ -39,6 +39,8 @@ SUPPORTED = ", ".join(kind for kind, rule in KINDS.items() if rule.supported)
         ("unit", {}, "spec.unit: exactly one of header, cookie, json, request is needed, got none"),
         ("unit", {"header": "a", "json": "/a"}, "spec.unit: exactly one of header, cookie, json, request is needed, "),
         ("unit", None, "spec.unit: a mapping is needed, got nothing"),
+        ("traffic.router.capture.redact", ["pnr", "***"],
+         "spec.traffic.router.capture.redact[1]: '***' has no letter or digit and would hide nothing; allowed is"),
     ],
 )  # fmt: skip
 def test_a_fault_is_told_with_its_path_and_what_is_allowed(path: str, value: Any, said: str) -> None:
