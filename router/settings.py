@@ -10,12 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from router.certificates import Files
-from router.worker_config import WorkerConfig
+from router.worker_config import Seconds, WorkerConfig
 
 PREFIX = "UNDERSTUDY_ROUTER_"
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 366)]
 
 
 def _of_worker(name: str, says: str = "") -> Any:

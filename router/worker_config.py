@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,10 @@ from router.table import Wire
 GOING = 64
 # Of a process's descriptors these are not for connections: journal, channels, listeners, libraries.
 _OTHERS = 64
+# JSON, by which a worker is told, has no number without end.
+_LONGEST_S = 86_400 * 366
+
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
 
 
 class WorkerConfig(Wire):
@@ -30,7 +34,7 @@ class WorkerConfig(Wire):
     journal_capacity: int = Field(10_000, ge=1)
     journal_flush_ms: float = Field(100.0, gt=0)
     journal_rotate_bytes: int = Field(64 << 20, ge=4_096)
-    journal_rotate_s: float = Field(3_600.0, gt=0)
+    journal_rotate_s: Seconds = 3_600.0
 
     max_connections: int = Field(4_096, ge=1, description="clients; beyond, the longest idle one has to go")
     max_header_bytes: int = Field(32 << 10, ge=256, le=1 << 20)
@@ -41,31 +45,38 @@ class WorkerConfig(Wire):
     max_held_answer_bytes: int = Field(
         256 << 20, ge=0, description="answers held until they are judged, or not read by their clients; all clients"
     )
-    idle_s: float = Field(75.0, gt=0, description="a client's connection without a request")
-    head_s: float = Field(
+    idle_s: Seconds = Field(75.0, description="a client's connection without a request")
+    head_s: Seconds = Field(
         10.0,
-        gt=0,
         description="from the first byte of a request to the end of its head; who takes longer for a request or the "
         "last answer of a connection, goes first where connections run out",
     )
-    body_s: float = Field(60.0, gt=0, description="longest pause between two parts of a request's body")
+    body_s: Seconds = Field(60.0, description="longest pause between two parts of a request's body")
     min_body_rate: float = Field(
-        1_024.0, gt=0, description="least average rate of a request's body, bytes a second, beyond body_s"
+        1_024.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="least average rate of a request's body, bytes a second, beyond body_s",
     )
-    stall_s: float = Field(60.0, gt=0, description="longest pause of a streamed answer, or of a client reading it")
-    total_s: float = Field(300.0, gt=0, description="an answer that is passed on as it comes, from its first part")
-    drain_s: float = Field(15.0, ge=0, description="time for requests in flight when the worker is to end")
+    stall_s: Seconds = Field(60.0, description="longest pause of a streamed answer, or of a client reading it")
+    total_s: Seconds = Field(300.0, description="an answer that is passed on as it comes, from its first part")
+    drain_s: float = Field(
+        15.0, ge=0, le=_LONGEST_S, description="time for requests in flight when the worker is to end"
+    )
 
     champion_connections: int = Field(1_024, ge=1, description="to each upstream")
     champion_queue: int = Field(1_024, ge=0, description="requests that may wait for one of them")
     challenger_connections: int = Field(1_024, ge=1, description="to each upstream; none free is Overload")
     mirrors: int = Field(64, ge=0, description="mirrored requests in flight; beyond, they are not sent")
-    connect_s: float = Field(1.0, gt=0)
-    upstream_idle_s: float = Field(
-        4.0, gt=0, description="a connection kept for the next request; below the servers' own limit"
+    connect_s: Seconds = 1.0
+    upstream_idle_s: Seconds = Field(
+        4.0, description="a connection kept for the next request; below the servers' own limit"
     )
     upstream_fresh_s: float = Field(
-        4.0, ge=0, description="idle for less, a kept connection was not closed by a tired server: what it drops fails"
+        4.0,
+        ge=0,
+        le=_LONGEST_S,
+        description="idle for less, a kept connection was not closed by a tired server: what it drops fails",
     )
     retry_after_s: int = Field(1, ge=1, description="said to clients that are turned away")
 

@@ -122,6 +122,10 @@ def test_a_port_that_another_router_shares_is_in_use_too(tmp_path: Path) -> None
         (["--silence-s", "2.9"], "--silence-s: Input should be greater than or equal to 3"),
         (["--max-connections", "0"], "--max-connections: "),
         (["--connect-s", "0"], "--connect-s: "),
+        (["--idle-s", "inf"], "--idle-s: Input should be less than or equal to 31622400"),
+        (["--total-s", "nan"], "--total-s: Input should be less than or equal to 31622400"),
+        (["--min-body-rate", "inf"], "--min-body-rate: Input should be a finite number"),
+        (["--champion-queue", "inf"], "'inf' is not a valid integer"),
         (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
         (["--host", "192.0.2.1"], "--host 192.0.2.1: "),
         (["--table", "absent.json"], "--table absent.json: No such file"),
@@ -137,9 +141,22 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, arguments
 
 
 def test_a_wrong_environment_variable_is_refused_as_its_flag_is(tmp_path: Path) -> None:
-    done = _run(tmp_path, UNDERSTUDY_ROUTER_WORKERS="0")
-    assert done.returncode == 2
-    assert "--workers: " in done.stderr
+    for variable, value, flag in (("WORKERS", "0", "--workers"), ("UPSTREAM_FRESH_S", "inf", "--upstream-fresh-s")):
+        done = _run(tmp_path, "--port", "0", "--control-port", "0", **{f"UNDERSTUDY_ROUTER_{variable}": value})
+        assert done.returncode == 2
+        assert f"{flag}: " in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_number_of_a_setting_is_endless_or_none(value: float) -> None:
+    """JSON, by which workers are told, has no such numbers."""
+    numbers = [name for name, field in RouterSettings.model_fields.items() if field.annotation is float]
+    assert len(numbers) > 10
+    for name in numbers:
+        with pytest.raises(ValidationError) as refused:
+            RouterSettings.model_validate({name: value}).worker_config("w0", 8080)
+        assert [fault["loc"] for fault in refused.value.errors()] == [(name,)]
 
 
 def test_a_token_that_is_too_short_is_refused_without_being_shown(tmp_path: Path) -> None:
