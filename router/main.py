@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,9 @@ def open_store(settings: RouterSettings) -> TableStore:
     try:
         store.load()
     except OSError as error:
-        raise BadUse(f"--table-file {settings.kept_table}: {error.strerror}") from None
+        kept = settings.kept_table
+        place = f"--table-file {kept}" if settings.table_file else f"--journal-dir {kept.parent}: {kept.name}"
+        raise BadUse(f"{place}: {error.strerror}") from None
     if settings.table is None:
         return store
     try:
@@ -127,6 +130,26 @@ def open_store(settings: RouterSettings) -> TableStore:
         store.table = given
         store.hear()
     return store
+
+
+def make_paths(settings: RouterSettings) -> None:
+    """Make the folder of the journals, and see that the ready file, of which none is left, can be written. Raises
+    BadUse.
+    """
+    try:
+        settings.journal_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file; name a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise BadUse(f"--journal-dir {settings.journal_dir}: {why}") from None
+    ready = settings.ready_file
+    if ready is None:
+        return
+    try:
+        ready.unlink(missing_ok=True)  # left by a life that was killed
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=ready.parent).close()
+    except OSError as error:
+        raise BadUse(f"--ready-file {ready}: {error.strerror}") from None
 
 
 def worker_command(settings: RouterSettings, port: int) -> WorkerCommand:
@@ -192,9 +215,8 @@ def run(settings: RouterSettings, command: Callable[[RouterSettings, int], Worke
         raise BadUse(f"--{problems(error)[0]['message'].replace('_', '-')}") from None
     if certificates is None and not is_loopback(settings.control_host):
         log.warning("the token passes in the clear to --control-host %s: set --control-cert", settings.control_host)
+    make_paths(settings)
     store = open_store(settings)
-    if settings.ready_file is not None:  # left by a life that was killed
-        settings.ready_file.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         traffic = stack.enter_context(reserve(settings.host, settings.port, "", shared=True))
         control = stack.enter_context(reserve(settings.control_host, settings.control_port, "control-", shared=False))
@@ -257,14 +279,13 @@ async def _serve(
     server = ControlServer(plane, certificates, descriptors)
     serving = asyncio.create_task(server.serve(sockets=[sockets[1]]))
     renewing = asyncio.create_task(_renew(certificates))
-    announce(settings, sockets)
     try:
+        announce(settings, sockets)
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         # The API ends by itself only where it failed.
         code = int(serving.done())
     finally:
-        if settings.ready_file is not None:
-            settings.ready_file.unlink(missing_ok=True)
+        withdraw(settings)
         log.info("ending: requests in flight have up to %g s", settings.drain_s)
         hurry = asyncio.create_task(signals.now.wait())
         draining = asyncio.create_task(supervisor.stop(settings.drain_s))
@@ -293,7 +314,7 @@ async def _renew(certificates: Certificates | None) -> None:
 
 
 def announce(settings: RouterSettings, sockets: tuple[socket.socket, socket.socket]) -> None:
-    """Say, to people and to programs, that traffic is served, and where."""
+    """Say, to people and to programs, that traffic is served, and where. Raises BadUse."""
     traffic, control = _url(sockets[0]), _url(sockets[1], tls=settings.control_cert is not None)
     if settings.ready_file is not None:
         said = {
@@ -304,10 +325,21 @@ def announce(settings: RouterSettings, sockets: tuple[socket.socket, socket.sock
             "control_port": sockets[1].getsockname()[1],
             "workers": settings.workers,
         }
-        settings.ready_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(settings.ready_file, json.dumps(said).encode())
+        try:
+            write_atomically(settings.ready_file, json.dumps(said).encode())
+        except OSError as error:
+            raise BadUse(f"--ready-file {settings.ready_file}: {error.strerror}") from None
     sys.stderr.write(f"router ready: traffic {traffic} control {control} workers {settings.workers}\n")
     sys.stderr.flush()
+
+
+def withdraw(settings: RouterSettings) -> None:
+    """Remove the ready file; where that cannot be, the end goes on."""
+    try:
+        if settings.ready_file is not None:
+            settings.ready_file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("--ready-file %s is not removed: %s", settings.ready_file, error.strerror)
 
 
 def _url(bound: socket.socket, *, tls: bool = False) -> str:

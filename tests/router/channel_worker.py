@@ -2,8 +2,8 @@
 
 It answers any request with the generation that it serves. ``GET /slow`` takes half a second. Started as
 ``python -m tests.router.channel_worker MODE --config JSON --channel-fd N``; MODE is ``good``, ``exits`` (at once),
-``mute`` (never says anything), ``garbles`` (its first words are nonsense) or ``rolls-badly`` (a worker that is to
-replace a living one exits at once).
+``mute`` (never says anything), ``garbles`` (its first words are nonsense), ``spoils`` (removes the folder ``ready``
+beside its journals first) or ``rolls-badly`` (a worker that is to replace a living one exits at once).
 """
 
 import asyncio
@@ -81,6 +81,8 @@ def main() -> None:
     mode = sys.argv[1]
     config = json.loads(sys.argv[sys.argv.index("--config") + 1])
     channel = socket.socket(fileno=int(sys.argv[sys.argv.index("--channel-fd") + 1]))
+    if mode == "spoils":
+        (Path(config["journal_dir"]).parent / "ready").rmdir()
     if mode == "exits" or (mode == "rolls-badly" and config["worker"].endswith("b")):
         sys.exit(3)
 

@@ -174,12 +174,31 @@ def test_a_table_to_begin_with_that_is_none_is_refused_and_its_field_named(tmp_p
     assert "Field required" in done.stderr
 
 
-def test_a_journal_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
-    (tmp_path / "journal").write_text("a file")
-    done = _run(tmp_path, "--port", "0", "--control-port", "0", "--table-file", "t.json")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--ready-file", "afile/ready"], "--ready-file afile/ready: Not a directory"),
+        (["--ready-file", "/proc/x/y"], "--ready-file /proc/x/y: No such file or directory"),
+        (["--ready-file", "/proc/y"], "--ready-file /proc/y: No such file or directory"),
+        (["--ready-file", "folder"], "--ready-file folder: Is a directory"),
+        (["--journal-dir", "afile"], "--journal-dir afile: is a file; name a folder"),
+        (["--journal-dir", "afile", "--table-file", "t.json"], "--journal-dir afile: is a file; name a folder"),
+        (["--journal-dir", "afile/journal"], "--journal-dir afile/journal: Not a directory"),
+        (["--journal-dir", "/proc/x"], "--journal-dir /proc/x: No such file or directory"),
+        (["--journal-dir", "folder"], "--journal-dir folder: table.json: Is a directory"),
+        (["--table-file", "afile/t.json"], "--table-file afile/t.json: Not a directory"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_named_before_a_worker_starts(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    (tmp_path / "afile").touch()
+    (tmp_path / "folder" / "table.json").mkdir(parents=True)
+    done = _run(tmp_path, "--port", "0", "--control-port", "0", *arguments)
     assert done.returncode == 2
-    assert "--journal-dir" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"Error: {says}"
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*/router-w*"))
 
 
 def test_two_routers_cannot_share_a_journal(tmp_path: Path) -> None:

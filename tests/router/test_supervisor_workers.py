@@ -250,3 +250,25 @@ def test_the_ready_file_is_whole_json(tmp_path: Path) -> None:
         said = json.loads(Path(router.settings["ready_file"]).read_text())
         assert said["traffic"] == f"http://127.0.0.1:{said['port']}"
         assert said["control"] == f"http://127.0.0.1:{said['control_port']}"
+
+
+def test_a_ready_file_that_cannot_be_written_once_the_workers_are_up_ends_them_with_its_flag(tmp_path: Path) -> None:
+    file = tmp_path / "ready" / "ready.json"
+    with started(tmp_path, "spoils", ready=False, ready_file=str(file)) as router:
+        assert router.process.wait(30) == 2
+        assert router.log().splitlines()[-1] == f"--ready-file {file}: No such file or directory"
+        assert "Traceback" not in router.log()
+        # The router has waited for its worker, which then had finished its journal.
+        assert read_all(tmp_path / "journal", "router-w0")[-1]["closed"]
+
+
+def test_a_ready_file_that_cannot_be_removed_does_not_keep_the_workers_from_their_end(tmp_path: Path) -> None:
+    file = tmp_path / "ready" / "ready.json"
+    with started(tmp_path, ready_file=str(file)) as router:
+        file.unlink()
+        file.parent.rmdir()
+        file.parent.touch()
+        assert router.end() == 0
+        assert f"--ready-file {file} is not removed: Not a directory" in router.log()
+        assert "Traceback" not in router.log()
+        assert read_all(tmp_path / "journal", "router-w0")[-1]["closed"]
