@@ -152,9 +152,11 @@ class Exchange(Passing):
             self._flush()
 
     def _wait_for_the_rest(self) -> None:
-        """From its first bytes on, for as long as a challenger may take; beyond, they are passed on."""
+        """From its first bytes on, for as long as a challenger may take; beyond, they are passed on. Not while the
+        client may still be the one that is waited for.
+        """
         waiting = self.plane.deadlines(self.routes.challenger_s)
-        if self.received and self.waiting is not waiting:
+        if self.received and self.uploaded and self.waiting is not waiting:
             self.waiting.remove(self)
             self.waiting = waiting
             waiting.add(self, monotonic())
@@ -234,7 +236,7 @@ class Exchange(Passing):
 
     def timed_out(self) -> None:
         """The model server did not answer in time, or not with all that is waited for before it is passed on."""
-        if self._passing and self.received and not self._gone:
+        if self._passing and self.received and self.uploaded and not self._gone:
             self._start_stream()
             self._flush()
             return

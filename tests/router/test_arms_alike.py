@@ -138,7 +138,9 @@ def test_an_upload_that_its_client_gives_up_is_no_evidence(tmp_path: Path) -> No
 
 
 @contextlib.contextmanager
-def by_hand(directory: Path, weight: int, **other: Any) -> Iterator[tuple[Plane, Raw, socket.socket]]:
+def by_hand(
+    directory: Path, weight: int, *, stall_s: float = 60.0, **other: Any
+) -> Iterator[tuple[Plane, Raw, socket.socket]]:
     """A worker whose arms have one address, with a client and a server that do what the test says; all users meet the
     arm of this weight.
     """
@@ -148,7 +150,7 @@ def by_hand(directory: Path, weight: int, **other: Any) -> Iterator[tuple[Plane,
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)  # of those that it accepts as well
         address = f"127.0.0.1:{server.getsockname()[1]}"
         first = table(1, address, address, weight_bp=weight, control_from_bp=weight, **other)
-        with running(place, first) as plane, Raw(plane.port) as raw:
+        with running(place, first, stall_s=stall_s) as plane, Raw(plane.port) as raw:
             yield plane, raw, server
 
 
@@ -245,6 +247,28 @@ def test_a_server_that_stops_reading_in_the_middle_of_its_answer_fails_in_both_a
                 sender.join(10)
             found = seen(exposure)
             assert (found.usable, found.evidence) == (False, True), exposure.arm
+
+
+def test_a_client_that_pauses_in_its_upload_once_the_answer_has_begun_makes_neither_arm_late(tmp_path: Path) -> None:
+    first, rest = 1_100_000, 900_000
+    head = b"POST / HTTP/1.1\r\nHost: r\r\nX-Unit: u\r\nContent-Length: %d\r\n\r\n" % (first + rest)
+    for weight in (0, 10_000):
+        with by_hand(tmp_path, weight, stall_s=0.5, **LIMITS) as (plane, raw, server):
+            raw.send(head + bytes(first))
+            taken, _ = server.accept()
+            with taken, taken.makefile("rb") as received:
+                while received.readline() != b"\r\n":
+                    pass
+                received.read(first)
+                taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nfirst")
+                begun = time.monotonic()
+                await_until(lambda: time.monotonic() > begun + 2.5 * DEADLINE_MS / 1_000)  # noqa: B023  # called here
+                raw.send(bytes(rest))
+                received.read(rest)
+                taken.sendall(b"later")
+                assert raw.answer().body == b"firstlater"
+                (exposure,) = plane.exposures(1)
+            assert seen(exposure)._replace(latency_ms=0) == Seen(True, False, True, 200, 0), exposure.arm
 
 
 def _send_rest(raw: Raw, size: int) -> None:
