@@ -186,9 +186,11 @@ class Connection:
             self.transport.resume_reading()
 
     def _go_on(self) -> None:
-        """Take what waited for its turn; also where the connection is gone by now."""
+        """Take what waited for its turn. Where the connection is gone it is handed on also to who does not keep up, so
+        that it counts among what is held.
+        """
         if self._later:
-            if self._paused:
+            if self._paused and not self._lost:
                 return
             data, self._later = self._later, b""
             if self.caller is not None:
@@ -295,7 +297,7 @@ class Connection:
         if not self.transport.is_closing():
             self.transport.pause_reading()
         self._later = data[TURN_BYTES:]
-        if not self._paused:
+        if not self._paused or self._lost:
             asyncio.get_running_loop().call_soon(self._go_on)
         return data[:TURN_BYTES]
 
