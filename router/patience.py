@@ -1,5 +1,8 @@
 """How long a client may take, and when it has to make room for others."""
 
+import contextlib
+import fcntl
+import termios
 from typing import TYPE_CHECKING
 
 from router.ending import ROUTER_ENDS, Ending
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 HEAD, BODY, BUSY, LINGER = range(4)
 # For so long a new connection may be silent and is not taken for an idle one: what it asks may be on its way.
 _NEW_S = 0.25
+_NOTHING = bytes(4)
 
 
 class Patience(Ending):
@@ -63,6 +67,13 @@ class Patience(Ending):
     def new(self, now: float) -> bool:
         """Whether it came a moment ago and nothing that it sent was read yet."""
         return now < self.came + _NEW_S and self.due == self.came + self._plane.idle_s
+
+    def unheard(self) -> bool:
+        """Whether it has sent something that nobody has read yet."""
+        with contextlib.suppress(OSError, ValueError):
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            return fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING
+        return False
 
     @property
     def going(self) -> bool:

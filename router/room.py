@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SHARE = 64
 # After a search it is not searched again for so long, seconds, where that may happen at every request.
 _REST_S = 0.1
+# Where nobody can go for a new connection, so many of those that came with it are refused without another search.
+_REFUSALS = 32
 
 
 class Room:
@@ -26,25 +28,45 @@ class Room:
     def __init__(self, plane: "Plane") -> None:
         self._plane = plane
         self._rest_until = 0.0
+        self._refusals = 0
 
     def connection(self) -> bool:
         """Close the clients that have been answered and only have to go, but for the last ones, who may not have read
         it; and those that have been idle for the longest, or else those that have been sending one request or taking
         one answer for the longest. False where all that may be are busy.
         """
-        plane = self._plane
+        plane, now = self._plane, monotonic()
+        if self._refusals:
+            self._refusals -= 1
+            return False
         going = [client for client in plane.clients if client.going]
         staying = [client for client in going if not client.transport.is_closing()]
-        for client in _some(sorted(staying, key=attrgetter("due"))[: max(0, len(staying) - GOING)]):
+        for client in sorted(staying, key=attrgetter("due"))[: max(0, len(staying) + _REFUSALS - GOING)]:
             client.make_room()
         if len(plane.clients) - len(going) < plane.config.max_connections:
             return True
-        now = monotonic()
-        idle = [each for each in plane.clients if each.idle and not each.crowded and not each.new(now)]
-        found = _some(sorted(idle, key=attrgetter("due")) or self._slow(lambda client: True))
+        found = self._idle(now) or _some(self._slow(lambda client: True))
         for client in found:
             client.make_room()
+        if not found:
+            self._refusals = _REFUSALS
+            plane.loop.call_soon(self._search_again)
         return bool(found)
+
+    def _search_again(self) -> None:
+        self._refusals = 0
+
+    def _idle(self, now: float) -> list["Client"]:
+        """Some of those who ask nothing, the longest idle first."""
+        idle = [each for each in self._plane.clients if each.idle and not each.crowded and not each.new(now)]
+        found: list[Client] = []
+        for client in sorted(idle, key=attrgetter("due")):
+            # In a burst a client may have waited to be heard for longer than it is new.
+            if not client.unheard():
+                found.append(client)
+                if len(found) * _SHARE >= len(idle):
+                    break
+        return found
 
     def body(self) -> bool:
         """Have those go that have been sending a body that is held, or taking its answer, for the longest, until what

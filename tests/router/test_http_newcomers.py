@@ -2,11 +2,13 @@
 
 import contextlib
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from router.worker_config import GOING
 from tests.router.planes import Plane, serving
 from tests.router.raw import Raw, ask, await_until, post
 
@@ -63,24 +65,27 @@ def stopped(plane: Plane) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(("room", "come"), [(5, 30), (200, 1_200)])
 def test_a_burst_of_requests_is_answered_as_far_as_there_is_room_and_the_rest_told_to_come_back(
-    tmp_path: Path, loop: str
+    tmp_path: Path, loop: str, room: int, come: int
 ) -> None:
-    """Who has just come is not idle, whether or not what it asks was read yet."""
+    """Who has just come is not idle, whether or not what it asks was read yet, and however many come."""
     with (
-        serving(tmp_path, max_connections=5, loop=loop) as (plane, champion, _),
+        serving(tmp_path, max_connections=room, champion_connections=room, loop=loop) as (plane, champion, _),
         contextlib.ExitStack() as open_ones,
     ):
         champion.mode = "hang"
         with stopped(plane):
-            burst = [open_ones.enter_context(Raw(plane.port)) for _ in range(30)]
+            burst = [open_ones.enter_context(Raw(plane.port)) for _ in range(come)]
             for raw in burst:
                 raw.send(post("u"))
-        await_until(lambda: champion.count == 5)
-        await_until(lambda: plane.poll()["overload_total"] == 25)
+        await_until(lambda: champion.count == room)
+        await_until(lambda: plane.poll()["overload_total"] == come - room)
+        assert plane.counters["client_connections"] <= room + GOING
         champion.release()
-        assert sorted(raw.answer().status for raw in burst) == [200] * 5 + [503] * 25
-        assert plane.counters["connections_total"] == 30
+        said = Counter(raw.answer().status for raw in burst)
+        assert said == {200: room, 503: come - room}
+        assert plane.counters["connections_total"] == come
 
 
 def test_who_has_come_a_moment_ago_is_not_sent_away_for_being_silent(tmp_path: Path) -> None:

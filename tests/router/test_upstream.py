@@ -231,7 +231,7 @@ def test_a_body_in_very_many_chunks_leaves_others_their_turn() -> None:
 def test_nothing_is_missing_of_an_answer_in_turns_whose_connection_is_reset(
     loop: Callable[[], asyncio.AbstractEventLoop], pauses: bool
 ) -> None:
-    """What waits for its turn comes before what is still unread. Who does not keep up is given it too: there it counts."""
+    """What waits for its turn comes before what is unread. Who does not keep up is given it too: there it counts."""
     body = b"".join(b"%05d," % number for number in range(8_000))
     chunks = b"".join(b"3\r\n%b\r\n" % body[at : at + 3] for at in range(0, len(body), 3))
 
