@@ -253,6 +253,8 @@ def test_hundreds_of_runs_wait_side_by_side(wire: Wire, declared: ModelRollout, 
     counters = log.counters()
     assert (counters["ticks_dropped"], counters["records_dropped"]) == (0, 0)
     assert (counters["ticks_waiting"], counters["records_waiting"]) == (500, 500)
+    # Or its thread asks a server that is gone for as long as the tests run.
+    assert not log.close(0)
 
 
 def test_a_server_that_never_answers_blocks_neither_the_loop_nor_the_end(
