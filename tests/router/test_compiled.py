@@ -81,10 +81,11 @@ def test_without_a_compiler_the_wheel_is_a_pure_one_unless_that_is_refused(tmp_p
     "tried",
     [
         "framing http_answers http_requests http_smuggling upstream pool outbox",
-        "capture worker_fallback worker_mirror worker_breaker arms_alike held_answers readiness",
+        "capture worker_fallback worker_mirror held_answers readiness",
     ],
 )
 def test_it_does_what_the_sources_do(tree: Path, tried: str) -> None:
+    """``make test-compiled`` runs all others as well, also those that mind how busy the machine is."""
     files = [f"tests/router/test_{name}.py" for name in tried.split()]
     said = _python(tree, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *files)
     passed = re.search(r"(\d+) passed", said)
