@@ -44,6 +44,7 @@ class Model:
         self.health = "good"
         self.asked = 0
         self.size = 0
+        self.late_s = 0.6
         self.raw = b""
         self.requests: deque[Request] = deque(maxlen=1_000)
         # Requests whose head has come, for which it is settled what it does, and those that have come whole.
@@ -204,7 +205,7 @@ class Model:
         return await self._raw(writer, b'{"predictions": [NaN], "pad": "' + b"x" * 100_000 + b'"}')
 
     async def _do_late(self, request: Request, writer: asyncio.StreamWriter) -> bool:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(self.late_s)
         return await self._do_good(request, writer)
 
     async def _do_tail(self, request: Request, writer: asyncio.StreamWriter) -> bool:

@@ -17,6 +17,8 @@ from tests.router.raw import Raw, ask, await_until, post
 
 BOTH_FAIL = ["late", "gone", "nan", "cut", "400"]
 LIMITS = {"challenger_timeout_ms": 300}
+# Where one is late and the other must not be, however busy the machine.
+APART_MS, LATE_S = 1_500, 2.2
 # Only what is late needs a short deadline: what breaks off on a machine that stands still for one is passed on before.
 PATIENT = {"challenger_timeout_ms": 20_000}
 CHUNKS = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -53,9 +55,9 @@ def test_a_challenger_that_recovers_is_probed_and_then_given_a_growing_share(tmp
 @pytest.mark.parametrize("mode", BOTH_FAIL)
 def test_requests_that_neither_arm_can_answer_do_not_open_the_breaker(tmp_path: Path, mode: str) -> None:
     """One client could else have everybody's requests count against the challenger alone."""
-    limits = LIMITS if mode == "late" else PATIENT
+    limits = {"challenger_timeout_ms": APART_MS // 2} if mode == "late" else PATIENT
     with serving(tmp_path, mode, weight_bp=10_000, limits=limits) as (plane, champion, challenger):
-        champion.mode = mode
+        champion.mode, champion.late_s, challenger.late_s = mode, LATE_S / 2, LATE_S / 2
         run(plane.port, lambda n: post(f"u{n}"), 2 * IN_A_ROW)
         exposures = plane.exposures(2 * IN_A_ROW)
         assert [(e.usable, e.served_by) for e in exposures] == [(False, "champion")] * 2 * IN_A_ROW
@@ -66,7 +68,9 @@ def test_requests_that_neither_arm_can_answer_do_not_open_the_breaker(tmp_path: 
 
 @pytest.mark.parametrize("mode", [*BOTH_FAIL, "hang"])
 def test_requests_that_only_the_challenger_cannot_answer_open_it(tmp_path: Path, mode: str) -> None:
-    with serving(tmp_path, mode, weight_bp=10_000, limits=LIMITS) as (plane, _, challenger):
+    limits = {"challenger_timeout_ms": APART_MS}
+    with serving(tmp_path, mode, weight_bp=10_000, limits=limits) as (plane, _, challenger):
+        challenger.late_s = LATE_S
         assert {g.arm() for g in run(plane.port, lambda n: post(f"u{n}"), IN_A_ROW)} == {"champion"}
         assert plane.poll()["breaker_opened_total"] == 1
         sent = challenger.count
