@@ -29,6 +29,8 @@ _SEARCHED = 4
 # Bodies that are read at once, both together, and cookies: so many bytes take no longer than some microseconds.
 _SHORT = 1 << 10
 _CODING_BYTES = 64
+# How many ways there may be for exposures of one table to be alike; a few dozen are usual.
+_MOST_ENDINGS = 512
 
 
 class Attempt:
@@ -121,23 +123,41 @@ class Record:
         routes = self.routes
         if routes.has_attributes and len(request.fields.get(b"cookie", b"")) > _SHORT:
             return None
-        rules, limit, redactor = routes.capture, routes.capture_bytes, routes.redactor
+        rules, limit, harmless = routes.capture, routes.capture_bytes, routes.harmless
         inputs_drawn = _drawn(self.request_id, rules.inputs_bp)
         answer_drawn = _drawn(self.request_id, rules.answers_bp)
-        if inputs_drawn and not (len(body) <= limit and redactor.spares(body)):
+        if inputs_drawn and not (len(body) <= limit and harmless.spares(body)):
             return None
-        if answer_drawn and not (len(answer) <= limit and redactor.spares(answer)):
+        if answer_drawn and not (len(answer) <= limit and harmless.spares(answer)):
             return None
         if first.to_judge is not None and judge(first.to_judge, answer, request) is not True:
             return None
         inputs = body.decode() if inputs_drawn else None
         shown = answer.decode() if answer_drawn else None
         try:
-            said = self._said(first.latency_s, True, first.unjudged, inputs, shown, False, not answer_drawn)
-            return Line(self.t, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)[1:])
+            own = orjson.dumps(self._own(first.latency_s, inputs, shown))
+            return Line(self.t, own[1:-1] + self._alike_ending(first.unjudged, not answer_drawn))
         except (TypeError, ValueError, LookupError, AttributeError):
             # The thread finds the same, and counts it; here somebody still has to be told that the answer is over.
             return None
+
+    def _alike_ending(self, unjudged: bool, answer_cut: bool) -> bytes:
+        """The end of the line of a usable answer: what it has in common with many others is made once."""
+        allotment = self.allotment
+        key = (
+            allotment.arm, allotment.evidence, allotment.assigned_by, self.served_by, self.attempts,
+            self.fallback_reason, self.mirror, self.mirrored, self.stale, self.withdrawn, unjudged, answer_cut,
+            self.first.status, self.answer_status,
+        )  # fmt: skip
+        endings = self.routes.endings
+        found = endings.get(key)
+        if found is None:
+            alike = self._alike(True, unjudged, False, answer_cut)
+            found = b"," + orjson.dumps(alike, option=orjson.OPT_APPEND_NEWLINE)[1:]
+            if len(endings) >= _MOST_ENDINGS:
+                endings.clear()
+            endings[key] = found
+        return found
 
     def event(self) -> dict[str, Any]:
         """The exposure, in the journal's shape; called once, in the journal's thread.
@@ -162,27 +182,28 @@ class Record:
         if kept or _drawn(self.request_id, rules.answers_bp):
             answer, complete = self._answer(limit)
             answer_cut = not complete
-        said = self._said(latency, usable, unjudged, inputs, answer, inputs_cut, answer_cut)
+        said = self._own(latency, inputs, answer) | self._alike(usable, unjudged, inputs_cut, answer_cut)
         return {"type": "exposure", "seq": 0, "t": self.t, **said, **self._codings()}
 
-    def _said(
-        self,
-        latency: float,
-        usable: bool,
-        unjudged: bool,
-        inputs: str | None,
-        answer: str | None,
-        inputs_cut: bool,
-        answer_cut: bool,
-    ) -> dict[str, Any]:
-        """All of the exposure but its place, and how bodies are packed."""
-        routes, allotment, served_by = self.routes, self.allotment, self.served_by
+    def _own(self, latency: float, inputs: str | None, answer: str | None) -> dict[str, Any]:
+        """What of the exposure is different for each request."""
+        routes = self.routes
         return {
             "request_id": self.request_id.decode(),
+            "unit": self.unit,
+            "latency_us": int(latency * 1e6),
+            "attributes": routes.attributes(self.request) if routes.has_attributes else {},
+            "inputs": inputs,
+            "answer": answer,
+        }
+
+    def _alike(self, usable: bool, unjudged: bool, inputs_cut: bool, answer_cut: bool) -> dict[str, Any]:
+        """What it has in common with many: all but its place, what is its own, and how bodies are packed."""
+        routes, allotment, served_by = self.routes, self.allotment, self.served_by
+        return {
             "attempt": routes.attempt,
             "epoch": routes.epoch,
             "generation": routes.generation,
-            "unit": self.unit,
             "arm": allotment.arm,
             "evidence": allotment.evidence and not self.withdrawn,
             "assigned_by": allotment.assigned_by,
@@ -197,10 +218,6 @@ class Record:
             "usable": usable,
             "status": self.first.status,
             "answer_status": self.answer_status,
-            "latency_us": int(latency * 1e6),
-            "attributes": routes.attributes(self.request) if routes.has_attributes else {},
-            "inputs": inputs,
-            "answer": answer,
             "cut": inputs_cut or answer_cut,
             "answer_cut": answer_cut,
         }

@@ -11,6 +11,8 @@ from functools import cache
 from itertools import accumulate
 from urllib.parse import unquote_plus
 
+from router.harmless import Harmless
+
 # What nobody wants to find in a log file, whatever the model; several words are one name (cardNumber, card_number).
 DEFAULT_NAMES = (
     "authorization", "auth", "bearer", "jwt", "cookie", "password", "passwd", "pwd", "passcode", "passphrase", "secret",
@@ -20,7 +22,6 @@ DEFAULT_NAMES = (
 # Shorter names have to be a word of their own: "ssn" is no part of "lessness".
 _SHORT = 5
 _MOST_KNOWN = 4_096
-_LONGEST_KNOWN = 512
 # A name of more characters is not taken apart: it is hidden where it seems to hold one of ours.
 LONGEST_NAME = 100
 # What may stand between the words of a name, and what between names besides: mostly a body is numbers, and without
@@ -28,7 +29,6 @@ LONGEST_NAME = 100
 _JOINTS = b"_-. \t\r\n/()"
 _NUMBERS = b"0123456789,+[]"
 _LOWER = bytes(range(256)).lower()
-_BACKSLASH = ord("\\")
 # Characters that nobody sees, which could stand in the midst of a name, and two that stand for whole sentences.
 _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 # Marks above one letter; Unicode's text that is safe to be streamed has no more (UAX #15, Stream-Safe Text Format).
@@ -110,10 +110,8 @@ class HiddenNames:
         self._short_words = tuple(words for words in split if len("".join(words)) < _SHORT)
         own = "".join(self._joined).encode()
         self._joints = bytes(set(_JOINTS).difference(own))
-        self._thrown = bytes(set(_JOINTS + _NUMBERS).difference(own))
+        self.harmless = Harmless(bool(self._hints), bytes(set(_JOINTS + _NUMBERS).difference(own)))
         self._known: dict[str, bool] = {}
-        # Texts without their numbers, in which no name is: requests of one model are mostly alike.
-        self._harmless: set[bytes] = set()
 
     def __bool__(self) -> bool:
         return bool(self._hints)
@@ -126,27 +124,17 @@ class HiddenNames:
         if "\\u" in text or "\0" in text:
             return True
         data = _bytes(text)
-        flat = data.translate(_LOWER, self._thrown)
-        if flat in self._harmless:
+        flat = self.harmless.flat(data)
+        if self.harmless.has(flat):
             return False
         if not self._any_hint(flat.decode("utf-8", "replace")):
-            if len(flat) <= _LONGEST_KNOWN:
-                if len(self._harmless) >= _MOST_KNOWN:
-                    self._harmless.clear()
-                self._harmless.add(flat)
+            self.harmless.add(flat)
             return False
         # Without the numbers between them, two words may look like one.
         joined, apart = data.translate(_LOWER, self._joints).decode(), data.lower().decode()
         return any(all(word in joined for word in words) for words in self._long_words) or any(
             all(word in apart for word in words) for words in self._short_words
         )
-
-    def known_harmless(self, body: bytes) -> bool:
-        """Whether a body of ASCII was found to hold none, numbers aside; False where it has to be looked at."""
-        if not self._hints:
-            return True
-        # By numbers: to look for bytes in bytes, CPython raises an error and forgets it first.
-        return _BACKSLASH not in body and 0 not in body and body.translate(_LOWER, self._thrown) in self._harmless
 
     def _any_hint(self, text: str) -> bool:
         for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
@@ -156,7 +144,7 @@ class HiddenNames:
 
     def may_be(self, field: str) -> bool:
         """Whether a field of this name may have to be hidden: a quick look, of which most do not need a second one."""
-        flat = _bytes(unquoted(field)).translate(_LOWER, self._thrown).decode("utf-8", "replace")
+        flat = self.harmless.flat(_bytes(unquoted(field))).decode("utf-8", "replace")
         return bool(self._hints) and self._hinted(flat) is not None
 
     def has(self, field: str) -> bool:

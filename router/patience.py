@@ -1,13 +1,12 @@
 """How long a client may take, and when it has to make room for others."""
 
 import contextlib
-import fcntl
-import termios
 from typing import TYPE_CHECKING
 
 from router.ending import ROUTER_ENDS, Ending
 from router.errors import Refused
 from router.pace import NEVER, Pace
+from router.unread import has_unread
 
 if TYPE_CHECKING:
     from router.exchange import Exchange
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 HEAD, BODY, BUSY, LINGER = range(4)
 # For so long a new connection may be silent and is not taken for an idle one: what it asks may be on its way.
 _NEW_S = 0.25
-_NOTHING = bytes(4)
 
 
 class Patience(Ending):
@@ -72,7 +70,7 @@ class Patience(Ending):
         """Whether it has sent something that nobody has read yet."""
         with contextlib.suppress(OSError, ValueError):
             descriptor = self.transport.get_extra_info("socket").fileno()
-            return fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING
+            return has_unread(descriptor)
         return False
 
     @property

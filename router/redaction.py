@@ -42,7 +42,6 @@ _NAME_PARTS = re.compile(r"[\[({]")
 _NAME_WORDS = 3
 # What an encoded form never holds.
 _RAW = re.compile(r"[\x00-\x20\x7f]")
-_PERCENT = ord("%")
 _QUOTES = "\"'\\]) \t\r\n"
 # So many lists of names of one body may be looked for in all of its rows.
 _FEW_LISTS = 8
@@ -58,6 +57,7 @@ class Redactor:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = HiddenNames(names)
+        self.harmless = self._names.harmless
 
     def redact(self, text: str, content_type: str, whole: bool, allowance: Allowance | None = None) -> Redacted:
         """``text`` of this content type without what is to be hidden; ``whole``: nothing of it was cut away.
@@ -77,10 +77,6 @@ class Redactor:
             return self._apart(text, content_type, form, whole, seems)
         done = allowance.spend(lambda: self._apart(text, content_type, form, whole, seems))
         return UNREAD if done is None else done
-
-    def spares(self, body: bytes) -> bool:
-        """Whether a whole body may be written as it is, of any content type: ASCII, and like one that hid nothing."""
-        return body.isascii() and _PERCENT not in body and self._names.known_harmless(body)
 
     def _apart(self, text: str, content_type: str, form: bool, whole: bool, seems: bool) -> Redacted:
         """``seems``: a name was seen in it already."""

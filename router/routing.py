@@ -6,6 +6,7 @@ from router.assignment import Arm, point
 from router.breaker import Breaker
 from router.counters import Findings
 from router.events import CONTROL
+from router.harmless import Harmless
 from router.heads import Request
 from router.pool import Backend
 from router.redaction import DEFAULT_NAMES, Redactions, Redactor
@@ -75,6 +76,9 @@ class Routes:
         self.redactions = redactions
         self.findings = findings
         self.redactor = Redactor((DEFAULT_NAMES if rules.redact_defaults else ()) + rules.redact)
+        self.harmless: Harmless = self.redactor.harmless
+        # Ends of journal lines, by what they depend on besides this table (``router.capture``).
+        self.endings: dict[tuple[object, ...], bytes] = {}
         self.challenger_s = limits.challenger_timeout_ms / 1000
         self.champion_s = limits.champion_timeout_ms / 1000
         self.replay = table.replay_to_champion

@@ -1,15 +1,28 @@
-"""What came on a connection before sending failed: the event loop does not read it any more."""
+"""What came on a connection and was not read: whether there is any, and all of it where sending failed, after which
+the event loop does not read any more.
+"""
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import resource
 import socket
+import termios
 from asyncio.trsock import TransportSocket
 
 _READS = 64
 _READ_BYTES = 65_536
 _SPARE_SHARE = 0.75  # of a process's descriptors: beyond, none is kept twice
+_NOTHING = bytes(4)
+# Written by the kernel, and by one thread. Of bytes, which cannot be, CPython makes an error first, for every request.
+_waiting = bytearray(4)
+
+
+def has_unread(descriptor: int) -> bool:
+    """Whether there is any. To be asked by the event loop's thread alone. Raises OSError for what is no open socket."""
+    fcntl.ioctl(descriptor, termios.FIONREAD, _waiting)
+    return _waiting != _NOTHING
 
 
 def unread(transport: asyncio.Transport, spare: int) -> bytes:

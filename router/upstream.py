@@ -5,9 +5,7 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 """
 
 import asyncio
-import fcntl
 import os
-import termios
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -15,14 +13,13 @@ from router.errors import Refused
 from router.events import FallbackReason
 from router.framing import TURN_BYTES, ChunkedBody
 from router.heads import KNOWN_RESPONSES, Response, read_response
-from router.unread import spare, unread
+from router.unread import has_unread, spare, unread
 
 if TYPE_CHECKING:
     from router.pool import Pool
 
 MAX_RESPONSE_HEAD = 64 << 10
 _MOST_INFORMATIONAL = 16
-_NOTHING = bytes(4)
 
 
 class Failure(Enum):
@@ -141,7 +138,7 @@ class Connection:
     def spoken(self) -> bool:
         """Whether the server has said something that nobody asked for and nobody has read yet."""
         try:
-            if fcntl.ioctl(self._fd, termios.FIONREAD, _NOTHING) == _NOTHING:
+            if not has_unread(self._fd):
                 return False
         except OSError:
             return True
