@@ -12,10 +12,12 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
+from router.batch import Batch, Request
+from router.intake import Intake, Pending, weight
 from router.journal_file import JournalFiles, JournalLocked, event_time
 from router.journal_reader import LONGEST_LINE
 from router.line import Line
@@ -25,65 +27,12 @@ __all__ = ["JournalLocked", "Writer"]
 
 log = logging.getLogger("understudy.router.journal")
 
-_BATCH_EVENTS = 2_000
+_BATCH_EVENTS = 2_048
 _BATCH_BYTES = 8 << 20
 # Serialising holds the interpreter: after so many events the thread lets the event loop have a turn.
 _TURN_EVENTS = 64
 _MARK_S = 0.9
 _RETRY_S = 1.0
-
-
-class Pending(Protocol):
-    """An event that the journal's thread makes, so that nobody who answers requests has to."""
-
-    # About how many bytes it holds.
-    weight: int
-
-    def event(self) -> dict[str, Any]:
-        """The event, without ``seq``."""
-
-
-_Offered = dict[str, Any] | Pending | Line
-
-
-class _Request:
-    """Events that somebody waits for."""
-
-    __slots__ = ("abandoned", "done", "error", "events", "left")
-
-    def __init__(self, events: list[dict[str, Any]]) -> None:
-        self.events = events
-        self.left = len(events)
-        self.done = threading.Event()
-        self.error: Exception | None = None
-        self.abandoned = False
-
-    def fail(self, error: Exception) -> None:
-        self.error = self.error or error
-        self.done.set()
-
-
-class _Batch:
-    """Lines made of events: for each its time and the request that waits for it, if one does.
-
-    First come ``waited`` lines that somebody waits for, then those of events that were offered, then a mark, if any,
-    with the losses that it tells.
-    """
-
-    def __init__(self) -> None:
-        self.waited = 0
-        self.told: int | None = None
-        self.lines: list[bytes] = []
-        self.times: list[int] = []
-        self.sources: list[tuple[dict[str, Any] | Line, _Request | None]] = []
-
-    def take(self, line: bytes, moment: int, event: dict[str, Any] | Line, request: _Request | None) -> int:
-        """Add a line; its bytes."""
-        self.lines.append(line)
-        self.times.append(moment)
-        self.sources.append((event, request))
-        self.waited += request is not None
-        return len(line)
 
 
 class Writer:
@@ -116,35 +65,29 @@ class Writer:
         self.counted = self._tally.cells
         self.journal = journal
         self.no_unit = 0
-        self._capacity = capacity
-        self._capacity_bytes = capacity_bytes
         self._flush_s = flush_ms / 1000
         self._rotate_bytes = rotate_bytes
         self._rotate_s = rotate_s
-        self._queue: deque[_Offered] = deque()
-        self._requests: deque[_Request] = deque()
-        # Each of these is written by one side only, so that no lock is needed: refused and offered by those
-        # who offer, lost and taken by the thread.
-        self._refused = 0
-        self._offered_bytes = 0
+        self._requests: deque[Request] = deque()
+        # Like what the intake counts, written by one side only: lost and written by the thread.
         self._lost = self._tally.resume(self._files.seq)
         if self._lost:
             log.warning("journal %s: its last writer was killed with %d events unwritten", journal, self._lost)
-        self._offered = self._lost
         self._offered_written = 0
         self._told = 0
-        self._taken_bytes = 0
         self._written = 0
         self._written_bytes = 0
         self._errors = 0
         self._sync_s = 0.0
         self._failing = False
-        self._closing = False
         self._started = time.time_ns() // 1000
         self._marked = 0.0
         self._retry_rotation = 0.0
         self._retry_write = 0.0
         self._wake = threading.Event()
+        self._intake = Intake(self.counted, self._lost, capacity, capacity_bytes, self._wake)
+        # Every request comes by: not a method of this class, which is interpreted.
+        self.offer = self._intake.offer
         self._append_lock = threading.Lock()
         self._waiting_events = 0
         self._thread = threading.Thread(target=self._run, name=f"journal-{journal}", daemon=True)
@@ -156,7 +99,7 @@ class Writer:
     @property
     def dropped(self) -> int:
         """Events that were offered and will never be in the journal, since the writer started."""
-        return self._refused + self._lost
+        return self._intake.refused + self._lost
 
     def counters(self) -> dict[str, float]:
         """What the writer did since it started, by metric name; losses with those of its lives that were killed."""
@@ -165,31 +108,9 @@ class Writer:
             "journal_bytes_total": self._written_bytes,
             "journal_dropped_total": self._tally.told_before + self.dropped,
             "journal_errors_total": self._errors,
-            "journal_queued": len(self._queue),
+            "journal_queued": len(self._intake.waiting),
             "journal_sync_seconds_total": self._sync_s,
         }
-
-    def offer(self, event: _Offered) -> bool:
-        """Hand over an event; False, and counted as dropped, where the queue is full. Never waits, never raises.
-
-        To be called from one thread. The event belongs to the writer from now on.
-        """
-        self.counted[0] = self._offered = self._offered + 1
-        queue = self._queue
-        waiting = len(queue)
-        size = event.weight if not isinstance(event, dict) else _weight(event)
-        if (
-            waiting >= self._capacity
-            or self._offered_bytes - self._taken_bytes + size > self._capacity_bytes
-            or self._closing
-        ):
-            self._refused += 1
-            return False
-        self._offered_bytes += size
-        queue.append(event)
-        if waiting == self._capacity // 2:
-            self._wake.set()
-        return True
 
     def append(self, events: list[dict[str, Any]], timeout: float = 5.0) -> None:
         """Write events and return once they are on disk. At most ``timeout`` seconds; any thread may call.
@@ -203,12 +124,12 @@ class Writer:
         for event in events:
             orjson.dumps(event)
             event_time(event)
-        request = _Request(events)
+        request = Request(events)
         with self._append_lock:
-            if self._closing:
+            if self._intake.closed:
                 raise OSError(f"journal {self.journal} is closed")
             # More than may wait at all would be refused for ever, and are taken by themselves.
-            if self._waiting_events and self._waiting_events + len(events) > self._capacity:
+            if self._waiting_events and self._waiting_events + len(events) > self._intake.capacity:
                 raise OSError(f"journal {self.journal}: {self._waiting_events} events wait for the disk already")
             self._waiting_events += len(events)
             self._requests.append(request)
@@ -226,7 +147,7 @@ class Writer:
     def close(self, timeout: float = 5.0) -> None:
         """Write what waits and a last mark, then let go of the journal; what the disk refuses is lost."""
         with self._append_lock:
-            self._closing = True
+            self._intake.closed = True
         self._wake.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -234,14 +155,14 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while not self._intake.closed:
                 self._wake.wait(self._flush_s)
                 self._wake.clear()
                 self._flush()
             self._flush()
             self._finish()
         finally:
-            self._closing = True
+            self._intake.closed = True
             self._fail_requests(OSError(f"journal {self.journal} is closed"))
             self._files.close()
 
@@ -252,7 +173,7 @@ class Writer:
             # While the disk refuses, the queue is tried once in a while; somebody who waits gets an answer at
             # once.
             now = time.monotonic()
-            held = self._failing and now < self._retry_write and not self._closing
+            held = self._failing and now < self._retry_write and not self._intake.closed
             due = (now - self._marked >= _MARK_S or self.dropped != self._told) and not held
             batch = self._batch(requests_only=held)
             if due:
@@ -262,9 +183,9 @@ class Writer:
             if due:
                 self._marked = now
 
-    def _batch(self, *, requests_only: bool) -> _Batch:
+    def _batch(self, *, requests_only: bool) -> Batch:
         """Take what waits, requests first (somebody waits for them), up to the limits of one write."""
-        batch, size = _Batch(), 0
+        batch, size = Batch(), 0
         while self._requests and len(batch.lines) < _BATCH_EVENTS:
             request = self._requests.popleft()
             if request.abandoned:
@@ -273,28 +194,34 @@ class Writer:
                 self._add(batch, event, request)
         if requests_only:
             return batch
-        while self._queue and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
-            offered = self._queue.popleft()
-            self._taken_bytes += _weight(offered)
-            size += self._add(batch, offered, None)
+        intake = self._intake
+        while intake.waiting and len(batch.lines) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            made = batch.take_made(intake.waiting, *self._before(batch), _TURN_EVENTS - len(batch.lines) % _TURN_EVENTS)
+            intake.taken_bytes += made
+            size += made
+            if not made:
+                offered = intake.waiting.popleft()
+                assert not isinstance(offered, Line)
+                intake.taken_bytes += weight(offered)
+                size += self._add(batch, offered, None)
             if len(batch.lines) % _TURN_EVENTS == 0:
                 time.sleep(0)
         return batch
 
-    def _add(self, batch: _Batch, event: _Offered, request: _Request | None) -> int:
+    def _before(self, batch: Batch) -> tuple[int, int]:
+        """The seq and the time of the line before its next one."""
+        return self._files.seq + len(batch.lines), batch.times[-1] if batch.times else self._files.t
+
+    def _add(self, batch: Batch, event: dict[str, Any] | Pending, request: Request | None) -> int:
         """Make a line of an event, with its seq and a time that does not go back; its bytes, 0 if it is no JSON."""
-        last = batch.times[-1] if batch.times else self._files.t
-        seq = self._files.seq + len(batch.lines) + 1
-        if isinstance(event, Line):
-            moment = max(event.t, last)
-            return batch.take(event.written(seq, moment), moment, event, request)
+        seq, last = self._before(batch)
         try:
             if not isinstance(event, dict):
                 event = event.event()
             kind = event["type"]
             moment = max(event_time(event), last)
             event["ingest_t" if kind == "outcome" else "t"] = moment
-            event["seq"] = seq
+            event["seq"] = seq + 1
             line = orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
             if len(line) > LONGEST_LINE and kind == "exposure":
                 # Escaped, a body may be six times as long. Nobody could read on from here.
@@ -319,7 +246,7 @@ class Writer:
             "closed": closed,
         }
 
-    def _write(self, batch: _Batch) -> bool:
+    def _write(self, batch: Batch) -> bool:
         began = time.monotonic()
         data = b"".join(batch.lines)
         events = len(batch.lines) - batch.waited - (batch.told is not None)
@@ -346,7 +273,7 @@ class Writer:
         self._refuse(batch, kept, error)
         return False
 
-    def _refuse(self, batch: _Batch, kept: int, error: OSError) -> None:
+    def _refuse(self, batch: Batch, kept: int, error: OSError) -> None:
         """The disk did not take a batch: who waits is told, what was offered goes back to the head of the queue."""
         self._errors += 1
         self._retry_write = time.monotonic() + _RETRY_S
@@ -358,8 +285,8 @@ class Writer:
                 request.fail(error)
         left = [event for event, request in batch.sources[kept:] if request is None]
         back = [event for event in left if isinstance(event, Line) or event["type"] != "mark"]
-        self._taken_bytes -= sum(map(_weight, back))
-        self._queue.extendleft(reversed(back))
+        self._intake.taken_bytes -= sum(map(weight, back))
+        self._intake.waiting.extendleft(reversed(back))
 
     def _recovered(self) -> None:
         if self._failing:
@@ -368,10 +295,10 @@ class Writer:
 
     def _finish(self) -> None:
         """The last mark counts what the disk refused at the end."""
-        if self._queue:
-            self._lost += len(self._queue)
-            self._queue.clear()
-        last = _Batch()
+        if self._intake.waiting:
+            self._lost += len(self._intake.waiting)
+            self._intake.waiting.clear()
+        last = Batch()
         self._add(last, self._mark(closed=True), None)
         self._write(last)
 
@@ -390,10 +317,3 @@ class Writer:
             self._retry_rotation = now + _RETRY_S
             self._errors += 1
             log.warning("journal %s goes on in its old file: %s", self.journal, error)
-
-
-def _weight(event: _Offered) -> int:
-    """About how many bytes an event holds: its bodies, and something for the rest."""
-    if not isinstance(event, dict):
-        return event.weight
-    return 512 + len(event.get("inputs") or "") + len(event.get("answer") or "")
