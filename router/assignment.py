@@ -6,12 +6,12 @@ meet the challenger during the rollout: they are the reserved control. Units bet
 are evidence for neither arm, so nobody changes arm while one of their outcome windows is open.
 """
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import xxhash
 
 Arm = Literal["champion", "challenger"]
-POINTS = 10_000
+POINTS: Final = 10_000
 
 
 class Assignment(NamedTuple):

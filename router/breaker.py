@@ -8,18 +8,18 @@ Times are the caller's clock, in seconds.
 """
 
 from collections import deque
-from typing import Literal
+from typing import Final, Literal
 
 BreakerState = Literal["closed", "open", "half-open"]
 
-IN_A_ROW = 10
-AT_LEAST = 20
-WINDOW_S = 10
-REST_S = 5.0
-PROBE_EVERY_S = 1.0
-PROBES = 3
-SLOW_START_S = 10.0
-_FIRST_SHARE = 0.1
+IN_A_ROW: Final = 10
+AT_LEAST: Final = 20
+WINDOW_S: Final = 10
+REST_S: Final = 5.0
+PROBE_EVERY_S: Final = 1.0
+PROBES: Final = 3
+SLOW_START_S: Final = 10.0
+_FIRST_SHARE: Final = 0.1
 
 
 class Breaker:

@@ -1,7 +1,7 @@
 """One attempt to have a request answered by a model server; what clients wait for and mirrors have in common."""
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from router import answers, outgoing
 from router.capture import Attempt
@@ -15,8 +15,8 @@ from router.upstream import Connection, Failure
 if TYPE_CHECKING:
     from router.plane import Plane
 
-_STALE_RETRIES = 2
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_STALE_RETRIES: Final = 2
+_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 class Call:

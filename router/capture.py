@@ -8,7 +8,7 @@ made of has left the processor's cache and the thread has to take the interprete
 
 from functools import partial
 from time import time_ns
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import xxhash
@@ -23,14 +23,14 @@ from router.redacted import UNREAD, WITHHELD, Redacted, is_large
 from router.routing import Allotment, Routes
 
 # Draws other requests than the assignment draws units.
-_SEED = 1
+_SEED: Final = 1
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
-_SEARCHED = 4
+_SEARCHED: Final = 4
 # Bodies that are read at once, both together, and cookies: so many bytes take no longer than some microseconds.
-_SHORT = 1 << 10
-_CODING_BYTES = 64
+_SHORT: Final = 1 << 10
+_CODING_BYTES: Final = 64
 # How many ways there may be for exposures of one table to be alike; a few dozen are usual.
-_MOST_ENDINGS = 512
+_MOST_ENDINGS: Final = 512
 
 
 class Attempt:
@@ -72,7 +72,7 @@ class Attempt:
         return self.to_judge is None or judge(self.to_judge, self.answer, request) is not False
 
 
-NO_ATTEMPT = Attempt(0, 0.0, b"", False)
+NO_ATTEMPT: Final = Attempt(0, 0.0, b"", False)
 
 
 class Record:

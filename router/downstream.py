@@ -11,7 +11,7 @@ its own socket.
 import asyncio
 import re
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from router import answers, outgoing
 from router.errors import Refused
@@ -24,9 +24,9 @@ from router.patience import BODY, BUSY, HEAD, LINGER, Patience
 if TYPE_CHECKING:
     from router.plane import Plane
 
-_AHEAD_BYTES = 64 << 10
-_CR = 13
-_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")
+_AHEAD_BYTES: Final = 64 << 10
+_CR: Final = 13
+_BLANK_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 
 class Client(Patience):

@@ -8,16 +8,16 @@ as the client goes on reading it.
 import asyncio
 import contextlib
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.pace import NEVER
 
 if TYPE_CHECKING:
     from router.plane import Plane
 
-ROUTER_ENDS = "the router ends; another one answers"
-_LINGER_BYTES = 1 << 20
-_LINGER_S = 1.0
+ROUTER_ENDS: Final = "the router ends; another one answers"
+_LINGER_BYTES: Final = 1 << 20
+_LINGER_S: Final = 1.0
 
 
 class Ending:

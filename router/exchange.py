@@ -7,7 +7,7 @@ gone) and one exposure.
 """
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router import answers, outgoing
 from router.capture import NO_ATTEMPT, Attempt, Record
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from router.downstream import Client
     from router.plane import Plane
 
-_SPOKEN = {
+_SPOKEN: Final = {
     FallbackReason.TIMEOUT: (504, "the model server did not answer in time"),
     FallbackReason.OVERLOAD: (503, "the model server has no capacity left"),
 }
-_BAD_GATEWAY = (502, "the model server gave no answer")
+_BAD_GATEWAY: Final = (502, "the model server gave no answer")
 # What may be the request's fault, and then the champion fails of it as well.
-_EITHERS = frozenset((FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE))
+_EITHERS: Final = frozenset(
+    (FallbackReason.ERROR, FallbackReason.STATUS, FallbackReason.TIMEOUT, FallbackReason.UNUSABLE)
+)
 
 
 class Exchange(Passing):

@@ -7,25 +7,26 @@ meaning here. Heads that go on are written anew from the parts that were read (R
 """
 
 import re
+from typing import Final
 
 from router.errors import Refused
 
-MAX_FIELDS = 128
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_FIELD = _TOKEN + rb":[\t -~\x80-\xff]*+\r\n"
-_FIELDS = rb"(?:" + _FIELD + rb")*+\r\n"
+MAX_FIELDS: Final = 128
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_FIELD: Final = _TOKEN + rb":[\t -~\x80-\xff]*+\r\n"
+_FIELDS: Final = rb"(?:" + _FIELD + rb")*+\r\n"
 # A fragment is no part of a target, so '#' is left out.
-_REQUEST = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
-_NOT_SPOKEN = frozenset((b"TRACE", b"CONNECT"))
-LENGTH_DIGITS = 18
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]*\n")
-_TRAILER = re.compile(_FIELD)
+_REQUEST: Final = re.compile(rb"([A-Z][A-Z-]{0,31}+) (/[!\"$-~]*+|\*) HTTP/1\.([01])\r\n" + _FIELDS)
+_RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?\r\n" + _FIELDS)
+_NOT_SPOKEN: Final = frozenset((b"TRACE", b"CONNECT"))
+LENGTH_DIGITS: Final = 18
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[\t ]*|;[\t -~]*)\r\n")
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]*\n")
+_TRAILER: Final = re.compile(_FIELD)
 # What frames a message has no place behind it.
-_NO_TRAILER = re.compile(rb"(?:content[-_]length|transfer[-_]encoding|host):", re.IGNORECASE)
-_CHUNK_LINE_BYTES = 256
-_TRAILER_BYTES = 8_192
+_NO_TRAILER: Final = re.compile(rb"(?:content[-_]length|transfer[-_]encoding|host):", re.IGNORECASE)
+_CHUNK_LINE_BYTES: Final = 256
+_TRAILER_BYTES: Final = 8_192
 
 
 def request_line(head: bytes) -> tuple[bytes, bytes, bool]:
@@ -90,8 +91,8 @@ class CountedBody:
 
 
 # A body in many small chunks is read by so many bytes at a time, and others have their turn between.
-TURN_BYTES = 1_024
-_TURN_LINES = 256
+TURN_BYTES: Final = 1_024
+_TURN_LINES: Final = 256
 
 
 class ChunkedBody:

@@ -3,11 +3,13 @@
 Asked once or twice for every request while others wait, so that it is compiled, and by one search.
 """
 
-_LOWER = bytes(range(256)).lower()
-_MOST = 4_096
-_LONGEST = 512
+from typing import Final
+
+_LOWER: Final = bytes(range(256)).lower()
+_MOST: Final = 4_096
+_LONGEST: Final = 512
 # A name may stand behind these, where a body is read further than it was here.
-_DOUBTFUL = b"%\\\0"
+_DOUBTFUL: Final = b"%\\\0"
 
 
 class Harmless:

@@ -5,7 +5,7 @@ out of ``lines``, which go on as they came; every field is in ``fields`` by its 
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
@@ -14,36 +14,36 @@ from router.framing import LENGTH_DIGITS, MAX_FIELDS, body_length, request_line,
 from router.trees import tree_of
 
 # These end at this hop, or are written anew for the next one.
-_REQUEST_OWN = frozenset(
+_REQUEST_OWN: Final = frozenset(
     b"host content-length transfer-encoding connection keep-alive proxy-connection proxy-authorization te trailer "
     b"upgrade expect x-request-id x-forwarded-for".split()
 )
-_RESPONSE_OWN = frozenset(
+_RESPONSE_OWN: Final = frozenset(
     b"content-length transfer-encoding connection keep-alive proxy-connection te trailer upgrade x-request-id".split()
 )
 # These say who asks, and for whom: a gateway's words, which its client may not take back by naming them in Connection
 # (RFC 9110, section 7.6.1 forbids naming what is meant for all recipients).
-_KEPT = frozenset(
+_KEPT: Final = frozenset(
     b"authorization cookie forwarded x-real-ip x-correlation-id traceparent tracestate baggage b3".split()
 )
-_KEPT_BEGINNINGS = (b"x-forwarded-", b"x-b3-")
-_ONCE = frozenset((b"content-length", b"transfer-encoding", b"host"))
+_KEPT_BEGINNINGS: Final = (b"x-forwarded-", b"x-b3-")
+_ONCE: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 # Of the router's own fields those whose values may differ from request to request.
-_MAY_DIFFER = frozenset((b"content-length", b"x-request-id", b"x-forwarded-for"))
-_PRINTABLE = bytes(range(32, 127))
+_MAY_DIFFER: Final = frozenset((b"content-length", b"x-request-id", b"x-forwarded-for"))
+_PRINTABLE: Final = bytes(range(32, 127))
 # RFC 9110, section 7.2, with the characters that RFC 3986 allows there; others are read by each server in its own way.
-_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 # Servers that turn '-' into '_' (WSGI, CGI) would take these for the real ones. What frames the message is refused;
 # lookalikes of what the router writes do not go on: a client could say in them who it is.
-_FRAMING_LOOKALIKES = frozenset((b"content_length", b"transfer_encoding"))
-_WRITTEN = frozenset((b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
-_NOT_READ = object()
-_NONE: frozenset[bytes] = frozenset()
+_FRAMING_LOOKALIKES: Final = frozenset((b"content_length", b"transfer_encoding"))
+_WRITTEN: Final = frozenset((b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"))
+_NOT_READ: Final = object()
+_NONE: Final[frozenset[bytes]] = frozenset()
 
-_MOST_NAMES = 2_048
-_LONGEST_NAME = 128
-_MOST_RESPONSES = 256
-_LONGEST_KEPT = 2_048
+_MOST_NAMES: Final = 2_048
+_LONGEST_NAME: Final = 128
+_MOST_RESPONSES: Final = 256
+_LONGEST_KEPT: Final = 2_048
 
 
 def coding(fields: dict[bytes, bytes]) -> bytes:
@@ -147,8 +147,8 @@ class _Names:
         return found
 
 
-_REQUEST_NAMES = _Names(_REQUEST_OWN, _WRITTEN)
-_RESPONSE_NAMES = _Names(_RESPONSE_OWN)
+_REQUEST_NAMES: Final = _Names(_REQUEST_OWN, _WRITTEN)
+_RESPONSE_NAMES: Final = _Names(_RESPONSE_OWN)
 
 
 class _Fields:
@@ -333,7 +333,7 @@ def _without(named: frozenset[bytes], lines: list[bytes]) -> list[bytes]:
 
 
 # Within a second, most answers of a server have the same head.
-KNOWN_RESPONSES: dict[bytes, Response] = {}
+KNOWN_RESPONSES: Final[dict[bytes, Response]] = {}
 
 
 def read_response(head: bytes, *, to_head: bool) -> Response:

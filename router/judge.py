@@ -3,13 +3,13 @@
 A model server is judged by its bodies: MLflow's answers 200 with NaN, and 400 where the model itself throws.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from router.heads import Request, Response
 
-PREDICTIONS = "predictions"
+PREDICTIONS: Final = "predictions"
 
 
 def passes_through(response: Response, limit: int) -> bool:

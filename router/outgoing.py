@@ -1,13 +1,14 @@
 """A request as it goes on to a model server: written anew from its parts, with the router's own fields."""
 
 import re
+from typing import Final
 
 from router.heads import Request
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 # Methods for whose bodies nothing is defined (RFC 9110, section 9.3): without a body they are sent without a length,
 # and many a server looks for none.
-BODYLESS = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
+BODYLESS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 
 
 def usable_request_id(given: bytes) -> bool:

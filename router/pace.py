@@ -1,8 +1,9 @@
 """How long a client may take over its request: no long pause, and no trickle that is kept up for ever."""
 
 from time import monotonic
+from typing import Final
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 class Pace:

@@ -6,6 +6,7 @@ be. What is larger, and a stream, goes at the pace of the slower side and ends w
 """
 
 from time import monotonic
+from typing import Final
 
 from router import answers
 from router.capture import Attempt
@@ -14,7 +15,7 @@ from router.judge import passes_through
 from router.pace import NEVER
 from router.upload import Upload
 
-CLIENT_GONE = 499
+CLIENT_GONE: Final = 499
 
 
 class Passing(Upload):

@@ -1,7 +1,7 @@
 """How long a client may take, and when it has to make room for others."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.ending import ROUTER_ENDS, Ending
 from router.errors import Refused
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from router.plane import Plane
     from router.pool import Pool
 
-HEAD, BODY, BUSY, LINGER = range(4)
+HEAD: Final = 0
+BODY: Final = 1
+BUSY: Final = 2
+LINGER: Final = 3
 # For so long a new connection may be silent and is not taken for an idle one: what it asks may be on its way.
-_NEW_S = 0.25
+_NEW_S: Final = 0.25
 
 
 class Patience(Ending):

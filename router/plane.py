@@ -5,7 +5,7 @@ import os
 import time
 from operator import methodcaller
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from router.breaker import Breaker
 from router.counters import Counters, Findings
@@ -24,14 +24,14 @@ from router.worker_config import WorkerConfig
 if TYPE_CHECKING:
     from router.downstream import Client
 
-_IDS = 256
+_IDS: Final = 256
 # Bodies that come in one piece with their head are not counted among those that are held, up to this size; nor is what
 # a client has sent ahead.
-_SMALL = 4 << 10
+_SMALL: Final = 4 << 10
 # When this part of what may be held of answers has come, what is held is looked at.
-_ANSWER_STEPS = 16
+_ANSWER_STEPS: Final = 16
 # So many ids of clients' are remembered at least, and twice as many at most, so that none is used twice.
-_REMEMBERED = 32_768
+_REMEMBERED: Final = 32_768
 
 
 class Plane:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 from router.assignment import Arm
 from router.dialing import Dialer
@@ -15,12 +16,12 @@ from router.outbox import Outbox
 from router.table import Target, split_address
 from router.upstream import Caller, Connection, Failure
 
-log = logging.getLogger("understudy.router.pool")
+log: Final = logging.getLogger("understudy.router.pool")
 
 # An address that refused a connection is tried last for this long.
-DOWN_S = 1.0
+DOWN_S: Final = 1.0
 # A server that said more than it was asked has each of its connections used once for this long.
-DISTRUST_S = 60.0
+DISTRUST_S: Final = 60.0
 
 
 @dataclass(frozen=True)

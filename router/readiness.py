@@ -6,6 +6,8 @@ decide: a server that never answered well is out at its first bad answer, a prov
 either is back at the next good one.
 """
 
+from typing import Final
+
 from router import outgoing
 from router.call import Call
 from router.deadlines import Deadlines
@@ -15,10 +17,10 @@ from router.pool import Backend, Pool
 from router.table import Probe
 from router.upstream import Failure
 
-EVERY_S = 1.0
-PATIENCE_S = 5.0
-BAD_IN_A_ROW = 2
-_ANSWER_BYTES = 1 << 20
+EVERY_S: Final = 1.0
+PATIENCE_S: Final = 5.0
+BAD_IN_A_ROW: Final = 2
+_ANSWER_BYTES: Final = 1 << 20
 
 
 def request_of(probe: Probe) -> Request:

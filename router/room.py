@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from operator import attrgetter
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.worker_config import GOING
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from router.pool import Pool
 
 # This part of those who may go makes room at a time: looking for them costs, so it should be worth it.
-_SHARE = 64
+_SHARE: Final = 64
 # After a search it is not searched again for so long, seconds, where that may happen at every request.
-_REST_S = 0.1
+_REST_S: Final = 0.1
 # Where nobody can go for a new connection, so many of those that came with it are refused without another search.
-_REFUSALS = 32
+_REFUSALS: Final = 32
 
 
 class Room:

@@ -1,6 +1,6 @@
 """A route table compiled for speed: from a request to its unit, arm and attributes in one call."""
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from router.assignment import Arm, point
 from router.breaker import Breaker
@@ -29,15 +29,15 @@ class Allotment(NamedTuple):
     mint: bool = False
 
 
-_NO_UNIT = Allotment("champion", False, "none")
-_MINT = Allotment("champion", False, "none", mint=True)
-_OVERRIDE = {
+_NO_UNIT: Final = Allotment("champion", False, "none")
+_MINT: Final = Allotment("champion", False, "none", mint=True)
+_OVERRIDE: Final = {
     b"champion": Allotment("champion", False, "override"),
     b"challenger": Allotment("challenger", False, "override"),
 }
-_STALE = Allotment("champion", False, "hash")
-_CHALLENGER = {evidence: Allotment("challenger", evidence, "hash") for evidence in (False, True)}
-_CHAMPION = {
+_STALE: Final = Allotment("champion", False, "hash")
+_CHALLENGER: Final = {evidence: Allotment("challenger", evidence, "hash") for evidence in (False, True)}
+_CHAMPION: Final = {
     (evidence, mirror): Allotment("champion", evidence, "hash", mirror)
     for evidence in (False, True)
     for mirror in (False, True)

@@ -8,18 +8,18 @@ import csv
 import io
 from collections.abc import Callable
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from router.heads import Request
 from router.table import LARGEST, Source
 
 Extract = Callable[[Request], str | None]
 
-UNIT_CHARS = 512
-ATTRIBUTE_CHARS = 256
+UNIT_CHARS: Final = 512
+ATTRIBUTE_CHARS: Final = 256
 # The names and the first row of a table of CSV have at most so many characters together.
-_CSV_CHARS = 131_072
-_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_CSV_CHARS: Final = 131_072
+_FORMATS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
 def extractor(source: Source) -> Extract:

@@ -1,15 +1,15 @@
 """Bodies of requests as trees of JSON, as far as they are quickly read: everybody else waits meanwhile."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 # Objects and lists in a body that is read as JSON, counted by their brackets, wherever those stand. It is they that
 # take time: a MiB of nothing else ten times as much as one of numbers, while everybody waits.
-_MOST_NODES = 65_536
+_MOST_NODES: Final = 65_536
 # Python's own reader takes some thirty times as long where numbers are long.
-_LONGEST_WITH_NAN = 64 << 10
+_LONGEST_WITH_NAN: Final = 64 << 10
 
 
 def tree_of(body: bytes) -> Any:

@@ -10,13 +10,14 @@ import resource
 import socket
 import termios
 from asyncio.trsock import TransportSocket
+from typing import Final
 
-_READS = 64
-_READ_BYTES = 65_536
-_SPARE_SHARE = 0.75  # of a process's descriptors: beyond, none is kept twice
-_NOTHING = bytes(4)
+_READS: Final = 64
+_READ_BYTES: Final = 65_536
+_SPARE_SHARE: Final = 0.75  # of a process's descriptors: beyond, none is kept twice
+_NOTHING: Final = bytes(4)
 # Written by the kernel, and by one thread. Of bytes, which cannot be, CPython makes an error first, for every request.
-_waiting = bytearray(4)
+_waiting: Final = bytearray(4)
 
 
 def has_unread(descriptor: int) -> bool:

@@ -7,7 +7,7 @@ Whoever asks is a ``Caller``. It is told of the head, of each part of the body, 
 import asyncio
 import os
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from router.errors import Refused
 from router.events import FallbackReason
@@ -18,8 +18,8 @@ from router.unread import has_unread, spare, unread
 if TYPE_CHECKING:
     from router.pool import Pool
 
-MAX_RESPONSE_HEAD = 64 << 10
-_MOST_INFORMATIONAL = 16
+MAX_RESPONSE_HEAD: Final = 64 << 10
+_MOST_INFORMATIONAL: Final = 16
 
 
 class Failure(Enum):
@@ -31,7 +31,7 @@ class Failure(Enum):
     BROKEN = "broken"  # reset, cut, or not HTTP
 
 
-REASONS = {
+REASONS: Final = {
     Failure.REFUSED: FallbackReason.ERROR,
     Failure.FULL: FallbackReason.OVERLOAD,
     Failure.STALE: FallbackReason.ERROR,
