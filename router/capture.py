@@ -26,8 +26,9 @@ from router.routing import Allotment, Routes
 _SEED: Final = 1
 # A body may be so many times as long as what is kept of it. More is not searched for hidden names, and not written.
 _SEARCHED: Final = 4
-# Bodies that are read at once, both together, and cookies: so many bytes take no longer than some microseconds.
-_SHORT: Final = 1 << 10
+# Bodies that are read at once, both together: so many bytes, a hundred features of a few rows, take some microseconds.
+_SHORT: Final = 4 << 10
+_SHORT_COOKIE: Final = 1 << 10
 _CODING_BYTES: Final = 64
 # How many ways there may be for exposures of one table to be alike; a few dozen are usual.
 _MOST_ENDINGS: Final = 512
@@ -121,7 +122,7 @@ class Record:
         if len(body) + len(answer) > _SHORT or b"content-encoding" in request.fields:
             return None
         routes = self.routes
-        if routes.has_attributes and len(request.fields.get(b"cookie", b"")) > _SHORT:
+        if routes.has_attributes and len(request.fields.get(b"cookie", b"")) > _SHORT_COOKIE:
             return None
         rules, limit, harmless = routes.capture, routes.capture_bytes, routes.harmless
         inputs_drawn = _drawn(self.request_id, rules.inputs_bp)

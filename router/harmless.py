@@ -7,7 +7,7 @@ from typing import Final
 
 _LOWER: Final = bytes(range(256)).lower()
 _MOST: Final = 4_096
-_LONGEST: Final = 512
+_LONGEST: Final = 2_048
 # A name may stand behind these, where a body is read further than it was here.
 _DOUBTFUL: Final = b"%\\\0"
 

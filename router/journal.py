@@ -248,12 +248,10 @@ class Writer:
 
     def _write(self, batch: Batch) -> bool:
         began = time.monotonic()
-        data = b"".join(batch.lines)
         events = len(batch.lines) - batch.waited - (batch.told is not None)
         self._tally.batch(self._files.seq + 1, batch.waited, events, batch.told, self._offered_written, self._told)
-        kept_bytes, error = self._files.append(data)
+        kept, kept_bytes, error = self._files.append(batch.lines)
         self._sync_s += time.monotonic() - began
-        kept = len(batch.lines) if kept_bytes == len(data) else data.count(b"\n", 0, kept_bytes)
         if kept:
             self._files.seq += kept
             self._files.t = batch.times[kept - 1]

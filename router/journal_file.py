@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from router.events import JOURNAL_VERSION, Header
 from router.journal_reader import checked_name, file_path, files_of, sync_directory
 
 _STEP_BACK = 1 << 16
+_PIECE_BYTES = 1 << 17
 
 
 class JournalLocked(OSError):
@@ -144,9 +146,8 @@ class JournalFiles:
         self.t = header.t
         self._take(descriptor, number)
 
-    def append(self, data: bytes) -> tuple[int, OSError | None]:
-        """Write whole lines; answers how many bytes of ``data`` stay, always up to a newline, and the error
-        if any.
+    def append(self, lines: list[bytes]) -> tuple[int, int, OSError | None]:
+        """Write lines; answers how many of them stay, their bytes, and the error if any.
 
         What stays may have been read already, hence is never taken back. Without an error all of it stays and
         is durable.
@@ -154,15 +155,18 @@ class JournalFiles:
         try:
             self._cut()
         except OSError as error:
-            return 0, error
+            return 0, 0, error
         written, failure = 0, None
         try:
-            view = memoryview(data)
-            while written < len(data):
-                written += os.write(self._descriptor, view[written:])
+            for piece in _pieces(lines):
+                view = memoryview(piece)
+                while view:
+                    done = os.write(self._descriptor, view)
+                    written += done
+                    view = view[done:]
         except OSError as error:
             failure = error
-        kept = written if written == len(data) else data.rfind(b"\n", 0, written) + 1
+        count, kept = (len(lines), written) if failure is None else _whole(lines, written)
         if written > kept:
             self._torn_at = self.size + kept
         self.size += kept
@@ -173,7 +177,7 @@ class JournalFiles:
                 os.fdatasync(self._descriptor)
         except OSError as error:
             failure = failure or error
-        return kept, failure
+        return count, kept, failure
 
     def _cut(self) -> None:
         if self._torn_at is not None:
@@ -236,3 +240,25 @@ def _line_start(descriptor: int, end: int, *, torn: bool = False) -> int:
             return start + found + 1
         at = start
     return 0
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines joined, of which no piece is so long that others would wait for the interpreter meanwhile."""
+    begin = size = 0
+    for at, line in enumerate(lines):
+        if size >= _PIECE_BYTES:
+            yield b"".join(lines[begin:at])
+            begin, size = at, 0
+        size += len(line)
+    yield b"".join(lines[begin:])
+
+
+def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
+    """How many of the lines are among the first ``written`` bytes of all, and their bytes."""
+    count = size = 0
+    for line in lines:
+        if size + len(line) > written:
+            break
+        count += 1
+        size += len(line)
+    return count, size
