@@ -14,11 +14,17 @@ from router.events import FallbackReason
 from router.heads import Request, Response
 from router.pool import Backend
 from router.redaction import Redactions
-from router.routing import Routes
+from router.routing import Allotment, Routes
 from router.table import RouteTable
+from tests.bench_router.load import FEATURES
 from tests.router.planes import table
 
 JSON = {b"content-type": b"application/json"}
+ALLOTMENTS = (
+    Allotment("challenger", False, "override"),
+    Allotment("challenger", True, "hash"),
+    Allotment("champion", False, "none"),
+)
 ASKED = b'{"instances": [[1, 2.5], [3, 4]]}'
 SAID = b'{"predictions": [0.25, 0.5]}'
 
@@ -76,6 +82,30 @@ def test_what_is_like_what_was_read_before_is_said_at_once() -> None:
     assert found["attributes"] == {"country": "NL"}
 
 
+def test_a_hundred_features_are_said_at_once() -> None:
+    """Others wait for a few microseconds; the thread would take twice as many, and the interpreter from them."""
+    routes = routes_of()
+    answer = b'{"predictions": [0.5, 0.25]}'
+    learnt(routes, FEATURES, answer)
+    record = record_of(routes, FEATURES.replace(b"0.1429", b"7.7"), answer)
+    found = said(record)
+    assert found is not None
+    assert found == record.event()
+    assert '"x99"' in found["inputs"]
+
+
+def test_ends_of_lines_are_kept_within_bounds() -> None:
+    routes = routes_of()
+    learnt(routes, ASKED, SAID)
+    for status in range(2_000):
+        record = record_of(routes, ASKED, SAID)
+        record.answer_status = status
+        found = said(record)
+        assert found is not None
+        assert found["answer_status"] == status
+        assert len(routes.endings) <= 512
+
+
 HIDDEN = b'{"instances": [[1, 2.5], [3, 4]], "email": "a@b.example"}'
 
 
@@ -90,7 +120,7 @@ HIDDEN = b'{"instances": [[1, 2.5], [3, 4]], "email": "a@b.example"}'
         (b'{"instances": [[1, 2, 3]]}', SAID, None),  # one row, two predictions
         (ASKED, b'{"predictions": [NaN, 0.5]}', None),
         (ASKED, b'{"predictions": [0.25, 0.5]', None),
-        (b'{"instances": [[%b], [3]]}' % b",".join([b"1"] * 600), SAID, None),
+        (b'{"instances": [[%b], [3]]}' % b",".join([b"1"] * 2_100), SAID, None),
         (ASKED, SAID, lambda record: setattr(record.first, "late", True)),
         (ASKED, SAID, lambda record: setattr(record.first, "cut", True)),
         (ASKED, SAID, lambda record: setattr(record.first, "usable", False)),
@@ -176,6 +206,10 @@ def test_lines_say_what_events_say(capture: dict[str, Any]) -> None:
         if chance.random() < 0.3:
             record.first.to_judge, record.first.unjudged = None, chance.random() < 0.5
         record.fallback_reason = chance.choice((None, FallbackReason.TIMEOUT))
+        record.served_by = chance.choice(("champion", "challenger"))
+        record.attempts = chance.choice((1, 2))
+        record.answer_status, record.first.status = chance.choice((200, 201, 502)), chance.choice((200, 203))
+        record.allotment = chance.choice((record.allotment, *ALLOTMENTS))
         found = said(record)
         event = record.event()
         if found is not None:
