@@ -47,7 +47,7 @@ class Harmless:
     def spares(self, body: bytes) -> bool:
         """Whether a whole body may be written as it is, of any content type: ASCII, and like one that hid nothing."""
         if not self._hides:
-            return _plain(body)
+            return body.isascii()
         return body.translate(_LOWER, self._thrown) in self._bodies
 
 

@@ -188,6 +188,7 @@ def test_lines_say_what_events_say(capture: dict[str, Any]) -> None:
         b"kind",
         b"token",
         b"\\u0041",
+        b"%65",
         b"\xc3\xa9",
         b" ",
     ]
