@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from router.journal import Writer
+from router.journal_file import JournalFiles
 from tests.router.journals import assert_sound, exposure, ids, outcome, read_all, until
 
 # The file size limit makes a write end in the middle of a line and the next one fail, as a full disk does.
@@ -120,6 +121,19 @@ def test_a_really_full_disk_is_survived_and_its_freed_space_is_used(small_disk: 
     assert_sound(events)
     assert len([name for name in ids(events) if name.startswith("r")]) == offered - writer.dropped
     assert events[-1]["dropped"] == writer.dropped
+
+
+def test_of_a_long_batch_whole_lines_stay_however_far_it_came(small_disk: Path) -> None:
+    """It is written in pieces, and the disk may be full in any of them."""
+    files = JournalFiles(small_disk, "j")
+    header = files.size
+    lines = [b"x" * (900 + number * 7) + b"\n" for number in range(300)]
+    count, kept, error = files.append(lines)
+    assert isinstance(error, OSError)
+    assert 180_000 < kept < 256 << 10
+    assert kept == sum(map(len, lines[:count]))
+    assert (small_disk / "j.00000000.jsonl").read_bytes()[header:] == b"".join(lines[:count])
+    files.close()
 
 
 def test_a_file_that_cannot_be_rotated_goes_on(tmp_path: Path) -> None:
