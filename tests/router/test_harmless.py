@@ -36,6 +36,15 @@ def test_a_body_that_is_spared_is_written_as_it_is(names: tuple[str, ...]) -> No
     assert spared > 100
 
 
+def test_a_letter_that_is_written_by_its_number_is_not_like_one_with_another_number() -> None:
+    """Without their numbers both look the same, and only one of them is a name."""
+    redactor = Redactor(DEFAULT_NAMES)
+    other, name = b'{"em\\1u0061il": 5}', b'{"em\\u0061il": 5}'
+    redactor.redact(other.decode(), "", whole=True)
+    assert not redactor.harmless.spares(name)
+    assert "5" not in redactor.redact(name.decode(), "", whole=True).text
+
+
 def test_what_is_known_is_bounded_and_nothing_long_is() -> None:
     known = Harmless(True, b"0123456789")
     for number in range(10_000):

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from router.assignment import Arm
 from router.breaker import Breaker
 from router.capture import Attempt, Record
 from router.counters import Findings
@@ -104,6 +105,32 @@ def test_ends_of_lines_are_kept_within_bounds() -> None:
         assert found is not None
         assert found["answer_status"] == status
         assert len(routes.endings) <= 512
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_what_is_different_in_one_thing_alone_has_another_end(arm: Arm) -> None:
+    """Ends of lines are kept by what they depend on, and all of these are of one table."""
+    routes = routes_of()
+    learnt(routes, ASKED, SAID)
+    base = Allotment(arm, True, "hash")
+    other: Arm = "champion" if arm == "challenger" else "challenger"
+    allotments = (Allotment(other, True, "hash"), Allotment(arm, False, "hash"), Allotment(arm, True, "none"))
+    changes: list[tuple[str, Any]] = [("allotment", allotment) for allotment in allotments]
+    changes += [
+        ("served_by", other), ("attempts", 2), ("fallback_reason", FallbackReason.ERROR), ("mirror", True),
+        ("mirrored", True), ("stale", True), ("withdrawn", True), ("answer_status", 502),
+    ]  # fmt: skip
+    for change in [None, *changes, None]:
+        record = record_of(routes, ASKED, SAID)
+        record.allotment, record.served_by = base, arm
+        if change is not None:
+            setattr(record, *change)
+        found = said(record)
+        assert found is not None
+        assert found == record.event()
+        assert found["arm"] == record.allotment.arm
+        assert found["evidence"] == (record.allotment.evidence and not record.withdrawn)
+    assert len(routes.endings) == len(changes) + 1
 
 
 HIDDEN = b'{"instances": [[1, 2.5], [3, 4]], "email": "a@b.example"}'
