@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from router.journal import Writer
 from router.journal_file import JournalFiles
+from router.line import Line
 from tests.router.journals import assert_sound, exposure, ids, outcome, read_all, until
 
 # The file size limit makes a write end in the middle of a line and the next one fail, as a full disk does.
@@ -134,6 +136,63 @@ def test_of_a_long_batch_whole_lines_stay_however_far_it_came(small_disk: Path) 
     assert kept == sum(map(len, lines[:count]))
     assert (small_disk / "j.00000000.jsonl").read_bytes()[header:] == b"".join(lines[:count])
     files.close()
+
+
+class Slow:
+    """An event that the journal's thread makes."""
+
+    weight = 1_500
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def event(self) -> dict[str, Any]:
+        return exposure(self._number)
+
+
+def _offered(number: int) -> Line | Slow | dict[str, Any]:
+    """Mostly lines, in runs of different lengths, with times that go back."""
+    place = number % 325
+    if place in (0, 64, 129, 195):
+        return Slow(number) if place % 2 else exposure(number)
+    said = exposure(number)
+    rest = {key: value for key, value in said.items() if key not in ("type", "seq", "t")}
+    return Line(said["t"] - number % 30, orjson.dumps(rest, option=orjson.OPT_APPEND_NEWLINE)[1:])
+
+
+def test_lines_that_were_made_already_are_kept_in_order_where_the_disk_is_full_meanwhile(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 100_000)
+    writer = Writer(small_disk, "j", capacity=400, capacity_bytes=150_000, flush_ms=5)
+    offered, taken = 0, []
+
+    def offer(count: int) -> None:
+        nonlocal offered
+        for _ in range(count):
+            if writer.offer(_offered(offered)):
+                taken.append(f"r{offered}")
+            offered += 1
+
+    def dropping() -> bool:
+        offer(130)
+        return writer.dropped > 300
+
+    until(dropping, "the disk is full")
+    assert writer.counters()["journal_queued"] <= 400
+    ballast.unlink()
+    until(lambda: writer.counters()["journal_queued"] == 0, "what waited is written")
+    # What was taken, refused by the disk and taken again makes room once: more than may wait goes through in turn.
+    lost = writer.dropped
+    for _ in range(6):
+        offer(65)
+        until(lambda: writer.counters()["journal_queued"] == 0, "what waited is written")
+    assert writer.dropped == lost
+    assert not writer.offer(Line(1, b"x" * 150_000))
+    writer.close()
+    events = read_all(small_disk, "j")
+    assert_sound(events)
+    assert [name for name in ids(events) if name.startswith("r")] == taken
+    assert events[-1]["dropped"] == writer.dropped == offered + 1 - len(taken)
 
 
 def test_a_file_that_cannot_be_rotated_goes_on(tmp_path: Path) -> None:
