@@ -28,17 +28,25 @@ LONGEST_NAME = 100
 # them there is little to search.
 _JOINTS = b"_-. \t\r\n/()"
 _NUMBERS = b"0123456789,+[]"
+# What may stand between the letters of a short name, whose words are single ones: S.S.N.
+_JOINT = r"[_\-.\s/()]{0,3}"
 _LOWER = bytes(range(256)).lower()
 # Characters that nobody sees, which could stand in the midst of a name, and two that stand for whole sentences.
 _UNSEEN = re.compile("[\ufdfa\ufdfb\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 # Marks above one letter; Unicode's text that is safe to be streamed has no more (UAX #15, Stream-Safe Text Format).
 _MOST_MARKS = 30
 _FIRST_MARK, _LAST_MARK = 0x300, 0x1F000
-_ADDRESSES_DEEP = 3
+# An address in one in another one, in a form.
+_ADDRESSES_DEEP = 4
 _ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
-# Nobody who means well writes letters so; full-width and mathematical ones are letters too.
-_ESCAPED_LETTER = re.compile("%(?:[46][1-9A-Fa-f]|[57][0-9Aa]|[Ee][Ff]%[Bb][CcDd]|[Ff]0%9[Dd])")
+# Nobody who means well writes letters so; full-width and mathematical ones are letters too. In an address that is part
+# of another one the sign itself is written as %25.
+_ESCAPED_LETTER = "%(?:25)*(?:[46][1-9A-Fa-f]|[57][0-9Aa]|[Ee][Ff]%(?:25)*[Bb][CcDd]|[Ff]0%(?:25)*9[Dd])"
+# But those that are not ASCII, everybody.
+_ESCAPED_OTHER = "|%(?:25)*[89A-Fa-f][0-9A-Fa-f]"
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# cvv2 is a cvv.
+_BESIDE_NUMBER = re.compile(r"(?<=\d)(?=\D)|(?<=\D)(?=\d)")
 _BETWEEN = re.compile(r"[\W_]+")
 
 
@@ -48,11 +56,6 @@ def plain(text: str) -> str:
         return text
     # CPython sorts the marks of one letter in a time that grows with the square of their number.
     return unicodedata.normalize("NFKC", _many_marks().sub(_some_marks, _UNSEEN.sub("", text)))
-
-
-def bare(text: str) -> str | None:
-    """A text with signs as they are written in an address, without those; None where letters are written so."""
-    return None if _ESCAPED_LETTER.search(text) else _ESCAPED.sub("", text)
 
 
 def unquoted(text: str) -> str:
@@ -108,7 +111,9 @@ class HiddenNames:
         self._hinted = re.compile("|".join(map(re.escape, self._hints))).search
         self._long_words = tuple(words for words in split if len("".join(words)) >= _SHORT)
         self._short_words = tuple(words for words in split if len("".join(words)) < _SHORT)
+        self._short_apart = _letters_apart([name for name in self._joined if len(name) < _SHORT])
         own = "".join(self._joined).encode()
+        self._letter = re.compile(_ESCAPED_LETTER + ("" if own.isascii() else _ESCAPED_OTHER))
         self._joints = bytes(set(_JOINTS).difference(own))
         self.harmless = Harmless(bool(self._hints), bytes(set(_JOINTS + _NUMBERS).difference(own)))
         self._known: dict[str, bool] = {}
@@ -132,9 +137,15 @@ class HiddenNames:
             return False
         # Without the numbers between them, two words may look like one.
         joined, apart = data.translate(_LOWER, self._joints).decode(), data.lower().decode()
-        return any(all(word in joined for word in words) for words in self._long_words) or any(
-            all(word in apart for word in words) for words in self._short_words
+        return (
+            any(all(word in joined for word in words) for words in self._long_words)
+            or any(all(word in apart for word in words) for words in self._short_words)
+            or self._short_apart.search(apart) is not None
         )
+
+    def bare(self, text: str) -> str | None:
+        """A text with signs as they are written in an address, without those; None where letters are written so."""
+        return None if self._letter.search(text) else _ESCAPED.sub("", text)
 
     def _any_hint(self, text: str) -> bool:
         for hint in self._hints:  # noqa: SIM110  # twice as fast as any(), and every request comes by
@@ -164,8 +175,17 @@ class HiddenNames:
         joined = "".join(words)
         if joined.startswith(self._long) or joined.endswith(self._long):
             return True
-        bounds = {0, *accumulate(map(len, words))}
+        bounds = {0, *accumulate(map(len, words)), *(found.start() for found in _BESIDE_NUMBER.finditer(joined))}
         return any(at in bounds and at + len(name) in bounds for name in self._joined for at in _places(name, joined))
+
+
+def _letters_apart(names: list[str]) -> re.Pattern[str]:
+    """Any of these names, its letters apart from others and maybe from each other."""
+    if not names:
+        return re.compile(r"(?!)")
+    begin = "".join(sorted({re.escape(name[0]) for name in names}))
+    any_of = "|".join(_JOINT.join(map(re.escape, name)) for name in sorted(names))
+    return re.compile(rf"(?<![^\W\d_])(?=[{begin}])(?:{any_of})(?![^\W\d_])")
 
 
 def _places(name: str, text: str) -> Iterator[int]:

@@ -7,15 +7,15 @@ body is, is seen from the body; the content type is only believed of tables and 
 """
 
 import csv
-import io
 import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
+from router import csv_rows
 from router.allowance import Allowance
-from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames, bare, unquoted
+from router.hidden_names import DEFAULT_NAMES, LONGEST_NAME, HiddenNames, unquoted
 from router.naming import ABOUT, LISTS, NAMING, NAMING_ONE, OF_COLUMNS, VALUE, has_rows, only_numbers
 from router.packed import is_packed
 from router.redacted import REDACTED, SLIGHT, UNREAD, WITHHELD, Redacted, Redactions
@@ -35,7 +35,7 @@ _CELLS_APART = "|"
 _BLANK = " \t\r\n\ufeff"
 # Ends a name within a text: ``name: value``, ``name=value``, ``<name>value``.
 _NAME_END = re.compile("[:=>]")
-_HOLDS_NAME = re.compile("[:=>%]")
+_HOLDS_NAME = re.compile(r"[:=>%\[]")
 _NAME_BEGIN = re.compile(r"[,;&?!|<\r\n]")
 # ``user[email][]=``, ``email (work):``
 _NAME_PARTS = re.compile(r"[\[({]")
@@ -45,7 +45,6 @@ _RAW = re.compile(r"[\x00-\x20\x7f]")
 _QUOTES = "\"'\\]) \t\r\n"
 # So many lists of names of one body may be looked for in all of its rows.
 _FEW_LISTS = 8
-_DELIMITERS = ",;\t|"
 
 
 # The nodes above one in a tree of JSON, the nearest first.
@@ -70,7 +69,7 @@ class Redactor:
         # Most bodies are done here.
         seems = self._names.in_text(text)
         if not form and not seems:
-            signs_gone = bare(text) if "%" in text else ""
+            signs_gone = self._names.bare(text) if "%" in text else ""
             if signs_gone is not None and not self._names.in_text(signs_gone):
                 return Redacted(text)
         if allowance is None or len(text) < SLIGHT:
@@ -142,6 +141,13 @@ class _Body:
                 raise ValueError("too many names")
         return found
 
+    def _field(self, name: str) -> bool:
+        """Whether a field of this name is hidden. Raises ValueError where a hidden value stands within the name."""
+        found = self._hides(name)
+        if found and self._text(name) != name:
+            raise ValueError("no name")
+        return found
+
     def _is_name(self, value: Any) -> bool:
         """Whether a value is one of the names: of thousands of different texts few may be."""
         return isinstance(value, str) and self._names.may_be(value) and self._hides(value)
@@ -174,7 +180,7 @@ class _Body:
                 continue
             tables = self._beside(node, way)
             for key, value in node.items():
-                if self._hides(key):
+                if self._field(key):
                     self._replace(node, key)
                 elif isinstance(value, str):
                     node[key] = self._text(value)
@@ -325,11 +331,15 @@ class _Body:
     def _text(self, text: str) -> str:
         """A text that is a value: it may hold JSON, or names with values of their own."""
         said = unquoted(text)
-        if (":" not in said and "=" not in said and ">" not in said) or not self._names.may_be(said):
+        inner = text.lstrip(_BLANK)
+        json = inner[:1] in ("{", "[")
+        if not json and ":" not in said and "=" not in said and ">" not in said:
+            return text
+        # In JSON letters may be written as numbers once more.
+        if not self._names.may_be(said) and not (json and "\\" in inner):
             return text
         self._doubt(_GLANCE)
-        inner = text.lstrip(_BLANK)
-        if inner[:1] in ("{", "["):
+        if json:
             try:
                 tree = orjson.loads(inner)
             except ValueError:
@@ -352,32 +362,25 @@ class _Body:
         return text
 
     def _csv(self, text: str) -> Redacted:
-        first = text.partition("\n")[0]
-        delimiter = max(_DELIMITERS, key=first.count)
         self._doubt(_ROW * text.count("\n"))
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter))
+        rows, delimiter = csv_rows.read(text)
         names = rows[0]
         hidden = [at for at, name in enumerate(names) if self._hides(name)]
-        if len(rows) < 2 or (len(names) == 1 and not hidden) or any(len(row) > len(names) for row in rows):
-            return WITHHELD  # no table, a line above the names, or another delimiter
-        if any(self._text(name) != name for name in names):
+        if (len(names) == 1 and not hidden) or any(self._text(name) != name for name in names):
             return WITHHELD
         for row in rows[1:]:
             self._cells(row, hidden)
         if _HOLDS_NAME.search(text):
             self._cells_with_names(rows[1:])
-        if not self._replaced:
-            return Redacted(text)
-        out = io.StringIO(newline="")
-        csv.writer(out, lineterminator="\n", delimiter=delimiter).writerows(rows)
-        return Redacted(out.getvalue(), self._replaced)
+        return Redacted(csv_rows.written(rows, delimiter) if self._replaced else text, self._replaced)
 
     def _cells_with_names(self, rows: list[list[str]]) -> None:
         """Replace cells that hold a name with a value of its own."""
         places = [(row, at) for row in rows for at, cell in enumerate(row) if _HOLDS_NAME.search(cell)]
         for begin in range(0, len(places), _CELLS):
             some = places[begin : begin + _CELLS]
-            if self._names.may_be(_CELLS_APART.join(row[at] for row, at in some)):
+            together = _CELLS_APART.join(row[at] for row, at in some)
+            if "\\" in together or self._names.may_be(together):
                 for row, at in some:
                     row[at] = self._text(row[at])
 
@@ -387,7 +390,7 @@ class _Body:
         if _RAW.search(text := text.rstrip(_BLANK)):
             return WITHHELD
         for name, value in parse_qsl(text, keep_blank_values=True, strict_parsing=True):
-            hidden = self._hides(name)
+            hidden = self._field(name)
             self._replaced += hidden
             pairs.append((name, REDACTED if hidden else self._text(value)))
         return Redacted(urlencode(pairs), self._replaced)

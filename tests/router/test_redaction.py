@@ -31,7 +31,8 @@ def shown(body: Any, redactor: Redactor = USUAL) -> str:
         "creditCard", "cvv", "CVC", "iban", "email", "e-mail", "emailAddress", "workEmails", "phone_number", "passport",
         "sessionID", "pass_word", "passWord", "Pass-Word", "user_pass_word_hash", "e_mail", "eMail", "E MAIL",
         "work_e_mail", "to.ken", "iban_code", "pwd", "auth", "jwt", "access token", "pa\u017f\u017fword",
-        "e\u00admail", "\uff45\uff4d\uff41\uff49\uff4c", "to\u212aen", "user[email]",
+        "e\u00admail", "\uff45\uff4d\uff41\uff49\uff4c", "to\u212aen", "user[email]", "S.S.N.", "s_s_n", "p w d",
+        "c-v.v", "customer.S-S-N.2", "cvv2", "2nd_ssn1", "auth0",
     ],
 )  # fmt: skip
 def test_a_usual_name_is_hidden_however_it_is_written(field: str) -> None:
@@ -275,6 +276,10 @@ def test_a_value_that_is_such_a_word_hides_nothing(body: Any) -> None:
         f"<user><password>{SECRET}</password></user>",
         f'was {{"e-mail": "{SECRET}"}} before',
         f"card number: {SECRET}",
+        json.dumps([["email", SECRET], ["age", 3]]),
+        json.dumps([["email", "age"], [SECRET, 3]]),
+        f'{{"em\\u0061il": "{SECRET}"}}',
+        f' {{"a": {{"\\u0074oken": "{SECRET}"}}}}',
     ],
 )
 def test_a_text_that_holds_names_and_values_of_its_own_is_looked_through(value: str) -> None:
@@ -302,8 +307,12 @@ def test_a_body_is_taken_for_what_it_is_whatever_it_is_called(content_type: str)
 
 @pytest.mark.parametrize(
     "table",
-    ["\ufeffemail,age\n{},1\n", "age;email\n1;{}\n", "age\te_mail\n1\t{}\n", "a title\nage,email\n1,{}\n"],
-)
+    [
+        "\ufeffemail,age\n{},1\n", "age;email\n1;{}\n", "age\te_mail\n1\t{}\n", "a title\nage,email\n1,{}\n",
+        "Name, first;email\nDoe;{}\n", "height, cm\temail\n180\t{}\n", "age,b;email\n1;{}\n", "a,b\temail\n\n1,8\t{}\n",
+        "age,D.O.B.,email\n1,2,{}\n",
+    ],
+)  # fmt: skip
 def test_a_table_is_read_by_its_own_delimiter_or_withheld(table: str) -> None:
     assert SECRET not in USUAL.redact(table.format(SECRET), "text/csv; header=present", True).text
 
