@@ -4,10 +4,13 @@ neither is set up, nobody beyond this machine.
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+_PORT = re.compile(r":[0-9]*$")
 
 
 class Unprotected(ValueError):
@@ -62,7 +65,7 @@ class Access(NamedTuple):
         if self.certificates:
             return 403, "a certificate of --client-ca is needed"
         host = headers.get("host", "")
-        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        name = _PORT.sub("", host)
         if name == "localhost" or _is_loopback_address(name):
             return None
         return 403, f"without a token only requests to localhost are served, not to {name!r}"

@@ -7,6 +7,7 @@ The writer finishes a file before it creates the next one, so a file that has a 
 import json
 import os
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,7 +170,8 @@ def acknowledged(directory: Path) -> dict[str, dict[str, Position]]:
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``content``, whole or not at all, also across a loss of power. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # Each thread's own: two of the API may say the same at once.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as out:  # noqa: PTH123  # a descriptor, not a path

@@ -134,8 +134,11 @@ def test_descriptors_are_kept_for_workers(descriptors: int, workers: int, most: 
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8", 200), ("evil.example:8081", 403), ("10.0.0.1", 403)],
-)
+    [
+        ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8", 200), ("[::1]", 200), ("evil.example:8081", 403),
+        ("10.0.0.1", 403), ("[::1].evil.example", 403), ("localhost:1.evil.example", 403),
+    ],
+)  # fmt: skip
 def test_without_a_token_a_foreign_name_does_not_lead_here(unguarded: Router, host: str, status: int) -> None:
     # A web page whose name is made to mean 127.0.0.1 sends its own name as the host.
     assert unguarded.control.get("/v1/state", headers={"Host": host}).status_code == status

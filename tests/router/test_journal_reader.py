@@ -3,12 +3,13 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from router.journal import Writer
-from router.journal_reader import acknowledge, files_of, journals, read_from
+from router.journal_reader import acknowledge, acknowledged, files_of, journals, read_from
 from router.retention import delete_old
 from tests.router.journals import assert_sound, ids, newest, outcome, read_all
 
@@ -149,3 +150,16 @@ def test_the_files_of_a_whole_life_are_one_sound_journal(tmp_path: Path) -> None
     events = read_all(tmp_path, "j")
     assert_sound(events)
     assert ids(events) == [f"o{number}" for number in range(6)]
+
+
+def test_a_reader_that_says_several_things_at_once_is_heard_and_what_it_said_is_whole(tmp_path: Path) -> None:
+    """As when a controller asks again before it has its answer: each request is a thread of the API."""
+
+    def says(thread: int) -> None:
+        for file in range(60):
+            acknowledge(tmp_path, "controller", {f"journal-{n}": (file, thread) for n in range(1 + 20 * thread)})
+            assert "journal-0" in acknowledged(tmp_path)["controller"]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(says, range(4))) == [None] * 4
+    assert [path.name for path in (tmp_path / "readers").iterdir()] == ["controller.json"]
