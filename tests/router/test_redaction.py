@@ -1,7 +1,5 @@
 """What nobody may find in a log file is replaced, wherever it stands in a body; the rest stays as it was."""
 
-import csv
-import io
 import json
 import random
 import string
@@ -11,15 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from router.redaction import DEFAULT_NAMES, MOST_NAMES, REDACTED, Redactor
-
-USUAL = Redactor(DEFAULT_NAMES)
-SECRET = "s3cr3t-value-42"
-JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
-
-
-def shown(body: Any, redactor: Redactor = USUAL) -> str:
-    return redactor.redact(json.dumps(body), JSON, True).text
+from tests.router.redacting import FORM, JSON, SECRET, USUAL, shown, table_of
 
 
 @pytest.mark.parametrize(
@@ -287,9 +277,7 @@ def test_a_text_that_holds_names_and_values_of_its_own_is_looked_through(value: 
         text = shown(body)
         assert SECRET not in text
         assert json.loads(text)["age"] == 1
-    table = io.StringIO()
-    csv.writer(table).writerows([["age", "payload"], [1, value]])
-    assert SECRET not in USUAL.redact(table.getvalue(), "text/csv", True).text
+    assert SECRET not in USUAL.redact(table_of(value), "text/csv", True).text
     form = urlencode({"age": 1, "payload": value})
     assert SECRET not in USUAL.redact(form, FORM, True).text
 

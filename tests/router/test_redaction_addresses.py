@@ -1,7 +1,5 @@
 """Names of hidden fields in addresses and forms, where letters may be written as numbers, and names in brackets."""
 
-import csv
-import io
 import json
 from urllib.parse import parse_qsl, urlencode
 
@@ -9,12 +7,9 @@ import pytest
 
 from router.allowance import Allowance
 from router.redacted import UNREAD
-from router.redaction import DEFAULT_NAMES, REDACTED, Redactor
+from router.redaction import REDACTED
+from tests.router.redacting import FORM, JSON, SECRET, USUAL, table_of
 
-USUAL = Redactor(DEFAULT_NAMES)
-SECRET = "s3cr3t-value-42"
-JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
 TEXTS = [
     f"https://example.org/?user%5Bemail%5D={SECRET}",
     f"https://example.org/?a=1&api%5Fkey={SECRET}&b=%20",
@@ -40,9 +35,7 @@ def test_a_text_is_looked_through_in_whatever_body_it_stands(text: str) -> None:
         shown = USUAL.redact(json.dumps(body), JSON, True).text
         assert SECRET not in shown
         assert json.loads(shown)["age"] == 1
-    table = io.StringIO()
-    csv.writer(table).writerows([["age", "payload"], [1, text]])
-    assert SECRET not in USUAL.redact(table.getvalue(), "text/csv", True).text
+    assert SECRET not in USUAL.redact(table_of(text), "text/csv", True).text
     assert SECRET not in USUAL.redact(urlencode({"age": 1, "payload": text}), FORM, True).text
 
 

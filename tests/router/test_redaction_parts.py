@@ -7,13 +7,10 @@ import zlib
 
 import pytest
 
-from router.redaction import DEFAULT_NAMES, REDACTED, Redactor
+from router.redaction import REDACTED, Redactor
+from tests.router.redacting import FORM, JSON, SECRET, USUAL
 
-USUAL = Redactor(DEFAULT_NAMES)
-SECRET = "s3cr3t-value-42"
-JSON = "application/json"
 CSV = "text/csv"
-FORM = "application/x-www-form-urlencoded"
 
 
 def test_the_beginning_of_a_body_that_was_cut_is_withheld_where_it_holds_such_a_name() -> None:

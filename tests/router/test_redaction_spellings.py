@@ -3,21 +3,12 @@
 import csv
 import io
 import json
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from router.redaction import DEFAULT_NAMES, REDACTED, Redactor
-
-USUAL = Redactor(DEFAULT_NAMES)
-SECRET = "s3cr3t-value-42"
-JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
-
-
-def shown(body: Any, redactor: Redactor = USUAL) -> str:
-    return redactor.redact(json.dumps(body), JSON, True).text
+from router.redaction import REDACTED, Redactor
+from tests.router.redacting import FORM, JSON, SECRET, USUAL, shown, table_of
 
 
 def test_a_table_may_have_empty_lines() -> None:
@@ -38,9 +29,7 @@ def test_a_name_of_other_letters_is_found_however_they_are_written(name: str) ->
         assert SECRET not in shown({"payload": value, "age": 1}, own)
         assert SECRET not in own.redact(urlencode({"payload": value}), FORM, True).text
         assert SECRET not in own.redact(f"a link: {value}", "text/plain", True).text
-        table = io.StringIO()
-        csv.writer(table).writerows([["age", "payload"], [1, value]])
-        assert SECRET not in own.redact(table.getvalue(), "text/csv", True).text
+        assert SECRET not in own.redact(table_of(value), "text/csv", True).text
 
 
 @pytest.mark.parametrize("name", [f'{{"email":"{SECRET}"}}', f"email={SECRET}", f"a=1&token={SECRET}"])
